@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Final
 
 from litestar import Litestar, Request, Response, route
@@ -19,7 +19,10 @@ from litestar.status_codes import HTTP_400_BAD_REQUEST
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from opstream_schemas.errors import ErrorCode
+from opstream_schemas.names import Kind
 
+from .access.authentication import AuthenticationMiddleware, principal_of
+from .access.operation_access import admit
 from .dependencies import Dependencies
 from .errors import ApiError, method_not_allowed, not_found
 from .http.cors import CorsMiddleware
@@ -75,12 +78,12 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         return await readiness(dependencies.conditions, dependencies.capacity)
 
     @route("/openapi.json", http_method=_READS, before_request=_refuse_options)
-    async def openapi() -> ASGIApp:
-        return json_response(await dependencies.openapi.current())
+    async def openapi(request: AnyRequest) -> ASGIApp:
+        return json_response(await dependencies.openapi.current(*_shown_actions(request.scope)))
 
     @route("/asyncapi.json", http_method=_READS, before_request=_refuse_options)
-    async def asyncapi() -> ASGIApp:
-        return json_response(await dependencies.asyncapi.current())
+    async def asyncapi(request: AnyRequest) -> ASGIApp:
+        return json_response(await dependencies.asyncapi.current(*_shown_actions(request.scope)))
 
     @route(["/", "/{rest:path}"], http_method=_SUBMITS)
     async def other(request: AnyRequest) -> ASGIApp:
@@ -104,8 +107,14 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         logging_config=None,
         openapi_config=None,
     )
+    routes: ASGIApp = DirectRoutes(app, dependencies)
+    access = dependencies.access
+    if access is not None:
+        routes = AuthenticationMiddleware(
+            routes, access.authenticators, challenge=access.challenge, open_paths=access.open_paths
+        )
     guarded: ASGIApp = RequestOriginMiddleware(
-        DirectRoutes(app, dependencies),
+        routes,
         hosts=dependencies.hosts,
         origins=(*dependencies.allowed_origins, *dependencies.cors_origins),
         public_url=dependencies.public_url,
@@ -171,6 +180,7 @@ class PlainLitestar(Litestar):
 async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive) -> EncodedResponse:
     """Parse, validate and append, respond."""
     headers = parse_headers(scope["headers"])
+    submit: SubmitRequest | None = None
     try:
         submit = parse_submit(
             scope,
@@ -180,8 +190,10 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
             public_url=dependencies.public_url,
             new_operation_id=dependencies.new_operation_id,
         )
+        if dependencies.access is not None:
+            submit = admit(submit, principal_of(scope), dependencies.access.operations.ids)
         logged = logged_request(scope)
-        logged.operation_id, logged.caller = submit.key.operation_id, submit.caller.identity
+        logged.operation_id, logged.caller = submit.stored_id, submit.caller.identity
         if dependencies.submitter.knows(submit.kind):
             logged.route = submit_template(submit.kind, bool(submit.resource_id))
         body = await read_body(receive, headers, dependencies.body_limit)
@@ -190,6 +202,8 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
         check_declared(headers, body)
         accepted = await dependencies.submitter.submit(submit, body)
     except ApiError as error:
+        if submit is not None and submit.derived_id:
+            error.with_id(submit.derived_id, submit.own_id)
         mark_rejected(error, headers)
         raise
     return _accepted_response(submit, accepted)
@@ -200,6 +214,18 @@ def _accepted_response(submit: SubmitRequest, accepted: Accepted) -> EncodedResp
     if submit.key.is_repeatable:
         headers[REPEATABILITY_RESULT] = "accepted"
     return monitor_response(accepted.operation, retry_after=accepted.retry_after, status=202, headers=headers)
+
+
+def _shown_actions(scope: Scope) -> tuple[Hashable, Callable[[Kind], bool]]:
+    """Return which actions a document shows to a caller: those that it may submit; and a key of that selection."""
+    principal = principal_of(scope)
+    if principal is None:
+        return None, _all_actions
+    return principal.scopes.submits, principal.scopes.may_submit
+
+
+def _all_actions(_kind: Kind) -> bool:
+    return True
 
 
 async def _refuse_options(request: AnyRequest) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 from opstream_journal.runtime.conditions import Conditions
 
+from .access.access_control import AccessControl
 from .http.callback_header import CallbackPolicy
 from .http.caller_identity import CallerResolver
 from .http.docs_page import DocsPage
@@ -38,6 +39,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     """What `/readyz` shows besides."""
     meter: RequestMeter = msgspec.field(default_factory=RequestMeter)
     """Counts the requests."""
+    access: AccessControl | None = None
+    """Who may do what; None for a service that asks for no credentials."""
     callers: CallerResolver
     openapi: DocumentCache
     asyncapi: DocumentCache

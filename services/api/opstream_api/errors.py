@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+import msgspec
+
 from opstream_journal import EventTooLarge, JournalError, JournalFull, JournalUnavailable
 from opstream_journal.outage_log import OutageLog
 from opstream_schemas.errors import ErrorCode
@@ -24,7 +26,9 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.INVALID_HEADER: 400,
         ErrorCode.INVALID_PARAMETER: 400,
         ErrorCode.OPERATION_ID_REUSED: 400,
+        ErrorCode.UNAUTHENTICATED: 401,
         ErrorCode.CROSS_SITE_REQUEST: 403,
+        ErrorCode.FORBIDDEN: 403,
         ErrorCode.UNKNOWN_ACTION: 404,
         ErrorCode.OPERATION_NOT_FOUND: 404,
         ErrorCode.NOT_FOUND: 404,
@@ -100,6 +104,12 @@ class ApiError(Exception):
         if code in RETRY_AFTER:
             self.headers["Retry-After"] = str(RETRY_AFTER[code])
 
+    def with_id(self, stored_id: str, own_id: str) -> ApiError:
+        """Return the same error with the client's own id of an operation where the stored one was."""
+        error = self.body.error
+        self.body = ErrorBody(error=msgspec.structs.replace(error, message=error.message.replace(stored_id, own_id)))
+        return self
+
     @property
     def status(self) -> int:
         """The HTTP status."""
@@ -141,6 +151,35 @@ def operation_unreadable(operation_id: str, error: Exception) -> ApiError:
     """The error for an operation whose events can't be folded. It also logs the cause."""
     logger.error("operation %s can't be read: %s", operation_id, error)
     return ApiError(ErrorCode.INTERNAL_ERROR, f"operation {operation_id} can't be read; the log says why")
+
+
+def unauthenticated(challenge: str) -> ApiError:
+    """The error for a request without valid credentials: the same for those that are unknown, expired or revoked.
+
+    Args:
+        challenge: the value of `WWW-Authenticate` (RFC 9110, RFC 6750).
+    """
+    return ApiError(
+        ErrorCode.UNAUTHENTICATED,
+        "this service needs valid credentials in the header 'Authorization: Bearer …': its operator gives them out",
+        target="Authorization",
+        headers={"WWW-Authenticate": challenge},
+    )
+
+
+def forbidden(scope: str, what: str) -> ApiError:
+    """The error for a request whose credentials are valid, and lack a scope (RFC 6750, `insufficient_scope`).
+
+    Args:
+        scope: the narrowest scope that would allow it.
+        what: what it would allow, as the object of "to".
+    """
+    return ApiError(
+        ErrorCode.FORBIDDEN,
+        f"these credentials need the scope {scope} to {what}: the service's operator can give it",
+        target="Authorization",
+        headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
+    )
 
 
 def not_found() -> ApiError:

@@ -33,6 +33,7 @@ from opstream_journal.runtime.service import run_until_signal
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.setback_watch import SetbackWatch
 
+from .access_setup import open_access
 from .app import create_app
 from .asyncapi import action_asyncapi_document
 from .dependencies import Dependencies
@@ -145,6 +146,7 @@ async def connected_api(
         stack.push_async_callback(end_task, asyncio.create_task(follower.run(), name="journal follower"))
         setback_watch = SetbackWatch(connection, conditions, now=_utc_now, on_look=cache.suspend)
         stack.push_async_callback(end_task, asyncio.create_task(setback_watch.run(), name="setback watch"))
+        access = await stack.enter_async_context(open_access(settings, connection, status))
         public_url = settings.public_url.rstrip("/")
         hosts = HostPolicy.of(settings.allowed_hosts, bound_to=settings.host, public_url=public_url)
         request_log = RequestLog() if settings.has_request_log and RequestLog.is_enabled() else None
@@ -176,6 +178,7 @@ async def connected_api(
                 history=HistoryReader(journal=journal, status=status, watches=watches),
                 capacity=capacity,
                 conditions=conditions,
+                access=access,
                 callers=CallerResolver(
                     trusted=settings.trusted_proxies,
                     identity_header=settings.identity_header,
@@ -183,7 +186,12 @@ async def connected_api(
                 ),
                 openapi=DocumentCache(
                     catalog,
-                    partial(openapi_document, public_url=public_url, has_callbacks=bool(settings.callbacks.hosts)),
+                    partial(
+                        openapi_document,
+                        public_url=public_url,
+                        has_callbacks=bool(settings.callbacks.hosts),
+                        has_access=access is not None,
+                    ),
                 ),
                 asyncapi=DocumentCache(catalog, action_asyncapi_document),
                 docs_page=load_docs_page(),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Final
+
 import msgspec
 
 from opstream_journal.provisioning.topology import BODY_LIMIT
@@ -9,6 +12,9 @@ from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 from .http.callback_header import CallbackPolicy
 from .http.caller_identity import Network
+
+KEYS: Final = "keys"
+"""API keys, as `auth`."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     credentials: BrokerCredentials = NO_CREDENTIALS
     """Of the login at the broker; empty for those of the URLs, if any."""
     host: str = "127.0.0.1"
-    """Address to listen on. The default is this machine only, since there is no authentication yet."""
+    """Address to listen on. The default is this machine only, since requests need no credentials by default."""
     port: int = 8080
     """TCP port to listen on; 0 for a free one."""
     public_url: str = ""
@@ -36,6 +42,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_limit: int = BODY_LIMIT
     """Bytes of a submit's body: large enough for a list of a thousand files, small enough for a broker's default
     `max_payload`. The journal must accept 16 KiB more; the start checks that."""
+    auth: tuple[str, ...] = ()
+    """What credentials requests need: `KEYS`. Empty for none, so only for an address that no other caller reaches."""
+    auth_keys_file: Path | None = None
+    """File with the records of API keys; None for those in the broker's bucket `access`."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks of the proxies that say who the caller is (ADR 0023). A client that can connect from one of these
     addresses can use any identity."""

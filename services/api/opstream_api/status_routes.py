@@ -7,19 +7,25 @@ What they do to an operation is in `operations/`: `status`, `watch`, `cancel` an
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Collection, Iterator
 from typing import Any, Final
 
+import msgspec
 from litestar import Request, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Receive
 
+from .access.authentication import CHALLENGE, principal_of
+from .access.operation_access import FoundOperation
+from .access.principal import Principal
 from .dependencies import Dependencies
-from .errors import method_not_allowed, not_found
+from .errors import ApiError, method_not_allowed, not_found, unauthenticated
 from .http.conditional_headers import etag_matches, last_event_position, wait_seconds, wants_stream
 from .http.request_log import logged_request
-from .http.requests import check_content_type, check_declared, check_query, parse_headers, read_body
+from .http.requests import Headers, check_content_type, check_declared, check_query, parse_headers, read_body
 from .http.responses import (
     JSON,
     EncodedResponse,
@@ -86,16 +92,27 @@ async def read_status(
     check_query(scope["query_string"])
     headers = parse_headers(scope["headers"])
     seconds = wait_seconds(headers)
-    if seconds:
-        operation = await run_until_disconnect(receive, dependencies.watches.wait_until_terminal(operation_id, seconds))
-        if operation is None:
-            return empty_response(400)  # the client has disconnected
-    elif seconds is None:
-        operation = await dependencies.brief_waits.read(operation_id)
-    else:
-        operation = await dependencies.status.read(operation_id)
+    principal = principal_of(scope)
+    found = await _find_to_read(dependencies, principal, operation_id)
+    logged_request(scope).operation_id = found.stored_id
+    with _shown_as(found):
+        if seconds:
+            work = dependencies.watches.wait_until_terminal(found.stored_id, seconds)
+            with _until_access_ends(dependencies, principal) as ended:
+                operation = await run_until_disconnect(receive, work, ended)
+                if operation is None and ended is not None and ended.done():
+                    raise _access_ended(dependencies)
+            if operation is None:
+                return empty_response(400)  # the client has disconnected
+        elif seconds is None:
+            operation = await dependencies.brief_waits.read(found.stored_id)
+        else:
+            operation = await dependencies.status.read(found.stored_id)
+    monitor = await dependencies.status.monitor(operation)
+    if monitor.id != found.own_id:  # a snapshot of an earlier version does not have it
+        monitor = msgspec.structs.replace(monitor, id=found.own_id)
     return status_response(
-        await dependencies.status.monitor(operation),
+        monitor,
         retry_after=dependencies.status.retry_after(operation),
         waited=seconds or 0,
         is_known=lambda etag: etag_matches(headers, etag),
@@ -114,7 +131,16 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
     if body is None:
         return empty_response(400)  # the client has disconnected
     check_declared(headers, body)
-    operation = await dependencies.canceler.cancel(operation_id, by=caller.identity, reason=decode_reason(body))
+    principal = principal_of(scope)
+    reason = decode_reason(body)
+    found, by = FoundOperation(operation_id, operation_id), caller.identity
+    if dependencies.access is not None:
+        if principal is None:
+            raise _access_ended(dependencies)
+        found, by = await dependencies.access.operations.find_to_cancel(principal, operation_id), principal.subject
+        logged.operation_id, logged.caller = found.stored_id, by
+    with _shown_as(found):
+        operation = await dependencies.canceler.cancel(found.stored_id, by=by, reason=reason)
     return monitor_response(operation, retry_after=dependencies.status.retry_after(operation))
 
 
@@ -123,6 +149,17 @@ async def _history(dependencies: Dependencies, operation_id: str, request: AnyRe
     logged_request(scope).operation_id = operation_id
     check_query(scope["query_string"])
     headers = parse_headers(scope["headers"])
+    principal = principal_of(scope)
+    found = await _find_to_read(dependencies, principal, operation_id)
+    logged_request(scope).operation_id = found.stored_id
+    with _shown_as(found):
+        return await _shown_history(dependencies, found.stored_id, principal, request, headers)
+
+
+async def _shown_history(
+    dependencies: Dependencies, operation_id: str, principal: Principal | None, request: AnyRequest, headers: Headers
+) -> ASGIApp:
+    scope = request.scope
     if not wants_stream(headers):
         document = await dependencies.history.document(operation_id)
         if not isinstance(document, bytes):
@@ -136,7 +173,41 @@ async def _history(dependencies: Dependencies, operation_id: str, request: AnyRe
         return empty_response(204)  # which ends the reconnects of an EventSource (HTML, Server-sent events)
     is_head = request.method == HttpMethod.HEAD
     stream = _no_pieces() if is_head else dependencies.history.follow(operation_id, position)
-    return StreamedResponse(stream, media_type="text/event-stream", headers=STREAM_HEADERS)
+    access = dependencies.access
+    ends = None if principal is None or access is None else access.ends.watch(principal)
+    return StreamedResponse(stream, media_type="text/event-stream", headers=STREAM_HEADERS, access=ends)
+
+
+async def _find_to_read(dependencies: Dependencies, principal: Principal | None, operation_id: str) -> FoundOperation:
+    """Return the operation that a request reads; without authentication that of the id, whether or not it exists."""
+    if dependencies.access is None:
+        return FoundOperation(operation_id, operation_id)
+    if principal is None:
+        raise _access_ended(dependencies)  # the door has let it pass, so this is a mistake of ours, and stays safe
+    return await dependencies.access.operations.find_to_read(principal, operation_id)
+
+
+def _until_access_ends(
+    dependencies: Dependencies, principal: Principal | None
+) -> contextlib.AbstractContextManager[asyncio.Future[None] | None]:
+    if principal is None or dependencies.access is None:
+        return contextlib.nullcontext()
+    return dependencies.access.ends.watch(principal)
+
+
+def _access_ended(dependencies: Dependencies) -> ApiError:
+    return unauthenticated(CHALLENGE if dependencies.access is None else dependencies.access.challenge)
+
+
+@contextlib.contextmanager
+def _shown_as(found: FoundOperation) -> Iterator[None]:
+    """Show the client's own id in errors about an operation, and not the stored one."""
+    try:
+        yield
+    except ApiError as error:
+        if found.stored_id != found.own_id:
+            error.with_id(found.stored_id, found.own_id)
+        raise
 
 
 async def _no_pieces() -> AsyncGenerator[bytes, None]:

@@ -132,12 +132,21 @@ def _encode_headers(headers: Mapping[str, str] | None) -> list[tuple[bytes, byte
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
 
 
-async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
-    """Return or raise what `work` does. If the client disconnects first, cancel `work` and return None."""
+async def run_until_disconnect(
+    receive: Receive, work: Coroutine[Any, Any, T], ended: asyncio.Future[None] | None = None
+) -> T | None:
+    """Return or raise what `work` does. If the client disconnects first, cancel `work` and return None.
+
+    Args:
+        receive: ASGI's.
+        work: what the client waits for.
+        ended: done when the client may not wait any longer, as if it had disconnected; None for never.
+    """
     working = asyncio.create_task(work)
     disconnecting = asyncio.create_task(_wait_for_disconnect(receive))
+    waited: list[asyncio.Future[Any]] = [working, disconnecting]
     try:
-        await asyncio.wait([working, disconnecting], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*waited, ended] if ended is not None else waited, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None
     finally:
         await end_task(disconnecting)
@@ -152,23 +161,49 @@ class StreamedResponse(ASGIResponse):
             that the client does not take the incomplete body for the whole.
         media_type: media type of the body.
         headers: further headers.
+        access: yields a future that is done when the client may not read on; None if it always may.
     """
 
     _should_set_content_length = False
 
     def __init__(
-        self, pieces: AsyncGenerator[bytes, None], *, media_type: str, headers: Mapping[str, str] | None = None
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        *,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+        access: contextlib.AbstractContextManager[asyncio.Future[None]] | None = None,
     ) -> None:
         super().__init__(media_type=media_type, headers=dict(headers or {}))
         self._pieces = pieces
+        self._access = access
+        self._has_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response (ASGI)."""
-        await run_until_disconnect(receive, self._write(send, scope[ABORT_KEY]))  # type: ignore[typeddict-item]
+        abort: Callable[[], None] = scope[ABORT_KEY]  # type: ignore[typeddict-item]
+        if self._access is None:
+            await run_until_disconnect(receive, self._write(send, abort))
+            return
+        with self._access as ended:
+            await run_until_disconnect(receive, self._write(send, abort), ended)
+            if ended.done():
+                await self._end(send, abort)
+
+    async def _end(self, send: Send, abort: Callable[[], None]) -> None:
+        """End the body between two pieces, so that an EventSource connects again, and is refused then."""
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                if not self._has_started:
+                    await self.start_response(send)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            abort()
 
     async def _write(self, send: Send, abort: Callable[[], None]) -> None:
         async with contextlib.aclosing(self._pieces) as pieces:
             try:
+                self._has_started = True
                 await self.start_response(send)
                 async for piece in pieces:
                     async with asyncio.timeout(WRITE_TIMEOUT):

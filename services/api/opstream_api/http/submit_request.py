@@ -76,6 +76,20 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     trace: Trace | None
     callback: str = ""
     """URL to deliver the outcome to; empty for none."""
+    tenant: str = ""
+    """Of the caller; empty for the operator's own, and without authentication."""
+    derived_id: str = ""
+    """The id under which the operation is stored; empty without authentication, for that of `key`."""
+
+    @property
+    def stored_id(self) -> str:
+        """Return the id under which the operation is stored."""
+        return self.derived_id or self.key.operation_id
+
+    @property
+    def own_id(self) -> str:
+        """Return the client's own id if the operation is stored under another one; otherwise empty."""
+        return self.key.operation_id if self.derived_id else ""
 
 
 def parse_submit(

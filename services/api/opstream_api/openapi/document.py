@@ -12,10 +12,10 @@ from . import operation_paths as operations
 from . import service_paths as service
 from .action_paths import DocumentedAction, action_paths, schemas_of
 from .operation_paths import operation_paths
-from .responses import error_components
-from .samples import sample_errors
+from .responses import access_components, access_responses, error_components
+from .samples import sample_access_errors, sample_errors
 from .service_paths import service_paths
-from .shared import HEADERS, PARAMETERS, Json, contract_schemas
+from .shared import ACCESS_HEADERS, HEADERS, PARAMETERS, Json, contract_schemas
 
 API_VERSION: Final = "1"
 """Version of the contract. Codes, headers and paths are only ever added."""
@@ -29,17 +29,21 @@ _DESCRIPTION: Final = (
     "`MethodNotAllowed` to other methods, an unknown one `404` `NotFound`. A path with `GET` also has `HEAD`. Codes, "
     "members and headers may be added: ignore unknown ones."
 )
+_SCHEME: Final = "bearer"
 _UNKNOWN: Final = Kind("book", "publish")
 """The action of the examples while no action is known."""
 
 
-def openapi_document(specs: Iterable[ActionSpec], public_url: str = "", *, has_callbacks: bool = False) -> Json:
+def openapi_document(
+    specs: Iterable[ActionSpec], public_url: str = "", *, has_callbacks: bool = False, has_access: bool = False
+) -> Json:
     """Build the OpenAPI 3.1 document.
 
     Args:
         specs: the actions of the service.
         public_url: base URL of the service; empty if unknown.
         has_callbacks: True if submits may name a callback URL.
+        has_access: True if the service asks for credentials.
     """
     actions = [DocumentedAction.from_spec(spec) for spec in specs]
     paths: Json = {}
@@ -69,7 +73,29 @@ def openapi_document(specs: Iterable[ActionSpec], public_url: str = "", *, has_c
             "headers": HEADERS,
         },
     }
+    if has_access:
+        _add_access(document)
     return document | ({"servers": [{"url": public_url}]} if public_url else {})
+
+
+def _add_access(document: Json) -> None:
+    """Add the credentials that each request needs, and the errors of those without."""
+    components = document["components"]
+    components["securitySchemes"] = {
+        _SCHEME: {"type": "http", "scheme": "bearer", "description": "An API key that the service's operator gave out."}
+    }
+    components["responses"] |= access_components()
+    components["examples"] |= sample_access_errors()
+    components["headers"] = {**components["headers"], **ACCESS_HEADERS}
+    document["security"] = [{_SCHEME: []}]
+    for methods in document["paths"].values():
+        for method, operation in methods.items():
+            if operation["operationId"] in service.PROBES:
+                operation["security"] = []
+                continue
+            is_of_service = service.TAG in operation["tags"]
+            added = access_responses(is_post=method == "post", needs_scope=not is_of_service)
+            operation["responses"] = dict(sorted({**operation["responses"], **added}.items()))
 
 
 def _example_operation(actions: Sequence[DocumentedAction]) -> tuple[Kind, object, object]:

@@ -43,9 +43,30 @@ _OF_SUBMITS: Final = frozenset(
 """Errors of a submit whose response has `Repeatability-Result`: nothing was done."""
 
 
+_WITH_AUTHENTICATION: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
+    {
+        "Unauthenticated": (ErrorCode.UNAUTHENTICATED,),
+        "Forbidden": (ErrorCode.FORBIDDEN,),
+        "ForbiddenOrCrossSite": (ErrorCode.FORBIDDEN, ErrorCode.CROSS_SITE_REQUEST),
+    }
+)
+"""The errors of a service that asks for credentials."""
+
+
 def error_components() -> Json:
     """Build a component for each error response."""
     return {name: _error(name, codes) for name, codes in _CODES.items()}
+
+
+def access_components() -> Json:
+    """Build the same for the errors of a service that asks for credentials."""
+    return {name: _error(name, codes) for name, codes in _WITH_AUTHENTICATION.items()}
+
+
+def access_responses(*, is_post: bool, needs_scope: bool) -> Json:
+    """Return the error responses by status that a path has besides, if the service asks for credentials."""
+    denied = {"403": ref("responses", "ForbiddenOrCrossSite" if is_post else "Forbidden")} if needs_scope else {}
+    return {"401": ref("responses", "Unauthenticated"), **denied}
 
 
 def error_responses(*names: str) -> Json:
@@ -58,6 +79,8 @@ def _error(name: str, codes: tuple[ErrorCode, ...]) -> Json:
     more = ["Repeatability-Result"] if name in _OF_SUBMITS else []
     if any(code in RETRY_AFTER for code in codes):
         more.append("Retry-After")
+    if any(code in _WITH_AUTHENTICATION["Unauthenticated"] for code in codes):
+        more.append("WWW-Authenticate")
     code_header = {
         "description": "The code in the body.",
         "required": True,

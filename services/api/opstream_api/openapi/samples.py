@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from opstream_api.errors import forbidden, unauthenticated
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError, Requested, Succeeded, digest, encode_event
 from opstream_schemas.names import Kind
@@ -126,9 +127,18 @@ def sample_history(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa:
 
 def sample_errors() -> Json:
     """Build an example of each error response, as components."""
+    return _examples(_ERRORS)
+
+
+def sample_access_errors() -> Json:
+    """Build the same for the errors of a service that asks for credentials."""
+    return _examples(_ACCESS_ERRORS)
+
+
+def _examples(errors: Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]) -> Json:
     return {
         code: {"summary": summary, "value": _json(ErrorBody(error=ErrorObject(code=code, message=message, **more)))}
-        for code, (summary, message, more) in _ERRORS.items()
+        for code, (summary, message, more) in errors.items()
     }
 
 
@@ -136,6 +146,20 @@ def _json(value: Any) -> Any:  # noqa: ANN401 - JSON
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
+_ACCESS_ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingProxyType(
+    {
+        ErrorCode.UNAUTHENTICATED: (
+            "No credentials, or none that are valid now",
+            unauthenticated("Bearer").body.error.message,
+            {"target": "Authorization"},
+        ),
+        ErrorCode.FORBIDDEN: (
+            "The credentials lack a scope",
+            forbidden("submit:book:upload-start", "submit book:upload-start").body.error.message,
+            {"target": "Authorization"},
+        ),
+    }
+)
 _AGAIN: Final = f"send the same request again with the header 'Operation-Id: {OPERATION_ID}'"
 _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingProxyType(
     {

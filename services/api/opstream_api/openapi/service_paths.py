@@ -12,6 +12,9 @@ from .responses import error_responses
 from .shared import Json, header_refs, json_content, refs
 
 TAG: Final = "service"
+PROBES: Final = frozenset({"healthz", "readyz"})
+"""Paths that never need credentials, by their operation ids."""
+
 _UNKNOWN_HOST: Final = str(STATUS_OF[ErrorCode.UNKNOWN_HOST])
 
 _OK: Final = json_content(

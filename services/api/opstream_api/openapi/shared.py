@@ -156,6 +156,14 @@ _MONITOR_MEMBERS: Final[Json] = {
 }
 """Members of the status monitor as they are sent: absent rather than null."""
 
+ACCESS_HEADERS: Final[Json] = {
+    "WWW-Authenticate": {
+        "description": "How to send credentials (RFC 6750).",
+        "required": True,
+        "schema": {"type": "string"},
+    }
+}
+"""Headers of the errors of a service that asks for credentials."""
 HEADERS: Final[Json] = {
     "Operation-Location": {
         "description": "Absolute URL of the status monitor.",

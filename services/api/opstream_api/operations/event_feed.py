@@ -1,6 +1,7 @@
 """The newest events of one operation as Server-Sent Events, shared by all its followers.
 
-An event is sent as the journal stores it, byte for byte, so that a client can verify the hash chain.
+An event is sent as the journal stores it, byte for byte, so that a client can verify the hash chain. With
+authentication only its subject differs: it is the client's own id of the operation.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final, NamedTuple
 
 from opstream_api.errors import operation_not_found
 from opstream_journal import Journal
-from opstream_schemas.events import RecordedEvent
+from opstream_schemas.events import RecordedEvent, with_own_id
 from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.state import Operation
 
@@ -80,7 +81,8 @@ class EventFeed:
         begin = min(position, count - 1)
         events = await self._journal.page(self._operation_id, self._sequences[begin], min(PAGE_SIZE, count - begin))
         numbered = enumerate(events, start=begin + 1)
-        return operation, [_frame(event, self._position(number, operation)) for number, event in numbered]
+        own_id = operation.own_id
+        return operation, [_frame(event, self._position(number, operation), own_id) for number, event in numbered]
 
     async def _read_newer(self, known: Operation | None) -> Operation:
         events = await self._journal.events(self._operation_id, since=known)
@@ -89,7 +91,7 @@ class EventFeed:
         self._sequences.extend(event.sequence for event in events)
         first = len(self._sequences) - len(events) + 1
         for number, event in enumerate(events, start=first):
-            frame = _frame(event, self._position(number, operation))
+            frame = _frame(event, self._position(number, operation), operation.own_id)
             self._frames.append(frame)
             self._bytes += len(frame.data)
         while self._bytes > self._max_bytes and len(self._frames) > 1:
@@ -111,13 +113,14 @@ def _folded(known: Operation | None, events: Iterable[RecordedEvent]) -> Operati
     return operation
 
 
-def _frame(event: RecordedEvent, position: int) -> SseFrame:
-    """Encode an event: the position as `id`, the short name as `event`, the stored JSON as `data`.
+def _frame(event: RecordedEvent, position: int, own_id: str) -> SseFrame:
+    """Encode an event: the position as `id`, the short name as `event`, the JSON as `data`, as `with_own_id` has it.
 
     opstream stores JSON without line breaks. Another writer's line breaks are only whitespace in JSON, so splitting
     the data there keeps its meaning.
     """
     name = event.data.name if event.data else event.type
-    data = b"\n".join(b"data: " + line for line in event.stored.splitlines())
+    shown = with_own_id(event.stored, event.operation_id, own_id)
+    data = b"\n".join(b"data: " + line for line in shown.splitlines())
     head = f"id: {position}\nevent: {' '.join(name.split())}\n".encode()
     return SseFrame(position, head + data + b"\n\n")

@@ -13,7 +13,7 @@ from opstream_api.errors import ApiError, journal_error, operation_unreadable
 from opstream_api.http.conditional_headers import LAST_EVENT_ID
 from opstream_journal import Journal, JournalError
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
-from opstream_schemas.events import RecordedEvent
+from opstream_schemas.events import RecordedEvent, Requested, with_own_id
 
 from .event_feed import PAGE_SIZE, SseFrame
 from .status import StatusReader
@@ -67,9 +67,10 @@ class HistoryReader:
         await self._status.read(operation_id)  # which raises for an operation whose retention is over
         with _translated_errors(operation_id):
             events = await self._journal.events(operation_id)
+        own_id = _own_id(events)
         if len(events) <= PAGE_SIZE:
-            return _JSON_HEAD + _joined(events) + _JSON_TAIL
-        return self._read_pages(operation_id, array("Q", (event.sequence for event in events)))
+            return _JSON_HEAD + _joined(events, own_id) + _JSON_TAIL
+        return self._read_pages(operation_id, own_id, array("Q", (event.sequence for event in events)))
 
     async def is_at_end(self, operation_id: str, position: int) -> bool:
         """Return True if no event can follow the one at a position.
@@ -100,13 +101,15 @@ class HistoryReader:
             # The response has begun, so its status can't change. The client reconnects and gets the error then.
             logger.info("the stream of operation %s ends: %s", operation_id, error)
 
-    async def _read_pages(self, operation_id: str, sequences: Sequence[int]) -> AsyncGenerator[bytes, None]:
+    async def _read_pages(
+        self, operation_id: str, own_id: str, sequences: Sequence[int]
+    ) -> AsyncGenerator[bytes, None]:
         """Read a long history again page by page, so that a slow client keeps only one page in memory."""
         separator, done = _JSON_HEAD, 0
         while done < len(sequences):
             with _translated_errors(operation_id):
                 events = await self._journal.page(operation_id, sequences[done], min(PAGE_SIZE, len(sequences) - done))
-            yield separator + _joined(events)
+            yield separator + _joined(events, own_id)
             separator, done = b",", done + len(events)
         yield _JSON_TAIL
 
@@ -147,8 +150,14 @@ def _translated_errors(operation_id: str) -> Iterator[None]:
         raise journal_error(error) from error
 
 
-def _joined(events: Sequence[RecordedEvent]) -> bytes:
-    return b",".join(event.stored for event in events)
+def _own_id(events: Sequence[RecordedEvent]) -> str:
+    """Return the client's own id, which is in the first event; empty if there is none."""
+    first = events[0].data if events else None
+    return first.own_id if isinstance(first, Requested) else ""
+
+
+def _joined(events: Sequence[RecordedEvent], own_id: str) -> bytes:
+    return b",".join(with_own_id(event.stored, event.operation_id, own_id) for event in events)
 
 
 async def _wait_for_newer(watch: Watch, sequence: int) -> bool:

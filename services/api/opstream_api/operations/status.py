@@ -154,6 +154,30 @@ class StatusReader:
         """Return the cached state of an operation, which may be old; None without one, and while it is in doubt."""
         return None if operation_id in self._doubted else self._cache.peek(operation_id)
 
+    def cached(self, operation_id: str) -> Operation | None:
+        """Return the cached state of an operation, however old; None without one. It tells only what never changes."""
+        return self._cache.peek(operation_id)
+
+    async def refold(self, operation_id: str) -> Operation:
+        """Return the state of an operation from its events alone, without the view, and cache it.
+
+        Raises:
+            ApiError: as `read`.
+        """
+        try:
+            check_operation_id(operation_id)
+            operation = fold_for_reader(None, await self._journal.events(operation_id))
+        except InvalidName as error:
+            raise operation_not_found() from error
+        except (FoldRefused, InvalidEvent) as error:
+            raise operation_unreadable(operation_id, error) from error
+        except JournalError as error:
+            raise journal_error(error) from error
+        if operation is None:
+            raise operation_not_found()
+        self._cache.drop(operation_id)
+        return self._cache.put(operation)
+
     def known_end(self, operation_id: str) -> Operation | None:
         """Return the cached state of an operation if it has ended; None otherwise."""
         known = self._cache.peek(operation_id)

@@ -131,7 +131,7 @@ class Submitter:
             raise journal_error(error, operation_id=operation_id, is_repeatable=is_repeatable) from error
 
     async def _submit(self, request: SubmitRequest, body: bytes, until: float) -> Accepted:
-        kind, key = request.kind, request.key
+        kind = request.kind
         spec = await self._catalog.find(kind)
         if spec is None:
             message = f"no runner has announced the action {kind}; /openapi.json lists the known ones"
@@ -143,10 +143,10 @@ class Submitter:
         try:
             self._capacity.ensure_room()
         except JournalFull:
-            if await self._journal.last_message(key.operation_id) is None:
+            if await self._journal.last_message(request.stored_id) is None:
                 raise
             return _accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
-        lock = subjects.lock_key(spec.lock_scope, request.resource_id) if spec.lock_scope else ""
+        lock = subjects.lock_key(spec.lock_scope, request.resource_id, request.tenant) if spec.lock_scope else ""
         if spec.policy.on_conflict == "reject" and lock:
             await self._check_resource_free(request, lock)
         now = self._now()
@@ -166,9 +166,11 @@ class Submitter:
             client_id=request.caller.client_id,
             client_address=request.caller.client_address,
             callback=request.callback,
+            tenant=request.tenant,
+            own_id=request.own_id,
             trace=request.trace,
         )
-        event = first_event(key.operation_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
+        event = first_event(request.stored_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
         try:
             recorded = await self._journal.append(kind, event, NEW_OPERATION, budget=until - self._clock())
         except VersionConflict:
@@ -192,9 +194,11 @@ class Submitter:
         owner = await self._locks.owner(lock)
         if owner is None:
             return
-        if await self._journal.last_message(request.key.operation_id) is not None:
+        if await self._journal.last_message(request.stored_id) is not None:
             return  # a repeated request, perhaps the owner's own, gets the response that it got before
-        error = busy_error(request.kind, request.resource_id, owner.operation_id)
+        # With authentication the owner may be another caller's, whose id this one must not see.
+        owner_id = "" if request.own_id else owner.operation_id
+        error = busy_error(request.kind, request.resource_id, owner_id)
         raise ApiError(ErrorCode.RESOURCE_BUSY, error.message, target=error.target)
 
     async def _find_lost(self, request: SubmitRequest, digest: str) -> Operation | None:
@@ -207,12 +211,12 @@ class Submitter:
                 the journal has lost all events. Recorded under the same id, it could neither go on nor be shown.
         """
         key = request.key
-        viewed = (await self._snapshots.get(key.operation_id)).operation
+        viewed = (await self._snapshots.get(request.stored_id)).operation
         if viewed is None or _is_retention_over(viewed, self._now()):
             return None
         if viewed.is_terminal and viewed.request_hash == digest:
             return viewed
-        if await self._journal.last_message(key.operation_id) is not None:
+        if await self._journal.last_message(request.stored_id) is not None:
             return None
         what = "of another request" if viewed.is_terminal else "of which the journal has lost all events"
         message = f"{key.header} names operation {key.operation_id} {what}: use a new one"
@@ -220,17 +224,16 @@ class Submitter:
 
     async def _find_existing(self, request: SubmitRequest, value: Any, digest: str) -> Operation:  # noqa: ANN401 - JSON
         key = request.key
-        operation_id = key.operation_id
         try:
-            events = await self._journal.events(operation_id)
+            events = await self._journal.events(request.stored_id)
             operation = fold_for_reader(None, events)
         except (FoldRefused, InvalidEvent) as error:
-            raise operation_unreadable(operation_id, error) from error
+            raise operation_unreadable(request.stored_id, error) from error
         # None: its first event has expired, so the requests can't be compared any more.
         if operation is None or not (
             operation.request_hash == digest or _is_same_request(events[0].data, request, value)
         ):
-            message = f"{key.header} names operation {operation_id} of another request: use a new one"
+            message = f"{key.header} names operation {key.operation_id} of another request: use a new one"
             raise ApiError(ErrorCode.OPERATION_ID_REUSED, message, target=key.header)
         return operation
 

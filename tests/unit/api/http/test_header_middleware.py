@@ -57,6 +57,7 @@ def test_the_spelling_survives_uvicorn() -> None:
         b"Repeatability-Result",
         b"Retry-After",
         b"Vary",
+        b"WWW-Authenticate",
         b"Access-Control-Allow-Origin",
         b"Access-Control-Expose-Headers",
         b"Access-Control-Allow-Methods",

@@ -193,7 +193,16 @@ def test_every_response_names_its_headers() -> None:
 
 def test_every_error_has_an_example_of_each_code() -> None:
     """With the code's status and a valid body; no code of an error response is missing."""
-    root = document(spec(exclusive="resource", on_conflict="reject"))
+    specs = [spec(exclusive="resource", on_conflict="reject")]
+    seen = set()
+    for root in (openapi_document(specs), openapi_document(specs, has_access=True)):
+        seen |= error_codes(root)
+    # Another method belongs to no operation of the document.
+    assert seen == set(STATUS_OF) - {"MethodNotAllowed"}
+
+
+def error_codes(root: dict[str, Any]) -> set[str]:
+    """The codes of all error responses of a document, each with its examples checked."""
     seen = set()
     for _, operation in operations(root):
         for status, answer in operation["responses"].items():
@@ -210,8 +219,22 @@ def test_every_error_has_an_example_of_each_code() -> None:
                 assert one["value"]["error"]["code"] == code
                 assert validator(root, "ErrorBody").is_valid(one["value"])
             seen |= set(codes)
-    # Another method belongs to no operation of the document.
-    assert seen == set(STATUS_OF) - {"MethodNotAllowed"}
+    return seen
+
+
+def test_a_service_that_asks_for_credentials_says_so() -> None:
+    """Each path but those of probes needs a key and may answer 401; what needs a scope may answer 403."""
+    root = openapi_document([spec()], has_access=True)
+    assert root["security"] == [{"bearer": []}]
+    for path, operation in operations(root):
+        statuses = set(operation["responses"])
+        if path in {"/healthz", "/readyz"}:
+            assert (operation["security"], "401" in statuses) == ([], False)
+            continue
+        assert "security" not in operation
+        assert "401" in statuses
+        assert ("403" in statuses) == (operation["tags"] != ["service"])
+    assert "security" not in openapi_document([spec()])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,22 @@
+"""All that the routes need to know of access, for a service that asks for credentials."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .access_end import AccessEnds
+from .authentication import CHALLENGE, Authenticator
+from .operation_access import OperationAccess
+
+
+class AccessControl(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may do what over HTTP, in one process."""
+
+    authenticators: tuple[Authenticator, ...]
+    operations: OperationAccess
+    ends: AccessEnds
+    """When requests that wait or stream lose their access."""
+    challenge: str = CHALLENGE
+    """The value of `WWW-Authenticate` in a 401."""
+    open_paths: tuple[bytes, ...] = ()
+    """Raw paths besides those of probes that need no credentials."""

@@ -1,0 +1,160 @@
+"""Which operation a principal means by an id, and what it may do with it (docs/adr/0046).
+
+An id that a principal can't see is answered exactly as an unknown one, before anything waits or compares tags.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from opstream_api.errors import ApiError, forbidden, operation_not_found, unauthenticated
+from opstream_api.http.submit_request import SubmitRequest
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.operation.state import Operation
+
+from .authentication import CHALLENGE
+from .principal import Principal
+from .scopes import ADMIN, CANCEL, READ, SUBMIT, scope_of
+
+_STORED_LENGTH: Final = 43
+
+
+class OperationIds:
+    """Derives the ids under which operations are stored from tenants and the clients' own ids.
+
+    Args:
+        secret: of the installation, the same in each process.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def stored_id(self, tenant: str, own_id: str) -> str:
+        """Return the id under which a tenant's operation is stored: base64url of HMAC-SHA256, 43 characters.
+
+        Without the secret no client can tell whether an id exists, nor make two tenants' ids meet.
+        """
+        # No tenant has a zero byte, so no two pairs are one text.
+        text = f"{tenant}\0{own_id}".encode(errors="surrogatepass")
+        return urlsafe_b64encode(hmac.digest(self._secret, text, "sha256")).rstrip(b"=").decode()
+
+
+class FoundOperation(NamedTuple):
+    """An operation that a principal may see."""
+
+    stored_id: str
+    own_id: str
+    """The id by which its client knows it."""
+
+
+class OperationAccess:
+    """What principals may do with operations.
+
+    Args:
+        ids: derive the stored ids.
+        cached: returns the cached state of a stored id, which may be old; None without one. Owners never change.
+        read: returns the state of a stored id, or raises `OperationNotFound`.
+        refold: returns the state of a stored id from the journal alone, or raises `OperationNotFound`.
+    """
+
+    def __init__(
+        self,
+        *,
+        ids: OperationIds,
+        cached: Callable[[str], Operation | None],
+        read: Callable[[str], Awaitable[Operation]],
+        refold: Callable[[str], Awaitable[Operation]],
+    ) -> None:
+        self.ids = ids
+        self._cached = cached
+        self._read = read
+        self._refold = refold
+
+    async def find_to_read(self, principal: Principal, own_id: str) -> FoundOperation:
+        """Return the operation that a principal reads, waits for or follows.
+
+        Raises:
+            ApiError: `Forbidden`; `OperationNotFound`: there is none that it may see; as `read`.
+        """
+        if not principal.scopes.reads:
+            raise forbidden(READ, "read operations")
+        operation = await self._find(principal, own_id)
+        if not (operation.caller == principal.subject or principal.scopes.reads_all):
+            raise operation_not_found()
+        return FoundOperation(operation.id, operation.public_id)
+
+    async def find_to_cancel(self, principal: Principal, own_id: str) -> FoundOperation:
+        """Return the operation that a principal cancels.
+
+        Raises:
+            ApiError: `Forbidden`: also for an operation of another caller that it may only read; `OperationNotFound`:
+                there is none that it may see; as `read`.
+        """
+        scopes = principal.scopes
+        if not scopes.cancels:
+            raise forbidden(CANCEL, "cancel operations")
+        operation = await self._find(principal, own_id)
+        if not scopes.is_admin and (operation.caller != principal.subject or not operation.own_id):
+            if scopes.reads_all:
+                raise forbidden(ADMIN, "cancel operations of other callers")
+            raise operation_not_found()
+        return FoundOperation(operation.id, operation.public_id)
+
+    async def _find(self, principal: Principal, own_id: str) -> Operation:
+        """Return an operation of the principal's tenant, of whichever caller."""
+        stored_id = self.ids.stored_id(principal.tenant, own_id)
+        operation = self._cached(stored_id)
+        if operation is None:
+            try:
+                operation = await self._read(stored_id)
+            except ApiError as error:
+                if error.code is not ErrorCode.OPERATION_NOT_FOUND:
+                    raise error.with_id(stored_id, own_id) from error
+                return await self._find_earlier(principal, own_id)
+        if not operation.own_id:
+            # A projector of an earlier version wrote this snapshot, and left out what it does not know.
+            operation = await self._refold(stored_id)
+        if operation.tenant != principal.tenant or operation.own_id != own_id:
+            raise operation_not_found()
+        return operation
+
+    async def _find_earlier(self, principal: Principal, own_id: str) -> Operation:
+        """Return an operation that was recorded without authentication, so under the client's own id."""
+        if principal.tenant or not principal.scopes.reads_all:
+            raise operation_not_found()
+        if len(own_id) == _STORED_LENGTH:
+            # Perhaps a stored id. An earlier projector's snapshot would not say whose, but the journal does.
+            operation = await self._refold(own_id)
+        else:
+            operation = self._cached(own_id) or await self._read(own_id)
+        if operation.own_id or operation.tenant:
+            raise operation_not_found()  # the stored id of an operation of some tenant, which no client needs
+        return operation
+
+
+def admit(submit: SubmitRequest, principal: Principal | None, ids: OperationIds) -> SubmitRequest:
+    """Return a submit as that of its principal, with the id under which its operation is stored.
+
+    Args:
+        submit: as the request has it.
+        principal: who sends it.
+        ids: derive the stored ids.
+
+    Raises:
+        ApiError: `Forbidden`: the principal may not submit the action, whether or not there is one; `Unauthenticated`.
+    """
+    if principal is None:
+        raise unauthenticated(CHALLENGE)  # the door has let it pass, so this is a mistake of ours, and stays safe
+    if not principal.scopes.may_submit(submit.kind):
+        raise forbidden(scope_of(SUBMIT, submit.kind), f"submit {submit.kind}")
+    return msgspec.structs.replace(
+        submit,
+        caller=msgspec.structs.replace(submit.caller, identity=principal.subject),
+        tenant=principal.tenant,
+        derived_id=ids.stored_id(principal.tenant, submit.key.operation_id),
+    )
