@@ -57,6 +57,7 @@ SECTIONS: Final = {
         "restore": "Bring a backup to a broker.",
         "rebuild": "Bring the view in line with the journal.",
         "fail": "End an operation as failed.",
+        "apikey": "Make, list and revoke the keys of callers.",
         "parked": "Show events that subscribers could not handle.",
         "deliveries": "Show the attempts to deliver outcomes.",
         "redeliver": "Send again what was not delivered.",

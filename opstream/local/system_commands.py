@@ -39,6 +39,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     """0 for a free one."""
     public_url: str | None
+    auth: tuple[str, ...] = ()
+    """What credentials requests need."""
+    auth_keys_file: Path | None = None
+    is_insecure: bool = False
+    """Serve other machines without credentials."""
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
@@ -200,6 +205,9 @@ class SystemCommands:
             *("--host", settings.host, "--port", str(self.port), "--max-body", str(settings.max_body)),
             *(("--public-url", settings.public_url) if settings.public_url else ()),
             *(() if settings.has_request_log else ("--no-request-log",)),
+            *_each("--auth", settings.auth),
+            *(("--auth-keys-file", str(settings.auth_keys_file)) if settings.auth_keys_file else ()),
+            *(("--insecure",) if settings.is_insecure else ()),
             *_each("--allowed-host", settings.allowed_hosts),
             *_each("--allowed-origin", settings.allowed_origins),
             *_each("--cors-origin", settings.cors_origins),

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from opstream.cli.options import access as access_options
 from opstream.cli.options import common as common_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
@@ -18,6 +19,7 @@ from opstream.cli.service_process import import_broker_client, prepare_process, 
 @common_options.port_option
 @common_options.public_url_option
 @common_options.max_body_option()
+@access_options.access_options
 @proxy_options.proxy_options
 @webhook_options.callback_host_option
 @webhook_options.allow_http_option
@@ -34,18 +36,23 @@ def api(*, log_level: str, log_format: str, public_url: str | None, max_body: in
 
     \b
     Example:
-      opstream api --nats nats://n1:4222 --host 0.0.0.0 --public-url https://api.example.com
+      opstream api --nats nats://n1:4222 --host 0.0.0.0 --auth keys --public-url https://api.example.com
     """
+    access_options.check_access(given)
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )
     proxy_options.check_cors_origins(
-        given["cors_origins"], identity_header=given["identity_header"], is_authenticated=False
+        given["cors_origins"], identity_header=given["identity_header"], is_authenticated=bool(given["auth"])
     )
     import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(log_level, log_format, "api")
+    from opstream_api.access.keys.key_file import InvalidKeyFile
     from opstream_api.main import run
     from opstream_api.settings import Settings
 
     given["callbacks"] = webhook_options.callback_policy(given)
-    run_service(lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)))
+    del given["is_insecure"]  # only asked here
+    run_service(
+        lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)), known=(InvalidKeyFile,)
+    )

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from opstream.cli.options import access as access_options
 from opstream.cli.options import common as common_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
@@ -31,6 +32,8 @@ _API_OPTIONS: Final = (
     "allowed_hosts",
     "allowed_origins",
     "cors_origins",
+    "auth",
+    "auth_keys_file",
     "trusted_proxies",
     "identity_header",
     "client_id_header",
@@ -48,6 +51,7 @@ _webhooks_health_port_option: Final = _health_port_option("webhooks")
 @common_options.port_option
 @common_options.public_url_option
 @common_options.max_body_option()
+@access_options.access_options
 @proxy_options.proxy_options
 @webhook_options.config_option
 @webhook_options.callback_host_option
@@ -72,13 +76,14 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
 
     \b
     Example:
-      opstream hub --nats nats://n1:4222 --host 0.0.0.0 --public-url https://api.example.com
+      opstream hub --nats nats://n1:4222 --host 0.0.0.0 --auth keys --public-url https://api.example.com
     """
+    access_options.check_access(given)
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )
     proxy_options.check_cors_origins(
-        given["cors_origins"], identity_header=given["identity_header"], is_authenticated=False
+        given["cors_origins"], identity_header=given["identity_header"], is_authenticated=bool(given["auth"])
     )
     import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(given["log_level"], given["log_format"], "hub")
@@ -92,6 +97,7 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     import opstream_webhooks.main as webhooks
     import opstream_webhooks.settings as webhooks_settings
     from opstream.cli.joint_process import JointService, serve_together
+    from opstream_api.access.keys.key_file import InvalidKeyFile
     from opstream_webhooks.config import ReloadableConfig
 
     common = {name: given[name] for name in ("servers", "credentials", "connect_timeout")}
@@ -130,4 +136,4 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
         )
         uvloop.run(serve_together(services))
 
-    run_service(run)
+    run_service(run, known=(InvalidKeyFile,))

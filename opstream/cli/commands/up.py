@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from opstream.cli.options import access as access_options
 from opstream.cli.options import common as common_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
@@ -18,6 +19,7 @@ from opstream.terminal import logs
 @common_options.host_option
 @common_options.port_option
 @common_options.public_url_option
+@access_options.access_options
 @proxy_options.allowed_host_option
 @proxy_options.allowed_origin_option
 @proxy_options.cors_origin_option
@@ -78,8 +80,9 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
     from opstream.local.supervisor import run_all
     from opstream.local.system_commands import Settings
 
+    access_options.check_access(given)
     webhook_options.check_config(given)
-    proxy_options.check_cors_origins(given["cors_origins"], identity_header="", is_authenticated=False)
+    proxy_options.check_cors_origins(given["cors_origins"], identity_header="", is_authenticated=bool(given["auth"]))
     if given["port"] and given["port"] == given["nats_port"]:
         raise click.UsageError("--port and --nats-port are the same: choose two, or 0 for a free one")
     if given["log_format"] == logs.JSON:

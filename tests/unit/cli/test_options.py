@@ -123,8 +123,8 @@ def test_unlimited() -> None:
         Duration(unlimited=0.0).convert("0", None, None)
 
 
-ELSEWHERE = {"durable", "sequences", "is_retry"}
-"""Settings that are not options, and one that excludes another, which the tests of `parked` cover."""
+ELSEWHERE = {"durable", "sequences", "is_retry", "is_insecure"}
+"""Settings that are not options, and those that exclude others, which the tests of `parked` and of access cover."""
 SECRET = "whsec_" + "A" * 32
 HOOKS = str(Path(__file__).with_name("configs") / "hooks.toml")
 CASES: list[tuple[str, list[str], dict[str, str]]] = [
@@ -141,10 +141,13 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--allowed-host", "api.example", "--allowed-origin", "https://c.example", "--processes"),
             "--secure",
             *("--cors-origin", "https://d.example"),
+            *("--auth", "keys", "--auth-keys-file", "keys.json"),
         ],
         {
             "PROCESSES": "true",
             "SECURE": "true",
+            "AUTH": "keys",
+            "AUTH_KEYS_FILE": "keys.json",
             "ALLOWED_HOSTS": "api.example",
             "ALLOWED_ORIGINS": "https://c.example",
             "CORS_ORIGINS": "https://d.example",
@@ -244,8 +247,11 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
                 "https://d.example",
             ),
             *("--callback-host", "a.example", "--callback-host", "*.b.example:8443", "--allow-http"),
+            *("--auth", "keys", "--auth-keys-file", "keys.json"),
         ],
         {
+            "AUTH": "keys",
+            "AUTH_KEYS_FILE": "keys.json",
             "CALLBACK_HOSTS": "a.example, *.b.example:8443",
             "ALLOW_HTTP": "true",
             "NATS_URL": "nats://a:1",
@@ -395,6 +401,7 @@ def test_the_hub_gives_each_service_its_own_settings(given: list[Any], monkeypat
         *("--trusted-proxy", "10.0.0.0/8", "--identity-header", "X-User", "--client-id-header", "X-Client"),
         *("--allowed-host", "api.example", "--allowed-origin", "https://c.example"),
         *("--cors-origin", "https://d.example", "--no-request-log"),
+        *("--auth", "keys", "--auth-keys-file", "keys.json"),
     ]
     webhooks = ["--config", HOOKS, "--callback-secret", SECRET, "--allow-private", "10.0.0.0/8"]
     health = ["--health-host", "127.0.0.1"]

@@ -1,0 +1,64 @@
+"""Options of the API about who may send requests (docs/access.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from opstream_schemas.urls import is_loopback
+
+from .option import Decorator, F, option
+
+KEYS: Final = "keys"
+"""API keys, as a value of `--auth`."""
+
+_auth_option: Final[Decorator[Any]] = option(
+    "--auth",
+    variable="AUTH",
+    multiple=True,
+    type=click.Choice([KEYS]),
+    help="What credentials each request needs: API keys, which 'opstream apikey add' makes. Without it none.",
+)
+_keys_file_option: Final[Decorator[Any]] = option(
+    "--auth-keys-file",
+    variable="AUTH_KEYS_FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The file that has the API keys. It is read again when it changes. Without it they are kept by the broker.",
+)
+_insecure_option: Final[Decorator[Any]] = option(
+    "--insecure",
+    "is_insecure",
+    variable="INSECURE",
+    is_flag=True,
+    help="Serve other machines without --auth: every client that reaches --host may submit, read and cancel "
+    "everything. For a proxy in front that authenticates all requests.",
+)
+
+
+def access_options(command: F) -> F:
+    """Add all options of this module."""
+    for decorate in (_insecure_option, _keys_file_option, _auth_option):
+        command = decorate(command)
+    return command
+
+
+def check_access(given: Mapping[str, Any]) -> None:
+    """Check the options of this module and `--host`: what is not safe must be asked for by name.
+
+    Raises:
+        click.UsageError: they contradict each other, or other machines could do everything.
+    """
+    if given["auth_keys_file"] is not None and KEYS not in given["auth"]:
+        raise click.UsageError("--auth-keys-file is of no use without --auth keys: add it, or leave the file out")
+    if given["is_insecure"] and given["auth"]:
+        raise click.UsageError("--insecure is for a service without --auth: leave one of them out")
+    if not (given["auth"] or given["is_insecure"] or is_loopback(given["host"])):
+        raise click.UsageError(
+            f"--host {given['host']} serves other machines, and each could submit, read and cancel everything: add "
+            "--auth keys ('opstream apikey add' makes a key), or --insecure if a proxy in front authenticates all "
+            "requests"
+        )
