@@ -165,7 +165,7 @@ class AccessWatch:
             JournalError: the broker did not answer, or refused.
         """
         if self._subscription is None:
-            subject = subjects.bucket_subject(subjects.ACCESS_BUCKET, ">")
+            subject = subjects.bucket_subject(subjects.ACCESS_BUCKET, _RECORDS)
             self._subscription = await self._connection.nc.subscribe(subject, cb=self._on_notification)
             self._connection.on_reconnect(self._notified.set)
         await self._refresh()

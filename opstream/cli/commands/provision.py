@@ -159,7 +159,7 @@ async def _provision(settings: ProvisionSettings, specs: list[ActionSpec]) -> Pr
         until = time.monotonic() + PEERS_TIMEOUT
         while True:
             try:
-                return await provision_journal(
+                report = await provision_journal(
                     connection,
                     sizing,
                     specs,
@@ -173,7 +173,23 @@ async def _provision(settings: ProvisionSettings, specs: list[ActionSpec]) -> Pr
                 known = known_servers(connection)
                 if not known or time.monotonic() >= until:
                     raise CommandError(too_few_servers(sizing.replicas, known, str(error))) from error
+            else:
+                await _make_secret(connection, settings.connect_timeout)
+                return report
             await connection.sleep(PEERS_DELAY)
+
+
+async def _make_secret(connection: Connection, seconds: float) -> None:
+    """Make the secret of the installation, unless there is one, so that no service needs a right to write it."""
+    from opstream_journal import retry_until_ready
+    from opstream_journal.stores.access_bucket import AccessBucket
+
+    bucket = AccessBucket(connection)
+    await bucket.start()
+    try:
+        await retry_until_ready(connection, bucket.secret, seconds)
+    finally:
+        await bucket.stop()
 
 
 def requested_sizing(settings: ProvisionSettings, current: Sizing, specs: list[ActionSpec]) -> Sizing:

@@ -78,6 +78,7 @@ _TIMERS: Final = subjects.TIMERS_STREAM
 _VIEW: Final = subjects.bucket_stream(subjects.VIEW_BUCKET)
 _ACTIONS: Final = subjects.bucket_stream(subjects.ACTIONS_BUCKET)
 _HOLDS: Final = subjects.bucket_stream(subjects.HOLDS_BUCKET)
+_ACCESS: Final = subjects.bucket_stream(subjects.ACCESS_BUCKET)
 _COMMON: Final = (
     Grant(f"{API}.STREAM.INFO.*", "compares streams at its start, and looks every few seconds whether they store"),
     Grant(f"{API}.STREAM.NAMES", "looks every few seconds whether a stream is missing"),
@@ -121,6 +122,9 @@ def _api() -> Iterable[Grant]:
     yield from _reads(_ACTIONS, "reads the catalog of actions")
     yield from _reads(_HOLDS, "reads queues for exclusive resources")
     yield from _witnesses("counts what waits, and looks for a journal that lost events")
+    yield from _reads(_ACCESS, "reads API keys and the secret of the installation")
+    keys = subjects.bucket_subject(subjects.ACCESS_BUCKET, subjects.access_key("*"))
+    yield Grant(keys, "hears of new and revoked API keys; without it they come within a second", Way.LISTEN)
     changes = subjects.bucket_subject(subjects.ACTIONS_BUCKET, ">")
     yield Grant(changes, "hears of new actions; without it they come within 10 s", Way.LISTEN)
 

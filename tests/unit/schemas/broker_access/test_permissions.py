@@ -33,6 +33,8 @@ SAMPLES: Final[dict[str, Any]] = {
     "sequence": 1,
     "bucket": "holds",
     "key": "h.action.book.upload.abc",
+    "key_id": "4k7wq2mznb",
+    "tenant": "acme",
     "scope": "action.book.upload",
     "resource_id": "7",
 }
@@ -40,6 +42,7 @@ SAMPLES: Final[dict[str, Any]] = {
 NO_SUBJECTS: Final = {
     "action_key": "a part of `bucket_subject`",
     "lock_key": "a part of `bucket_subject`",
+    "access_key": "a part of `bucket_subject`",
     "bucket_stream": "a stream",
     "runner_consumer": "a consumer",
     "is_wake": "a question",
@@ -124,7 +127,10 @@ def test_each_event_has_its_writers() -> None:
             if any(row.way is not Way.LISTEN and _matches(row.subject, subject) for row in rows)
         }
         assert found == writers, event
-    assert all("cancel-requested" in one or "failed" in one or one.startswith("$KV.actions") for one in listeners)
+    assert all(
+        "cancel-requested" in one or "failed" in one or one.startswith(("$KV.actions", "$KV.access.key"))
+        for one in listeners
+    )
 
 
 def test_each_call_of_the_api_has_a_row() -> None:
