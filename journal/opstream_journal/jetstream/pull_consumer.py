@@ -47,7 +47,7 @@ _PROVISIONED: Final = frozenset(
         subjects.WEBHOOKS_DUE_CONSUMER,
     }
 )
-"""Consumers that `opstream provision` makes; runners make their own."""
+"""Consumers that only `opstream provision` makes; runners make their own, too, where their login may."""
 
 
 class _ConsumerStatus(Enum):

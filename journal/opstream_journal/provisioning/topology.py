@@ -145,7 +145,7 @@ def projector_consumers() -> list[ConsumerConfig]:
 
 
 def shared_consumers() -> list[tuple[str, ConsumerConfig]]:
-    """Return the durables that `provision` creates, each with its stream. Runners create their own."""
+    """Return the durables that each system has, each with its stream."""
     return [
         (subjects.OPERATIONS_STREAM, config) for config in projector_consumers()
     ] + webhook_topology.webhook_consumers()

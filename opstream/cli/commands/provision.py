@@ -107,7 +107,8 @@ def provision(log_level: str, **given: Any) -> None:  # noqa: ANN401 - the optio
     """Make the streams, buckets and consumers that opstream needs on a broker. Run it as often as you like.
 
     What exists is compared, and changed only with --update. A limit that is not given stays as it is. The exit status
-    is 0 if nothing differs in the end, otherwise 1. With --actions, the consumers of these actions are compared, too.
+    is 0 if nothing differs in the end, otherwise 1. With --actions, the consumers of these actions are made and
+    compared, too.
 
     \b
     Example:

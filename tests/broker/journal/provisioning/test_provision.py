@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from opstream_journal import BrokerRefused, Connection, Drifted, ForeignStream, JournalUnavailable, NotProvisioned
+from opstream_journal.jetstream import rpc
 from opstream_journal.provisioning.provision import (
     ProvisionReport,
     check_provisioned,
@@ -19,6 +20,7 @@ from opstream_journal.provisioning.provision import (
     provision,
 )
 from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.stores.action_catalog import announce_action
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
 from tests.support.broker.server import Broker
@@ -407,11 +409,23 @@ async def test_a_runners_consumer_with_another_filter(link: Connection) -> None:
     assert await config(link, STREAM, RUNNER) == before
 
 
-async def test_provision_makes_no_runners_consumer(link: Connection) -> None:
-    """The consumer of an action is made by its runner alone."""
+async def test_provision_makes_a_runners_consumer(link: Connection) -> None:
+    """The consumer of an action is made once, as its runner would make it, which may lack the right to."""
+    assert (await provision(link, Sizing(), [spec()])).made == (f"consumer {RUNNER}",)
+    made = await config(link, STREAM, RUNNER)
+    await ensure_runner_consumer(link, spec())
     assert await provision(link, Sizing(), [spec()], is_update=True) == NOTHING
-    with pytest.raises(AssertionError, match="consumer not found"):
-        await config(link, STREAM, RUNNER)
+    assert await config(link, STREAM, RUNNER) == made
+
+
+async def test_a_sealed_catalog(link: Connection) -> None:
+    """It takes actions and no rollups, and no service takes that for a difference; without --seal-catalog it stays."""
+    assert (await provision(link, Sizing(), is_sealing=True)).updated == ("stream KV_actions takes no rollups",)
+    assert await provision(link, Sizing(), is_update=True) == NOTHING
+    await check_provisioned(link)
+    assert await announce_action(link, spec())
+    with pytest.raises(BrokerRefused, match="rollup not permitted"):
+        await rpc.publish(link, "$KV.actions.other.one", b"{}", {"Nats-Rollup": "all"})
 
 
 async def test_a_broker_without_jetstream() -> None:
