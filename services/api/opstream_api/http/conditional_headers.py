@@ -15,6 +15,10 @@ from .requests import Headers, single_value
 
 MAX_WAIT: Final = 60
 """Whole seconds that a request may wait. Proxies time out at about 100, and clients often earlier."""
+STATUS_TOKEN_SECONDS: Final = 3600
+"""Whole seconds that a status token lasts unless its request says otherwise."""
+MAX_STATUS_TOKEN_SECONDS: Final = 86_400
+"""Whole seconds that one lasts at most: a URL is copied, bookmarked and logged by others."""
 LAST_EVENT_ID: Final = "Last-Event-ID"
 
 _READ_LIMIT: Final = 1024
@@ -22,6 +26,9 @@ _READ_LIMIT: Final = 1024
 _TAGS_LIMIT: Final = 4096
 """Characters of `If-None-Match` that are read. A tag beyond is as if the client had not sent it."""
 _WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*(?:([0-9]+)|"([0-9]+)")\s*(?=[;,]|$)', re.IGNORECASE)
+_STATUS_TOKEN: Final = re.compile(
+    r'(?:^|,)\s*status-token\s*(?:=\s*(?:([0-9]{1,9})|"([0-9]{1,9})")\s*)?(?=[;,]|$)', re.IGNORECASE
+)
 _QUOTED: Final = re.compile(r'"(?![0-9]+")[^"]*"')
 """A quoted text that is no number. What is inside is not a preference."""
 _ETAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
@@ -35,6 +42,20 @@ def wait_seconds(headers: Headers) -> int | None:
     """Return the whole seconds that a request may wait, at most `MAX_WAIT`; None without `Prefer: wait` (RFC 7240)."""
     found = _WAIT.search(_QUOTED.sub('""', _joined(headers, b"prefer", _READ_LIMIT)))
     return min(int(found[1] or found[2]), MAX_WAIT) if found else None
+
+
+def status_token_seconds(headers: Headers) -> int | None:
+    """Return for how many whole seconds a submit asks for a status token; None if it asks for none.
+
+    At most `MAX_STATUS_TOKEN_SECONDS`; `STATUS_TOKEN_SECONDS` if it does not say. `status-token=0` asks for none.
+    """
+    if b"prefer" not in headers:
+        return None
+    found = _STATUS_TOKEN.search(_QUOTED.sub('""', _joined(headers, b"prefer", _READ_LIMIT)))
+    if found is None:
+        return None
+    seconds = int(found[1] or found[2] or STATUS_TOKEN_SECONDS)
+    return min(seconds, MAX_STATUS_TOKEN_SECONDS) or None
 
 
 def etag_matches(headers: Headers, etag: str) -> bool:

@@ -1,0 +1,124 @@
+"""Status tokens at the door: who gets one with a submit, and what a request with one may do (ADR 0047)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from litestar.types import HTTPScope, Message, Send
+
+from opstream_api.errors import operation_not_found
+
+from .principal import Principal
+from .scopes import READ_ALL, Scopes
+from .tokens.status_token import STATUS_TOKEN_PARAMETER, StatusGrant, StatusTokens
+
+MAX_UNREVOCABLE_SECONDS: Final = 3600
+"""Whole seconds that a status token lasts at most that a bearer token asked for, since nothing revokes it."""
+
+_STATUS_PREFIX: Final = "/status/"
+_PREFIX: Final = f"{STATUS_TOKEN_PARAMETER}=".encode()
+_SCOPES: Final = Scopes.parse([READ_ALL])
+"""Of one operation only, which the token names, also if another caller has submitted it."""
+_PRIVATE: Final = b"private, no-cache"
+
+
+class GivenToken(NamedTuple):
+    """A status token, and how long it lasts."""
+
+    text: str
+    seconds: int
+
+
+class StatusAccess:
+    """Gives status tokens, and knows what they open.
+
+    Args:
+        tokens: those of the installation.
+        now: returns Unix seconds.
+        key_principal: returns the principal of an API key that is in use, by its id; None for any other.
+    """
+
+    def __init__(
+        self, tokens: StatusTokens, now: Callable[[], float], key_principal: Callable[[str], Principal | None]
+    ) -> None:
+        self._tokens = tokens
+        self._now = now
+        self._key_principal = key_principal
+
+    def give(self, principal: Principal, operation_id: str, seconds: int) -> GivenToken | None:
+        """Return a status token for an operation of a principal; None for one that may not read it itself.
+
+        Args:
+            principal: it has submitted the operation.
+            operation_id: the client's own id.
+            seconds: for how long it asks.
+        """
+        if not principal.scopes.reads:
+            return None
+        now = self._now()
+        if not principal.key_id:
+            seconds = min(seconds, MAX_UNREVOCABLE_SECONDS)
+        elif principal.expires_at is not None:
+            seconds = min(seconds, int(principal.expires_at.timestamp() - now))
+        grant = StatusGrant(expires_at=int(now) + seconds, key_id=principal.key_id, tenant=principal.tenant)
+        return GivenToken(self._tokens.sign(grant, operation_id), seconds)
+
+    def principal(self, token: str, path: str) -> Principal:
+        """Return who sends a request with a status token: a principal without a subject, which may read one operation.
+
+        Raises:
+            ApiError: `OperationNotFound`, whatever is wrong with the token.
+        """
+        grant = self._tokens.verify(token, _operation_id(path), self._now())
+        if grant is None or not self._is_key_current(grant):
+            raise operation_not_found()
+        return Principal(
+            tenant=grant.tenant,
+            subject="",
+            scopes=_SCOPES,
+            expires_at=datetime.fromtimestamp(grant.expires_at, tz=UTC),
+            key_id=grant.key_id,
+        )
+
+    def _is_key_current(self, grant: StatusGrant) -> bool:
+        if not grant.key_id:
+            return True
+        found = self._key_principal(grant.key_id)
+        return found is not None and found.tenant == grant.tenant and found.scopes.reads
+
+
+def take_status_token(scope: HTTPScope) -> str | None:
+    """Remove the status token from a request, so that nothing behind the door sees or logs it; return it.
+
+    None without one. Two are none that is valid.
+    """
+    query = scope["query_string"]
+    if _PREFIX not in query or not scope["path"].startswith(_STATUS_PREFIX):
+        return None
+    parts = query.split(b"&")
+    found = [part.removeprefix(_PREFIX) for part in parts if part.startswith(_PREFIX)]
+    if not found:
+        return None
+    scope["query_string"] = b"&".join(part for part in parts if not part.startswith(_PREFIX))
+    return found[0].decode("latin-1") if len(found) == 1 else ""
+
+
+def private_answers(send: Send) -> Send:
+    """Return a `send` (ASGI) whose answers no shared cache keeps, and whose URL no browser gives to the next site."""
+
+    async def send_privately(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [(name, _PRIVATE if value == b"no-cache" else value) for name, value in message["headers"]]
+            if all(name.lower() != b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", _PRIVATE))
+            message["headers"] = [*headers, (b"referrer-policy", b"no-referrer")]
+        await send(message)
+
+    return send_privately
+
+
+def _operation_id(path: str) -> str:
+    """Return the operation id of a path below `/status/`, whatever follows it. No id has a ':' or a '/'."""
+    return path.removeprefix(_STATUS_PREFIX).partition("/")[0].partition(":")[0]
