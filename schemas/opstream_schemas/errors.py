@@ -40,6 +40,7 @@ class ErrorCode(StrEnum):
     TOO_MANY_CONNECTIONS = "TooManyConnections"
     UNAUTHENTICATED = "Unauthenticated"
     FORBIDDEN = "Forbidden"
+    IDENTITY_PROVIDER_UNAVAILABLE = "IdentityProviderUnavailable"
 
 
 class SchemasError(Exception):

@@ -8,6 +8,7 @@ import click
 
 from opstream.cli.options import access as access_options
 from opstream.cli.options import common as common_options
+from opstream.cli.options import jwt as jwt_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.service_process import import_broker_client, prepare_process, run_service
@@ -20,6 +21,7 @@ from opstream.cli.service_process import import_broker_client, prepare_process, 
 @common_options.public_url_option
 @common_options.max_body_option()
 @access_options.access_options
+@jwt_options.jwt_options
 @proxy_options.proxy_options
 @webhook_options.callback_host_option
 @webhook_options.allow_http_option
@@ -39,6 +41,7 @@ def api(*, log_level: str, log_format: str, public_url: str | None, max_body: in
       opstream api --nats nats://n1:4222 --host 0.0.0.0 --auth keys --public-url https://api.example.com
     """
     access_options.check_access(given)
+    given["jwt"] = jwt_options.take_jwt_settings(given)
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )

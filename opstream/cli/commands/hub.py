@@ -9,6 +9,7 @@ import click
 
 from opstream.cli.options import access as access_options
 from opstream.cli.options import common as common_options
+from opstream.cli.options import jwt as jwt_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import Decorator, option
@@ -34,6 +35,7 @@ _API_OPTIONS: Final = (
     "cors_origins",
     "auth",
     "auth_keys_file",
+    "jwt",
     "trusted_proxies",
     "identity_header",
     "client_id_header",
@@ -52,6 +54,7 @@ _webhooks_health_port_option: Final = _health_port_option("webhooks")
 @common_options.public_url_option
 @common_options.max_body_option()
 @access_options.access_options
+@jwt_options.jwt_options
 @proxy_options.proxy_options
 @webhook_options.config_option
 @webhook_options.callback_host_option
@@ -79,6 +82,7 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
       opstream hub --nats nats://n1:4222 --host 0.0.0.0 --auth keys --public-url https://api.example.com
     """
     access_options.check_access(given)
+    given["jwt"] = jwt_options.take_jwt_settings(given)
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
     )

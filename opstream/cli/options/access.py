@@ -14,13 +14,16 @@ from .option import Decorator, F, option
 
 KEYS: Final = "keys"
 """API keys, as a value of `--auth`."""
+JWT: Final = "jwt"
+"""Bearer tokens of an identity provider."""
 
 _auth_option: Final[Decorator[Any]] = option(
     "--auth",
     variable="AUTH",
     multiple=True,
-    type=click.Choice([KEYS]),
-    help="What credentials each request needs: API keys, which 'opstream apikey add' makes. Without it none.",
+    type=click.Choice([KEYS, JWT]),
+    help="What credentials each request needs: API keys, which 'opstream apikey add' makes, or bearer tokens of an "
+    "identity provider (--jwt-issuer); either if it is repeated. Without it none.",
 )
 _keys_file_option: Final[Decorator[Any]] = option(
     "--auth-keys-file",

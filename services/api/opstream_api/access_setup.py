@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from opstream_journal import Connection, retry_until_ready
+from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.stores.access_bucket import AccessBucket, AccessWatch
 
 from .access.access_control import AccessControl
 from .access.access_end import AccessEnds
-from .access.authentication import Authenticator
+from .access.authentication import CHALLENGE, Authenticator
 from .access.keys.key_file import KeyFileWatch
 from .access.keys.key_registry import KeyRegistry
 from .access.operation_access import OperationAccess, OperationIds
+from .access.principal import Principal
+from .access.resource_metadata import ResourceMetadata, challenge
+from .access.scopes import GENERAL_SCOPES
+from .access.status_access import StatusAccess
+from .access.tokens.status_token import StatusTokens
 from .operations.status import StatusReader
 from .settings import KEYS, Settings
 
 
 @asynccontextmanager
 async def open_access(
-    settings: Settings, connection: Connection, status: StatusReader
+    settings: Settings, connection: Connection, status: StatusReader, conditions: Conditions
 ) -> AsyncIterator[AccessControl | None]:
     """Yield what the routes need to know of access, kept up to date; None for a service that asks for no credentials.
 
     Raises:
         JournalError: the broker did not answer, or has no bucket `access`.
         InvalidKeyFile: the file of API keys can't be read.
+        KeySetRefused: the issuer of bearer tokens has no keys that can be used.
     """
     if not settings.auth:
         yield None
@@ -39,9 +46,11 @@ async def open_access(
         secret = await retry_until_ready(connection, bucket.secret, settings.connect_timeout)
         ends = AccessEnds(time.time)
         authenticators: list[Authenticator] = []
+        key_principal: Callable[[str], Principal | None] = _no_principal
         if KEYS in settings.auth:
             registry = KeyRegistry(ends, time.time)
             ends.check_with(registry.is_current)
+            key_principal = registry.principal
             authenticators.append(registry)
             if settings.auth_keys_file is not None:
                 file = KeyFileWatch(settings.auth_keys_file, registry.use)
@@ -54,4 +63,26 @@ async def open_access(
         operations = OperationAccess(
             ids=OperationIds(secret), cached=status.cached, read=status.read, refold=status.refold
         )
-        yield AccessControl(authenticators=tuple(authenticators), operations=operations, ends=ends)
+        metadata = None
+        if settings.jwt is not None:
+            # Only here: it loads cryptography.
+            from .access.tokens.token_authenticator import TokenAuthenticator
+
+            metadata = ResourceMetadata([settings.jwt.issuer], GENERAL_SCOPES, settings.public_url.rstrip("/"))
+            tokens = TokenAuthenticator(settings.jwt, conditions, metadata_url=metadata.url)
+            stack.push_async_callback(tokens.stop)
+            await tokens.start()
+            authenticators.append(tokens)
+        yield AccessControl(
+            authenticators=tuple(authenticators),
+            operations=operations,
+            ends=ends,
+            challenge=CHALLENGE if metadata is None else challenge(metadata.url),
+            open_paths=() if metadata is None else tuple(path.encode() for path in metadata.paths),
+            status=StatusAccess(StatusTokens(secret), time.time, key_principal),
+            metadata=metadata,
+        )
+
+
+def _no_principal(_key_id: str) -> None:
+    return None

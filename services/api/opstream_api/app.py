@@ -14,6 +14,7 @@ from typing import Any, Final
 from litestar import Litestar, Request, Response, route
 from litestar.enums import HttpMethod, ScopeType
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.handlers import HTTPRouteHandler
 from litestar.plugins import PluginProtocol
 from litestar.status_codes import HTTP_400_BAD_REQUEST
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
@@ -21,16 +22,21 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import Kind
 
+from .access.access_control import AccessControl
 from .access.authentication import AuthenticationMiddleware, principal_of
 from .access.operation_access import admit
+from .access.resource_metadata import CACHE_CONTROL, ResourceMetadata
+from .access.status_access import GivenToken
+from .access.tokens.status_token import STATUS_TOKEN_PARAMETER
 from .dependencies import Dependencies
 from .errors import ApiError, method_not_allowed, not_found
+from .http.conditional_headers import status_token_seconds
 from .http.cors import CorsMiddleware
 from .http.docs_page import docs_routes
 from .http.header_middleware import REQUEST_ID_KEY, HeaderMiddleware
 from .http.request_log import STATUS_ROUTE, logged_request, submit_template
 from .http.request_origin import RequestOriginMiddleware, is_own
-from .http.requests import check_declared, parse_headers, read_body
+from .http.requests import Headers, base_url, check_declared, parse_headers, read_body
 from .http.responses import (
     EncodedResponse,
     empty_response,
@@ -89,8 +95,10 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
     async def other(request: AnyRequest) -> ASGIApp:
         raise _method_error(request.scope)  # a submit does not get here: `DirectRoutes`
 
+    access = dependencies.access
     app = PlainLitestar(
         [
+            *_metadata_routes(access.metadata if access is not None else None),
             *status_routes(dependencies),
             *docs_routes(dependencies.docs_page),
             healthz,
@@ -108,10 +116,13 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         openapi_config=None,
     )
     routes: ASGIApp = DirectRoutes(app, dependencies)
-    access = dependencies.access
     if access is not None:
         routes = AuthenticationMiddleware(
-            routes, access.authenticators, challenge=access.challenge, open_paths=access.open_paths
+            routes,
+            access.authenticators,
+            challenge=access.challenge,
+            open_paths=access.open_paths,
+            status=access.status,
         )
     guarded: ASGIApp = RequestOriginMiddleware(
         routes,
@@ -139,6 +150,8 @@ class DirectRoutes:
     def __init__(self, app: ASGIApp, dependencies: Dependencies) -> None:
         self._app = app
         self._dependencies = dependencies
+        metadata = dependencies.access.metadata if dependencies.access is not None else None
+        self._metadata_paths = metadata.paths if metadata is not None else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI)."""
@@ -166,7 +179,8 @@ class DirectRoutes:
                 logged = logged_request(scope)
                 logged.route, logged.operation_id = STATUS_ROUTE, target
             return read_status(self._dependencies, target, scope, receive) if is_operation else None
-        return _submit(self._dependencies, scope, receive) if method == METHOD and not is_own(path) else None
+        is_submit = method == METHOD and not is_own(path) and path not in self._metadata_paths
+        return _submit(self._dependencies, scope, receive) if is_submit else None
 
 
 class PlainLitestar(Litestar):
@@ -206,14 +220,43 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
             error.with_id(submit.derived_id, submit.own_id)
         mark_rejected(error, headers)
         raise
-    return _accepted_response(submit, accepted)
+    return _accepted_response(submit, accepted, _status_token(dependencies.access, scope, headers, submit))
 
 
-def _accepted_response(submit: SubmitRequest, accepted: Accepted) -> EncodedResponse:
+def _status_token(
+    access: AccessControl | None, scope: HTTPScope, headers: Headers, submit: SubmitRequest
+) -> GivenToken | None:
+    """Return the status token that a submit asks for, if it gets one."""
+    principal = principal_of(scope)
+    seconds = status_token_seconds(headers) if access is not None else None
+    if not seconds or principal is None or access is None or access.status is None:
+        return None
+    return access.status.give(principal, submit.own_id, seconds)
+
+
+def _accepted_response(submit: SubmitRequest, accepted: Accepted, token: GivenToken | None) -> EncodedResponse:
     headers = {"Operation-Location": submit.status_url, OPERATION_ID: submit.key.operation_id}
+    if token is not None:
+        headers["Operation-Location"] += f"?{STATUS_TOKEN_PARAMETER}={token.text}"
+        headers["Preference-Applied"] = f"status-token={token.seconds}"
     if submit.key.is_repeatable:
         headers[REPEATABILITY_RESULT] = "accepted"
     return monitor_response(accepted.operation, retry_after=accepted.retry_after, status=202, headers=headers)
+
+
+def _metadata_routes(metadata: ResourceMetadata | None) -> list[HTTPRouteHandler]:
+    """Return the route of the document that says where to get a bearer token, if they are taken."""
+    if metadata is None:
+        return []
+
+    @route(list(metadata.paths), http_method=list(HttpMethod))
+    async def protected_resource(request: AnyRequest) -> ASGIApp:
+        if request.method not in READS:
+            raise method_not_allowed(ALLOW_READ)
+        own_url = base_url(parse_headers(request.scope["headers"]), request.scope["scheme"])
+        return json_response(metadata.document(own_url), headers={"Cache-Control": CACHE_CONTROL})
+
+    return [protected_resource]
 
 
 def _shown_actions(scope: Scope) -> tuple[Hashable, Callable[[Kind], bool]]:

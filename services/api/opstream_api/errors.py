@@ -43,6 +43,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.JOURNAL_UNAVAILABLE: 503,
         ErrorCode.JOURNAL_FULL: 503,
         ErrorCode.TOO_MANY_CONNECTIONS: 503,
+        ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: 503,
     }
 )
 """The codes of error responses (docs/contract.md). The other codes appear only in a status monitor."""
@@ -56,6 +57,7 @@ RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
         ErrorCode.JOURNAL_UNAVAILABLE: 1,  # a broker restart or a leader election takes seconds
         ErrorCode.TOO_MANY_CONNECTIONS: 1,
+        ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: 5,
         ErrorCode.JOURNAL_FULL: 30,  # an operator has to make room, or events have to expire
     }
 )

@@ -146,7 +146,7 @@ async def connected_api(
         stack.push_async_callback(end_task, asyncio.create_task(follower.run(), name="journal follower"))
         setback_watch = SetbackWatch(connection, conditions, now=_utc_now, on_look=cache.suspend)
         stack.push_async_callback(end_task, asyncio.create_task(setback_watch.run(), name="setback watch"))
-        access = await stack.enter_async_context(open_access(settings, connection, status))
+        access = await stack.enter_async_context(open_access(settings, connection, status, conditions))
         public_url = settings.public_url.rstrip("/")
         hosts = HostPolicy.of(settings.allowed_hosts, bound_to=settings.host, public_url=public_url)
         request_log = RequestLog() if settings.has_request_log and RequestLog.is_enabled() else None

@@ -10,11 +10,14 @@ import msgspec
 from opstream_journal.provisioning.topology import BODY_LIMIT
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
+from .access.tokens.jwt_settings import JwtSettings
 from .http.callback_header import CallbackPolicy
 from .http.caller_identity import Network
 
 KEYS: Final = "keys"
 """API keys, as `auth`."""
+JWT: Final = "jwt"
+"""Bearer tokens of an identity provider, as `auth`."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,9 +46,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of a submit's body: large enough for a list of a thousand files, small enough for a broker's default
     `max_payload`. The journal must accept 16 KiB more; the start checks that."""
     auth: tuple[str, ...] = ()
-    """What credentials requests need: `KEYS`. Empty for none, so only for an address that no other caller reaches."""
+    """What credentials requests need: `KEYS`, `JWT` or either. Empty for none, so only for an address that no other
+    caller reaches."""
     auth_keys_file: Path | None = None
     """File with the records of API keys; None for those in the broker's bucket `access`."""
+    jwt: JwtSettings | None = None
+    """Which bearer tokens are taken; None for none."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks of the proxies that say who the caller is (ADR 0023). A client that can connect from one of these
     addresses can use any identity."""

@@ -22,7 +22,7 @@ from .access.authentication import CHALLENGE, principal_of
 from .access.operation_access import FoundOperation
 from .access.principal import Principal
 from .dependencies import Dependencies
-from .errors import ApiError, method_not_allowed, not_found, unauthenticated
+from .errors import ApiError, method_not_allowed, not_found, operation_not_found, unauthenticated
 from .http.conditional_headers import etag_matches, last_event_position, wait_seconds, wants_stream
 from .http.request_log import logged_request
 from .http.requests import Headers, check_content_type, check_declared, check_query, parse_headers, read_body
@@ -101,7 +101,7 @@ async def read_status(
             with _until_access_ends(dependencies, principal) as ended:
                 operation = await run_until_disconnect(receive, work, ended)
                 if operation is None and ended is not None and ended.done():
-                    raise _access_ended(dependencies)
+                    raise _access_ended(dependencies, principal)
             if operation is None:
                 return empty_response(400)  # the client has disconnected
         elif seconds is None:
@@ -195,7 +195,9 @@ def _until_access_ends(
     return dependencies.access.ends.watch(principal)
 
 
-def _access_ended(dependencies: Dependencies) -> ApiError:
+def _access_ended(dependencies: Dependencies, principal: Principal | None = None) -> ApiError:
+    if principal is not None and not principal.subject:
+        return operation_not_found()  # a status token, which is answered so whatever is wrong with it
     return unauthenticated(CHALLENGE if dependencies.access is None else dependencies.access.challenge)
 
 

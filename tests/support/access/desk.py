@@ -96,5 +96,5 @@ async def serving_with_keys(broker: Broker, link: Connection, **settings: Any) -
         await bucket.start()
         stack.push_async_callback(bucket.stop)
         ids = OperationIds(await bucket.secret())
-        api = await stack.enter_async_context(serving(broker.url, auth=("keys",), **settings))
+        api = await stack.enter_async_context(serving(broker.url, **{"auth": ("keys",), **settings}))
         yield AccessDesk(api, bucket, ids, stack)

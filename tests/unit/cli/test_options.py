@@ -123,8 +123,8 @@ def test_unlimited() -> None:
         Duration(unlimited=0.0).convert("0", None, None)
 
 
-ELSEWHERE = {"durable", "sequences", "is_retry", "is_insecure"}
-"""Settings that are not options, and those that exclude others, which the tests of `parked` and of access cover."""
+ELSEWHERE = {"durable", "sequences", "is_retry", "is_insecure", "jwt"}
+"""Settings that are not options, and those that exclude others, of which other tests are."""
 SECRET = "whsec_" + "A" * 32
 HOOKS = str(Path(__file__).with_name("configs") / "hooks.toml")
 CASES: list[tuple[str, list[str], dict[str, str]]] = [

@@ -213,7 +213,7 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "NotFound", "MethodNotAllowed", "OperationFinished", "ResourceBusy", "PayloadTooLarge", "UnsupportedMediaType",
         "JournalUnavailable", "JournalFull", "InternalError", "ResultTooLarge", "DeadlineExceeded", "RunnerLost",
         "RunnerStopped", "AttemptTimedOut", "FailedByOperator", "CrossSiteRequest", "UnknownHost", "RequestTimeout",
-        "TooManyConnections", "InvalidResult", "Unauthenticated", "Forbidden",
+        "TooManyConnections", "InvalidResult", "Unauthenticated", "Forbidden", "IdentityProviderUnavailable",
     }  # fmt: skip
 
     assert expected == set(ErrorCode)

@@ -7,6 +7,8 @@ import msgspec
 from .access_end import AccessEnds
 from .authentication import CHALLENGE, Authenticator
 from .operation_access import OperationAccess
+from .resource_metadata import ResourceMetadata
+from .status_access import StatusAccess
 
 
 class AccessControl(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,3 +22,7 @@ class AccessControl(msgspec.Struct, frozen=True, kw_only=True):
     """The value of `WWW-Authenticate` in a 401."""
     open_paths: tuple[bytes, ...] = ()
     """Raw paths besides those of probes that need no credentials."""
+    status: StatusAccess | None = None
+    """Gives and knows status tokens; None for a service without them."""
+    metadata: ResourceMetadata | None = None
+    """Says where to get a bearer token; None for a service that takes none."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from opstream_api.errors import unauthenticated
+from opstream_api.errors import ApiError, unauthenticated
 from opstream_api.http.request_log import logged_request
 from opstream_api.http.request_origin import is_own
 from opstream_api.http.responses import error_as_asgi
@@ -16,6 +16,7 @@ from opstream_api.http.submit_request import mark_rejected
 from opstream_journal.runtime.request_head import PROBES
 
 from .principal import Principal
+from .status_access import StatusAccess, private_answers, take_status_token
 
 CHALLENGE: Final = "Bearer"
 """The value of `WWW-Authenticate` in a 401 (RFC 6750)."""
@@ -33,7 +34,11 @@ class Authenticator(Protocol):
         ...
 
     async def authenticate(self, credentials: bytes) -> Principal | None:
-        """Return who sends a request with these credentials; None if they are not valid now."""
+        """Return who sends a request with these credentials; None if they are not valid now.
+
+        Raises:
+            ApiError: the same with a reason, or they can't be checked now.
+        """
         ...
 
 
@@ -45,6 +50,7 @@ class AuthenticationMiddleware:
         authenticators: in the order in which they are asked.
         challenge: the value of `WWW-Authenticate` in a 401.
         open_paths: raw paths besides those of probes that need no credentials.
+        status: knows what status tokens open; None for a service without them.
     """
 
     def __init__(
@@ -54,28 +60,40 @@ class AuthenticationMiddleware:
         *,
         challenge: str = CHALLENGE,
         open_paths: Iterable[bytes] = (),
+        status: StatusAccess | None = None,
     ) -> None:
         self._app = app
         self._authenticators = tuple(authenticators)
         self._challenge = challenge
         self._open_paths = frozenset({*PROBES, *open_paths})
+        self._status = status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI)."""
         if scope["type"] == ScopeType.HTTP and scope["raw_path"] not in self._open_paths:
-            principal = await self._principal(scope["headers"])
-            if principal is None:
-                error = unauthenticated(self._challenge)
+            token = take_status_token(scope) if scope["query_string"] and self._status is not None else None
+            if token is not None:
+                send = private_answers(send)
+            try:
+                principal = scope["state"][_KEY] = await self._principal(scope, token)
+            except ApiError as error:
                 if not is_own(scope["path"]):
                     mark_rejected(error, {name for name, _ in scope["headers"]})
                 await error_as_asgi(error)(scope, receive, send)
                 return
-            scope["state"][_KEY] = principal
             logged_request(scope).caller = principal.subject
         await self._app(scope, receive, send)
 
-    async def _principal(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal | None:
-        values = [value for name, value in headers if name == b"authorization"]
+    async def _principal(self, scope: HTTPScope, status_token: str | None) -> Principal:
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not values and status_token is not None and self._status is not None:
+            return self._status.principal(status_token, scope["path"])
+        principal = await self._bearer(values)
+        if principal is None:
+            raise unauthenticated(self._challenge)
+        return principal
+
+    async def _bearer(self, values: list[bytes]) -> Principal | None:
         if len(values) != 1:  # of two, a proxy in front may have checked the other one
             return None
         scheme, _, credentials = values[0].partition(b" ")

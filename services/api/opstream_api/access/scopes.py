@@ -34,6 +34,9 @@ ADMIN: Final = "admin"
 MAX_SCOPES: Final = 100
 """Scopes of one principal."""
 
+GENERAL_SCOPES: Final = (SUBMIT, READ, READ_ALL, CANCEL, SIGNAL, RUN, ADMIN)
+"""Those that name no action."""
+
 _PLAIN: Final = frozenset({READ, READ_ALL, CANCEL, SIGNAL, ADMIN})
 _OF_ACTIONS: Final = frozenset({SUBMIT, RUN})
 _ANY: Final = "*"

@@ -41,7 +41,7 @@ HEADER_CASE: Final = {
         *(b"Allow", b"Cache-Control", b"Content-Type", b"ETag", b"Operation-Id", b"Operation-Location"),
         *(b"Preference-Applied", b"Repeatability-Result", b"Retry-After", b"Vary", b"WWW-Authenticate"),
         *(b"Access-Control-Allow-Origin", b"Access-Control-Expose-Headers", b"Access-Control-Allow-Methods"),
-        *(b"Access-Control-Allow-Headers", b"Access-Control-Max-Age"),
+        *(b"Access-Control-Allow-Headers", b"Access-Control-Max-Age", b"Referrer-Policy"),
     )
 }
 """Names as docs/contract.md writes them. `content-length` and `connection`, which uvicorn itself reads, stay lower."""

@@ -15,7 +15,7 @@ from .operation_paths import operation_paths
 from .responses import access_components, access_responses, error_components
 from .samples import sample_access_errors, sample_errors
 from .service_paths import service_paths
-from .shared import ACCESS_HEADERS, HEADERS, PARAMETERS, Json, contract_schemas
+from .shared import ACCESS_HEADERS, ACCESS_PARAMETERS, HEADERS, PARAMETERS, Json, contract_schemas, header_refs, refs
 
 API_VERSION: Final = "1"
 """Version of the contract. Codes, headers and paths are only ever added."""
@@ -30,6 +30,7 @@ _DESCRIPTION: Final = (
     "members and headers may be added: ignore unknown ones."
 )
 _SCHEME: Final = "bearer"
+_STATUS_TOKEN: Final = "statusToken"  # noqa: S105 - a name
 _UNKNOWN: Final = Kind("book", "publish")
 """The action of the examples while no action is known."""
 
@@ -82,8 +83,19 @@ def _add_access(document: Json) -> None:
     """Add the credentials that each request needs, and the errors of those without."""
     components = document["components"]
     components["securitySchemes"] = {
-        _SCHEME: {"type": "http", "scheme": "bearer", "description": "An API key that the service's operator gave out."}
+        _SCHEME: {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key that the service's operator gave out, or a token of its identity provider.",
+        },
+        _STATUS_TOKEN: {
+            "type": "apiKey",
+            "in": "query",
+            "name": "token",
+            "description": "As `Operation-Location` has it after a submit with `Prefer: status-token`.",
+        },
     }
+    components["parameters"] = {**components["parameters"], **ACCESS_PARAMETERS}
     components["responses"] |= access_components()
     components["examples"] |= sample_access_errors()
     components["headers"] = {**components["headers"], **ACCESS_HEADERS}
@@ -93,9 +105,21 @@ def _add_access(document: Json) -> None:
             if operation["operationId"] in service.PROBES:
                 operation["security"] = []
                 continue
+            if method == "get" and operations.TAG in operation["tags"]:
+                operation["security"] = [{_SCHEME: []}, {_STATUS_TOKEN: []}]
+            if "202" in operation["responses"]:
+                _add_status_token(operation)
             is_of_service = service.TAG in operation["tags"]
             added = access_responses(is_post=method == "post", needs_scope=not is_of_service)
             operation["responses"] = dict(sorted({**operation["responses"], **added}.items()))
+
+
+def _add_status_token(submit: Json) -> None:
+    """Add to a submit that it may ask for a status token."""
+    submit["parameters"] = [*submit["parameters"], *refs("parameters", *ACCESS_PARAMETERS)]
+    accepted = submit["responses"]["202"]
+    headers = {**accepted["headers"], **header_refs("Preference-Applied")}
+    submit["responses"] = {**submit["responses"], "202": {**accepted, "headers": headers}}
 
 
 def _example_operation(actions: Sequence[DocumentedAction]) -> tuple[Kind, object, object]:

@@ -48,6 +48,10 @@ _WITH_AUTHENTICATION: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyT
         "Unauthenticated": (ErrorCode.UNAUTHENTICATED,),
         "Forbidden": (ErrorCode.FORBIDDEN,),
         "ForbiddenOrCrossSite": (ErrorCode.FORBIDDEN, ErrorCode.CROSS_SITE_REQUEST),
+        **{
+            name: (*_CODES[name], ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE)
+            for name in ("TooManyConnections", "Unreadable", "Unavailable")
+        },
     }
 )
 """The errors of a service that asks for credentials."""
@@ -59,7 +63,7 @@ def error_components() -> Json:
 
 
 def access_components() -> Json:
-    """Build the same for the errors of a service that asks for credentials."""
+    """Build the same for the errors of a service that asks for credentials; some replace one of `error_components`."""
     return {name: _error(name, codes) for name, codes in _WITH_AUTHENTICATION.items()}
 
 

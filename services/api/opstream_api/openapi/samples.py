@@ -158,6 +158,11 @@ _ACCESS_ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = Map
             forbidden("submit:book:upload-start", "submit book:upload-start").body.error.message,
             {"target": "Authorization"},
         ),
+        ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: (
+            "A bearer token can't be verified now",
+            "the keys of the identity provider are not there, so no token can be verified now: try again",
+            {},
+        ),
     }
 )
 _AGAIN: Final = f"send the same request again with the header 'Operation-Id: {OPERATION_ID}'"

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from opstream_api.http.callback_header import CALLBACK_HEADER
-from opstream_api.http.conditional_headers import MAX_WAIT
+from opstream_api.http.conditional_headers import MAX_STATUS_TOKEN_SECONDS, MAX_WAIT
 from opstream_schemas.json_schemas import json_schemas
 from opstream_schemas.status_monitor import ErrorBody, StatusMonitor, WaitingReason
 from opstream_schemas.urls import URL_LIMIT
@@ -185,7 +185,7 @@ HEADERS: Final[Json] = {
         "required": True,
         "schema": {"type": "string", "pattern": '^"[^"]+"$'},
     },
-    "Preference-Applied": {"description": "The wait that the service applies.", "schema": {"type": "string"}},
+    "Preference-Applied": {"description": "What of `Prefer` the service applies.", "schema": {"type": "string"}},
     "Cache-Control": {"description": "Whether the response may be cached.", "schema": {"type": "string"}},
     "Vary": {"description": "Request headers that the response depends on.", "schema": {"type": "string"}},
     "RequestId": {
@@ -268,3 +268,11 @@ PARAMETERS: Final[Json] = {
         "schema": _TEXT,
     },
 }
+ACCESS_PARAMETERS: Final[Json] = {
+    "PreferStatusToken": _header(
+        "Prefer",
+        "`status-token=600` (RFC 7240): `Operation-Location` has a token with which the operation can be read for so "
+        f"many seconds without other credentials, {MAX_STATUS_TOKEN_SECONDS} at most.",
+    )
+}
+"""Parameters of a submit, if the service asks for credentials."""

@@ -63,6 +63,7 @@ def test_the_spelling_survives_uvicorn() -> None:
         b"Access-Control-Allow-Methods",
         b"Access-Control-Allow-Headers",
         b"Access-Control-Max-Age",
+        b"Referrer-Policy",
     ]
 
 

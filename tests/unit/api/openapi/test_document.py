@@ -222,6 +222,9 @@ def error_codes(root: dict[str, Any]) -> set[str]:
     return seen
 
 
+READ_BY_TOKEN = {"/status/{operationId}", "/status/{operationId}/events"}
+
+
 def test_a_service_that_asks_for_credentials_says_so() -> None:
     """Each path but those of probes needs a key and may answer 401; what needs a scope may answer 403."""
     root = openapi_document([spec()], has_access=True)
@@ -231,8 +234,13 @@ def test_a_service_that_asks_for_credentials_says_so() -> None:
         if path in {"/healthz", "/readyz"}:
             assert (operation["security"], "401" in statuses) == ([], False)
             continue
-        assert "security" not in operation
+        # A status token reads one operation, and nothing else.
+        opens = [{"bearer": []}, {"statusToken": []}] if path in READ_BY_TOKEN else None
+        assert operation.get("security") == opens
         assert "401" in statuses
+        if "202" in statuses:
+            assert resolved(root, operation["parameters"][-1])["name"] == "Prefer"
+            assert "Preference-Applied" in operation["responses"]["202"]["headers"]
         assert ("403" in statuses) == (operation["tags"] != ["service"])
     assert "security" not in openapi_document([spec()])
 

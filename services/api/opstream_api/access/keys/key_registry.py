@@ -58,9 +58,14 @@ class KeyRegistry:
         return known.principal if is_right and self._now() < known.expires else None
 
     def is_current(self, principal: Principal) -> bool:
-        """Return True if a principal's key is still the one that it was."""
+        """Return True if a principal's key is still the one that it was. A status token's has no subject."""
         known = self._keys.get(principal.key_id)
-        return known is not None and known.principal is principal
+        return known is not None and (known.principal is principal or not principal.subject)
+
+    def principal(self, key_id: str) -> Principal | None:
+        """Return the principal of a key that is in use now; None for any other."""
+        known = self._keys.get(key_id)
+        return known.principal if known is not None and self._now() < known.expires else None
 
     def use_encoded(self, records: Mapping[str, bytes]) -> None:
         """Use these records, as the broker has them, in place of all others. One that can't be read is left out."""
