@@ -119,14 +119,12 @@ def _api() -> Iterable[Grant]:
         yield Grant(subjects.event_type_subject(event.name), why)
     yield from _reads(_OPERATIONS, "reads operations")
     yield from _reads(_VIEW, "reads statuses")
-    yield from _reads(_ACTIONS, "reads the catalog of actions")
+    yield from _hears_of_actions("reads the catalog of actions")
     yield from _reads(_HOLDS, "reads queues for exclusive resources")
     yield from _witnesses("counts what waits, and looks for a journal that lost events")
     yield from _reads(_ACCESS, "reads API keys and the secret of the installation")
     keys = subjects.bucket_subject(subjects.ACCESS_BUCKET, subjects.access_key("*"))
     yield Grant(keys, "hears of new and revoked API keys; without it they come within a second", Way.LISTEN)
-    changes = subjects.bucket_subject(subjects.ACTIONS_BUCKET, ">")
-    yield Grant(changes, "hears of new actions; without it they come within 10 s", Way.LISTEN)
 
 
 def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
@@ -166,6 +164,7 @@ def _projector() -> Iterable[Grant]:
     yield from _reads(_VIEW, "reads snapshots")
     yield from _reads(_HOLDS, "reads locks")
     yield from _reads(_TIMERS, "looks for lost timers")
+    yield from _hears_of_actions("names the actions in its metrics")
     yield from _witnesses("looks for a journal that lost events")
     yield Grant(subjects.bucket_subject(subjects.VIEW_BUCKET, ">"), "writes snapshots")
     yield Grant(subjects.bucket_subject(subjects.HOLDS_BUCKET, ">"), "releases locks of operations that have ended")
@@ -184,6 +183,7 @@ def _webhooks() -> Iterable[Grant]:
     yield from _pulls(_OPERATIONS, subjects.WEBHOOKS_CONSUMER, "takes outcomes")
     yield from _pulls(subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER, "takes deliveries that are due")
     yield from _reads(_OPERATIONS, "reads the requests and outcomes that it sends")
+    yield from _reads(subjects.WEBHOOKS_STREAM, "shows in its metrics since when a delivery is due")
     yield Grant(f"{API}.STREAM.MSG.GET.{subjects.DELIVERIES_STREAM}", "looks whether an outcome was delivered")
     yield Grant(subjects.webhook_due_subject("*", "*"), "keeps deliveries")
     yield Grant(subjects.webhook_later_subject("*", "*"), "schedules their next attempts")
@@ -212,6 +212,12 @@ def _auditor() -> Iterable[Grant]:
 def _witnesses(why: str) -> Iterable[Grant]:
     yield Grant(f"{API}.CONSUMER.LIST.{_OPERATIONS}", why)
     yield Grant(f"{API}.STREAM.MSG.GET.{subjects.ARCHIVE_STREAM}", why)
+
+
+def _hears_of_actions(why: str) -> Iterable[Grant]:
+    yield from _reads(_ACTIONS, why)
+    changes = subjects.bucket_subject(subjects.ACTIONS_BUCKET, ">")
+    yield Grant(changes, "hears of new actions; without it they come within 10 s", Way.LISTEN)
 
 
 def _reads(stream: str, why: str) -> Iterable[Grant]:

@@ -15,6 +15,7 @@ from opstream_schemas.urls import BrokerCredentials
 from tests.support.broker.server import SERVER, free_port
 from tests.support.system import role_actions
 from tests.support.system.processes import Process, run
+from tests.support.system.scrape import scrape
 from tests.support.system.wait import eventually
 from tests.support.webhooks.receiver import SECRET, WebhookReceiver, receiving
 
@@ -32,6 +33,7 @@ class SecuredSystem:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{free_port()}"
         self.services: dict[str, Process] = {}
+        self.health_ports = {name: free_port() for name in ("api", "runner", "projector", "webhooks")}
         self._stack = stack
         self._host = receiver.host
         shutil.copy(str(role_actions.__file__), folder / f"{ACTIONS}.py")
@@ -55,7 +57,7 @@ class SecuredSystem:
             "webhooks": (*callbacks, "--allow-private", "127.0.0.0/8"),
         }
         for name, more in options.items():
-            health = () if name == "api" else ("--health-port", str(free_port()))
+            health = ("--health-port", str(self.health_ports[name]))
             secrets = {"OPSTREAM_CALLBACK_SECRETS": SECRET} if name == "webhooks" else {}
             process = Process(name, *self.login(name), *more, *health, cwd=self.folder, extra=secrets)
             self.services[name] = self._stack.enter_context(process)
@@ -102,6 +104,11 @@ async def test_everything_works_with_the_keys_of_roles(tmp_path: Path) -> None:
                 await events.stop()
                 await eventually(lambda: receiver.of("retried"), within=10)
                 assert receiver.of("retried")[0].verified()["type"].endswith("succeeded.v1")
+            with httpx.Client(trust_env=False, timeout=10) as plain:
+                pages = {name: scrape(plain, f"http://127.0.0.1:{port}") for name, port in system.health_ports.items()}
+            assert pages["projector"].value("opstream_operations_total", action="work:rated", outcome="succeeded") > 0
+            assert pages["projector"].series("opstream_timers_overdue")  # it may read all that it shows
+            assert pages["webhooks"].series("opstream_webhooks_oldest_due_seconds")
             auditor = system.login("auditor")
             assert "requested" in system.run("replay", *auditor)
             system.run("verify", *auditor)
