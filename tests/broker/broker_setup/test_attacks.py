@@ -49,6 +49,8 @@ SUBJECTS: Final = [
     *(subjects.event_subject("op1", kind, data.name) for kind in (OWN, FOREIGN) for data in EVENT_DATA),
     "$KV.operations.op1",
     "$KV.operations.opstream-probe",
+    subjects.bucket_subject(subjects.ACCESS_BUCKET, subjects.access_key("abc")),
+    subjects.bucket_subject(subjects.ACCESS_BUCKET, "secret"),
     *(f"$KV.actions.{kind.resource}.{kind.action}" for kind in (OWN, FOREIGN)),
     *(f"$KV.holds.h.{scope}.abc" for scope in SCOPES.values()),
     *(f"$KV.holds.w.{scope}.abc.00000000000000000001.op1" for scope in SCOPES.values()),

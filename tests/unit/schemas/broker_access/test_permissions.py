@@ -62,8 +62,12 @@ OPERATORS: Final = {
     "STREAM.MSG.DELETE",
     "CONSUMER.CREATE",
     "CONSUMER.DELETE",
+    "STREAM.SNAPSHOT",
+    "STREAM.RESTORE",
+    "STREAM.DELETE",
 }
-"""Calls that the code makes and that no role may: of `provision`, `parked`, and of logins that may have consumers."""
+"""Calls that the code makes and that no role may: of `provision`, `parked`, `backup` and `restore`, and of logins that
+may make consumers."""
 EVENT_WRITERS: Final = {
     "requested": {Role.API},
     "cancel-requested": {Role.API},
@@ -165,6 +169,15 @@ def test_no_role_makes_consumers_or_changes_streams() -> None:
             )
             assert not words.startswith(changing), role
             assert not re.fullmatch(r"CONSUMER\.MSG\.NEXT\..*\*.*|\$JS\.ACK\.[^.]*\.\*.*", words), role
+
+
+def test_only_the_api_reads_the_secret() -> None:
+    """The bucket with API keys and the secret of the installation is read by no other role, and written by none."""
+    stream = subjects.bucket_stream(subjects.ACCESS_BUCKET)
+    for call in (f"STREAM.MSG.GET.{stream}", f"DIRECT.GET.{stream}", f"DIRECT.GET.{stream}.$KV.access.secret"):
+        assert users_of(f"{API}.{call}") == {Role.API}, call
+    written = [row for rows in all_grants().values() for row in rows if row.subject.startswith("$KV.access")]
+    assert [row.way for row in written] == [Way.LISTEN]
 
 
 def test_a_runner_may_act_for_its_actions_only() -> None:
