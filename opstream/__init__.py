@@ -33,6 +33,8 @@ if TYPE_CHECKING:
         OperationsError,
         RequestRefused,
         ServiceUnavailable,
+        TokenCommand,
+        TokenUnavailable,
         UnexpectedAnswer,
         WaitTimeout,
     )
@@ -56,6 +58,8 @@ __all__ = [
     "RequestRefused",
     "RetryAfter",
     "ServiceUnavailable",
+    "TokenCommand",
+    "TokenUnavailable",
     "UnexpectedAnswer",
     "WaitTimeout",
     "__version__",

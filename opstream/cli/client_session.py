@@ -13,7 +13,7 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -42,12 +42,13 @@ RESPONSE_TIMEOUT: Final = 30.0
 
 @contextlib.contextmanager
 def client_session(
-    url: str, *, operation_id: str = "", hint: str = ""
+    url: str, *, token: str | Callable[[], str] | None = None, operation_id: str = "", hint: str = ""
 ) -> Iterator[tuple[OperationsClient, OperationDisplay]]:
     """A client of the service and a display for stderr.
 
     Args:
         url: of the service.
+        token: credentials for it, or what gets them; None for none.
         operation_id: which the user gave; named if there is no such operation.
         hint: what to tell the user after Ctrl-C.
 
@@ -64,7 +65,7 @@ def client_session(
         display.show_retry(_for_commands(problem), delay)
 
     try:
-        with OperationsClient(url, on_retry=show_retry) as client:
+        with OperationsClient(url, on_retry=show_retry, token=token) as client:
             yield client, display
     except InvalidRequest as error:
         raise click.UsageError(str(error)) from error

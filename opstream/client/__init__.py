@@ -2,7 +2,8 @@
 
 Begin with `flows`: it has the logic of each call as a generator that does no I/O. `io_requests` is what a flow may
 request; `sync` and `aio` are the public clients, which do that I/O with httpx (`transport`). `models` and `errors` are
-what callers get; `urls`, `responses`, `retries` and `sse` are pure helpers of the flows.
+what callers get; `urls`, `responses`, `retries` and `sse` are pure helpers of the flows; `tokens` gets
+credentials from a command.
 
 Only `sync`, `aio` and `transport` may import httpx. No module here knows the broker, the journal or a service's code.
 `from opstream import OperationsClient` imports this package on first use, so that runners do not load httpx.
@@ -16,11 +17,13 @@ from .errors import (
     OperationsError,
     RequestRefused,
     ServiceUnavailable,
+    TokenUnavailable,
     UnexpectedAnswer,
     WaitTimeout,
 )
 from .models import Operation, OperationEvent
 from .sync import OperationsClient
+from .tokens import TokenCommand
 from .transport import new_operation_id
 
 __all__ = [
@@ -34,6 +37,8 @@ __all__ = [
     "OperationsError",
     "RequestRefused",
     "ServiceUnavailable",
+    "TokenCommand",
+    "TokenUnavailable",
     "UnexpectedAnswer",
     "WaitTimeout",
     "new_operation_id",

@@ -12,10 +12,11 @@ from typing import Any, Self, TypeVar, overload
 import httpx
 import msgspec
 
-from .flows import OnChange, OnRetry
+from .flows import OnChange, OnRetry, Token
 from .io_requests import (
     CallFunction,
     CloseStream,
+    FetchToken,
     Flow,
     IoRequest,
     NoResponse,
@@ -42,7 +43,7 @@ class AsyncOperationsClient:
     `on_change` and `on_retry` may be async functions. Cancelling a call does not cancel the operation.
 
     Args:
-        url, headers, on_retry: as for `OperationsClient`.
+        url, headers, on_retry, token: as for `OperationsClient`. A function for the token runs in a thread.
         http: an `httpx.AsyncClient` to send with; it stays open.
 
     Raises:
@@ -56,8 +57,9 @@ class AsyncOperationsClient:
         headers: Mapping[str, str] | None = None,
         http: httpx.AsyncClient | None = None,
         on_retry: OnRetry | None = None,
+        token: Token | None = None,
     ) -> None:
-        self._flows = make_flows(url, headers, on_retry)
+        self._flows = make_flows(url, headers, on_retry, token)
         self._is_own = http is None
         self._http = httpx.AsyncClient(limits=CONNECTION_LIMITS) if http is None else http
 
@@ -191,6 +193,8 @@ class _AsyncDriver:
                 return await self._read()
             case CloseStream():
                 return await self.aclose()
+            case FetchToken(function):
+                return await asyncio.to_thread(function)
             case Sleep(seconds):
                 return await asyncio.sleep(seconds)
             case CallFunction(function, arguments):

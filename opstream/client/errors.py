@@ -24,6 +24,10 @@ class InvalidRequest(OperationsError, ValueError):
     """The request can't be sent: a URL, target or operation id is not valid, or the input is not JSON."""
 
 
+class TokenUnavailable(OperationsError):
+    """The command, or the function, that should give a token gave none."""
+
+
 class RequestRefused(OperationsError):
     """The service refused the request (4xx) and recorded nothing. It would refuse the same request again.
 

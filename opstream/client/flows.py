@@ -22,6 +22,7 @@ from .errors import (
 from .io_requests import (
     CallFunction,
     CloseStream,
+    FetchToken,
     Flow,
     NoResponse,
     ReadStream,
@@ -43,10 +44,12 @@ from .responses import (
 )
 from .retries import RetryBudget, describe_outcome, is_transient, retry_after
 from .sse import EventStreamParser
+from .tokens import check_token
 from .urls import ServiceUrls
 
 OnChange: TypeAlias = Callable[[Operation], Any]
 OnRetry: TypeAlias = Callable[[str, float], Any]
+Token: TypeAlias = str | Callable[[], str]
 
 _JSON: Final = "application/json"
 _OWN_HEADERS: Final = frozenset({"accept", "content-type", "operation-id"})
@@ -74,6 +77,7 @@ class Flows:
         jitter: draws from [0, 1).
         new_id: makes operation ids.
         on_retry: called with the problem and the seconds until the next try; may be None.
+        token: sent with every request; a function is called for it, and once more after a 401. None for none.
     """
 
     def __init__(
@@ -85,7 +89,10 @@ class Flows:
         jitter: Callable[[], float],
         new_id: Callable[[], str],
         on_retry: OnRetry | None,
+        token: Token | None = None,
     ) -> None:
+        self._fetch_token = token if callable(token) else None
+        self._token = "" if token is None or callable(token) else check_token(token)
         self._urls = urls
         self._headers = dict(headers)
         self._clock = clock
@@ -264,13 +271,32 @@ class Flows:
         Raises:
             ServiceUnavailable: there was none within the budget.
         """
+        may_renew = self._fetch_token is not None
         while True:
+            sent = yield from self._with_token(send)
             begin = self._clock()
             response_timeout = min(send.timeout, max(budget.remaining(), _MIN_TIMEOUT))
-            outcome = yield msgspec.structs.replace(send, timeout=response_timeout)
+            outcome = yield msgspec.structs.replace(sent, timeout=response_timeout)
+            if may_renew and isinstance(outcome, ServiceResponse) and outcome.status == HTTPStatus.UNAUTHORIZED:
+                may_renew = False
+                self._forget_token(sent)
+                continue
             if not is_transient(outcome):
                 return outcome, self._clock() - begin
             yield from self._pause_before_retry(outcome, budget, retry_after(outcome), operation_id, hint)
+
+    def _with_token(self, send: SendRequest) -> Flow[SendRequest]:
+        """Return a request with the token. All requests go to the service's own origin (`ServiceUrls`)."""
+        if not self._token and self._fetch_token is not None:
+            self._token = check_token((yield FetchToken(self._fetch_token)))
+        if not self._token:
+            return send
+        return msgspec.structs.replace(send, headers={**send.headers, "Authorization": f"Bearer {self._token}"})
+
+    def _forget_token(self, sent: SendRequest) -> None:
+        """Forget the token of a request that was refused, unless another call has a newer one already."""
+        if sent.headers.get("Authorization") == f"Bearer {self._token}":
+            self._token = ""
 
     def _pause_before_retry(
         self,
@@ -291,7 +317,7 @@ class Flows:
 
     def _cancel_reason(self, operation: Operation) -> Flow[str]:
         # The status has no member for it. The outcome is known without it, so one try is enough.
-        outcome = yield self._get(f"{operation.url}/events")
+        outcome = yield (yield from self._with_token(self._get(f"{operation.url}/events")))
         try:
             events = [] if isinstance(outcome, NoResponse) else parse_history(outcome, "")
         except OperationsError:

@@ -48,6 +48,12 @@ class ReadStream(msgspec.Struct, frozen=True):
     """Read from the open stream. The outcome is bytes (empty at the end of the stream) or a `NoResponse`."""
 
 
+class FetchToken(msgspec.Struct, frozen=True):
+    """Get a token, which may take a while. The outcome is the token."""
+
+    function: Callable[[], str]
+
+
 class CloseStream(msgspec.Struct, frozen=True):
     """Close the open stream."""
 
@@ -71,5 +77,5 @@ class YieldEvent(msgspec.Struct, frozen=True):
     event: OperationEvent
 
 
-IoRequest: TypeAlias = SendRequest | ReadStream | CloseStream | Sleep | CallFunction | YieldEvent
+IoRequest: TypeAlias = SendRequest | FetchToken | ReadStream | CloseStream | Sleep | CallFunction | YieldEvent
 Flow: TypeAlias = Generator[IoRequest, Any, T]

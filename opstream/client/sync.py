@@ -11,10 +11,11 @@ from typing import Any, Self, TypeVar, overload
 import httpx
 import msgspec
 
-from .flows import OnChange, OnRetry
+from .flows import OnChange, OnRetry, Token
 from .io_requests import (
     CallFunction,
     CloseStream,
+    FetchToken,
     Flow,
     IoRequest,
     NoResponse,
@@ -46,9 +47,11 @@ class OperationsClient:
         headers: sent with every request, e.g. `Authorization`.
         http: an httpx client to send with, e.g. one with its own certificates or proxies; it stays open.
         on_retry: called before each further try, with the problem and the seconds until that try.
+        token: credentials for `Authorization: Bearer`, sent to this service only: a text, or a function that returns
+            one, such as `TokenCommand`; it is called again once after a 401.
 
     Raises:
-        InvalidRequest: the URL is not valid.
+        InvalidRequest: the URL or the token is not valid.
     """
 
     def __init__(
@@ -58,8 +61,9 @@ class OperationsClient:
         headers: Mapping[str, str] | None = None,
         http: httpx.Client | None = None,
         on_retry: OnRetry | None = None,
+        token: Token | None = None,
     ) -> None:
-        self._flows = make_flows(url, headers, on_retry)
+        self._flows = make_flows(url, headers, on_retry, token)
         self._is_own = http is None
         self._http = httpx.Client(limits=CONNECTION_LIMITS) if http is None else http
 
@@ -254,6 +258,8 @@ class _SyncDriver:
                 return self._read()
             case CloseStream():
                 return self.close()
+            case FetchToken(function):
+                return function()
             case Sleep(seconds):
                 return time.sleep(seconds)
             case CallFunction(function, arguments):

@@ -12,7 +12,8 @@ import uuid_utils
 
 from opstream._version import __version__
 
-from .flows import Flows, OnRetry
+from .errors import InvalidRequest
+from .flows import Flows, OnRetry, Token
 from .io_requests import NoResponse, SendRequest, ServiceResponse
 from .urls import ServiceUrls
 
@@ -26,14 +27,19 @@ _CONNECT_TIMEOUT: Final = 5.0
 """Seconds."""
 
 
-def make_flows(url: str, headers: Mapping[str, str] | None, on_retry: OnRetry | None) -> Flows:
+def make_flows(
+    url: str, headers: Mapping[str, str] | None, on_retry: OnRetry | None, token: Token | None = None
+) -> Flows:
     """The flows of a client.
 
     Raises:
-        InvalidRequest: the URL is not valid.
+        InvalidRequest: the URL or the token is not valid, or there is a second `Authorization` beside the token.
     """
     service = ServiceUrls(url)
     own = {"User-Agent": f"opstream/{__version__}"}
+    others = [name for name in headers or () if name.lower() == "authorization"]
+    if token is not None and (service.authorization or others):
+        raise InvalidRequest("there are a token and other credentials: leave one of them out")
     if service.authorization:
         own["Authorization"] = service.authorization
     return Flows(
@@ -43,6 +49,7 @@ def make_flows(url: str, headers: Mapping[str, str] | None, on_retry: OnRetry | 
         jitter=random.random,
         new_id=new_operation_id,
         on_retry=on_retry,
+        token=token,
     )
 
 

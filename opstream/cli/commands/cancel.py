@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import msgspec
 
 from opstream.cli.client_session import client_session, first_response, print_json, wait_for_end
 from opstream.cli.options import client as client_options
@@ -13,7 +12,7 @@ from opstream.terminal.console import CommandError
 from opstream_schemas.operation.state import Status
 
 
-class CancelSettings(msgspec.Struct, frozen=True, kw_only=True):
+class CancelSettings(client_options.TokenSettings, frozen=True, kw_only=True):
     """The options of `opstream cancel`."""
 
     operation_id: str
@@ -30,6 +29,7 @@ class CancelSettings(msgspec.Struct, frozen=True, kw_only=True):
 @client_options.wait_option
 @client_options.timeout_option
 @client_options.url_option
+@client_options.token_options
 def cancel(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Ask the operation ID to stop, and print its status monitor as JSON.
 
@@ -53,7 +53,10 @@ def cancel_operation(settings: CancelSettings) -> None:
             canceled.
         click.UsageError: the id is not valid.
     """
-    with client_session(settings.url, operation_id=settings.operation_id) as (client, display):
+    with client_session(settings.url, token=client_options.token_of(settings), operation_id=settings.operation_id) as (
+        client,
+        display,
+    ):
         with first_response(settings.url, settings.timeout) as seconds:
             operation = client.cancel(settings.operation_id, reason=settings.reason, timeout=seconds)
         if settings.is_waiting:

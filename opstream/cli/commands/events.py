@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 import click
-import msgspec
 
 from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, json_line
 from opstream.cli.options import client as client_options
@@ -18,7 +17,7 @@ from opstream.terminal.wait_notice import wait_notice
 from opstream_schemas.urls import hide_credentials
 
 
-class EventsSettings(msgspec.Struct, frozen=True, kw_only=True):
+class EventsSettings(client_options.TokenSettings, frozen=True, kw_only=True):
     """The options of `opstream events`."""
 
     operation_id: str
@@ -32,6 +31,7 @@ class EventsSettings(msgspec.Struct, frozen=True, kw_only=True):
 @client_options.follow_option
 @client_options.json_option
 @client_options.url_option
+@client_options.token_options
 def events(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Print what happened to the operation ID, oldest first.
 
@@ -53,7 +53,10 @@ def print_events(settings: EventsSettings) -> None:
         click.UsageError: the id is not valid.
     """
     is_table = sys.stdout.isatty() and not settings.is_json
-    with client_session(settings.url, operation_id=settings.operation_id) as (client, _):
+    with client_session(settings.url, token=client_options.token_of(settings), operation_id=settings.operation_id) as (
+        client,
+        _,
+    ):
         timeout = None if settings.is_following else RESPONSE_TIMEOUT
         events = client.events(settings.operation_id, follow=settings.is_following, timeout=timeout)
         with wait_notice(f"a response of {hide_credentials(settings.url)}", timeout):

@@ -12,7 +12,7 @@ from opstream.cli.options import client as client_options
 from opstream.terminal.console import printable
 
 
-class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
+class RunSettings(client_options.TokenSettings, frozen=True, kw_only=True):
     """The options of `opstream run`."""
 
     target: str
@@ -35,6 +35,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
 @client_options.timeout_option
 @client_options.detach_option
 @client_options.url_option
+@client_options.token_options
 def run(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Submit the action TARGET (book/42:upload-start or book:reindex) and follow its operation to the end.
 
@@ -60,7 +61,9 @@ def submit_and_follow(settings: RunSettings) -> None:
 
     operation_id = settings.operation_id or new_operation_id()
     again = f"run it again with --operation-id {operation_id}"
-    with client_session(settings.url, hint=f"it may have been submitted: to find out, {again}") as (client, display):
+    with client_session(
+        settings.url, token=client_options.token_of(settings), hint=f"it may have been submitted: to find out, {again}"
+    ) as (client, display):
         with first_response(settings.url, settings.timeout, advice=f"{again}, which is safe") as seconds:
             operation = client.submit(
                 settings.target,

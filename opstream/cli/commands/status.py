@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import msgspec
 
 from opstream.cli.client_session import client_session, first_response, print_json, wait_for_end
 from opstream.cli.options import client as client_options
 from opstream_schemas.operation.state import Status
 
 
-class StatusSettings(msgspec.Struct, frozen=True, kw_only=True):
+class StatusSettings(client_options.TokenSettings, frozen=True, kw_only=True):
     """The options of `opstream status`."""
 
     operation_id: str
@@ -27,6 +26,7 @@ class StatusSettings(msgspec.Struct, frozen=True, kw_only=True):
 @client_options.wait_option
 @client_options.timeout_option
 @client_options.url_option
+@client_options.token_options
 def status(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Print the status monitor of the operation ID as JSON.
 
@@ -51,7 +51,10 @@ def print_status(settings: StatusSettings) -> None:
     """
     from opstream.client import OperationCanceled, OperationFailed
 
-    with client_session(settings.url, operation_id=settings.operation_id) as (client, display):
+    with client_session(settings.url, token=client_options.token_of(settings), operation_id=settings.operation_id) as (
+        client,
+        display,
+    ):
         with first_response(settings.url, settings.timeout) as seconds:
             operation = client.status(settings.operation_id, timeout=seconds)
         if not settings.is_waiting:

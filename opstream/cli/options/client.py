@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from click.core import ParameterSource
 from opstream_schemas.urls import parse_url
 
 from .address_types import check_base_url
-from .option import Decorator, checked, option
+from .option import Decorator, F, checked, option
 from .value_types import Duration
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
@@ -53,6 +54,23 @@ def check_timeout(ctx: click.Context, *, is_waiting: bool) -> None:
         raise click.UsageError("--timeout limits how long an operation is followed: add --wait, or leave it out")
 
 
+class TokenSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The credentials among the options of a command."""
+
+    token: str | None = None
+    token_command: str | None = None
+
+
+def _warn_of_visible_token(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE:
+        click.echo(
+            "opstream: warning: every user of this machine can read a token in options: set OPSTREAM_TOKEN, or give "
+            "--token-command",
+            err=True,
+        )
+    return value
+
+
 def _check_callback(text: str) -> str:
     return parse_url(text, is_http_allowed=True).text if text else ""  # the service decides whether http is allowed
 
@@ -63,6 +81,30 @@ def _read_input(value: str) -> bytes:
     return Path(value[1:]).read_bytes() if value.startswith("@") else value.encode()
 
 
+def token_options(command: F) -> F:
+    """Add `--token` and `--token-command`."""
+    decorated: F = _token_option(_token_command_option(command))
+    return decorated
+
+
+def token_of(settings: TokenSettings) -> str | Callable[[], str] | None:
+    """Return the token for a client, or what gets it; None without one.
+
+    Raises:
+        click.UsageError: there are both, or the command can't be read.
+    """
+    if settings.token_command is None:
+        return settings.token
+    if settings.token is not None:
+        raise click.UsageError("--token and --token-command exclude each other: leave one of them out")
+    from opstream.client import InvalidRequest, TokenCommand
+
+    try:
+        return TokenCommand(settings.token_command)
+    except InvalidRequest as error:
+        raise click.UsageError(str(error)) from error
+
+
 operation_argument: Final[Decorator[Any]] = click.argument("operation_id", metavar="ID")
 url_option: Final[Decorator[Any]] = option(
     "--url",
@@ -71,6 +113,19 @@ url_option: Final[Decorator[Any]] = option(
     metavar="URL",
     callback=check_base_url,
     help="The service; https://USER:PASSWORD@HOST for Basic authentication.",
+)
+_token_option: Final[Decorator[Any]] = option(
+    "--token",
+    variable="TOKEN",
+    metavar="TOKEN",
+    callback=_warn_of_visible_token,
+    help="The API key for the service, ops_…. Better in its variable: every user of this machine can read options.",
+)
+_token_command_option: Final[Decorator[Any]] = option(
+    "--token-command",
+    variable="TOKEN_COMMAND",
+    metavar="COMMAND",
+    help="A command that prints the token. It runs once more if the service refuses the token.",
 )
 input_option: Final[Decorator[Any]] = option(
     "--input",

@@ -13,10 +13,11 @@ from typing import Any, TypeAlias, TypeVar
 import httpx
 import msgspec
 
-from opstream.client.flows import Flows
+from opstream.client.flows import Flows, Token
 from opstream.client.io_requests import (
     CallFunction,
     CloseStream,
+    FetchToken,
     Flow,
     NoResponse,
     ReadStream,
@@ -61,9 +62,10 @@ class World:
     Args:
         outcomes: of its requests and reads, in order.
         jitter: the result of each random draw.
+        token: the client's.
     """
 
-    def __init__(self, *outcomes: Outcome | After, jitter: float = 1.0) -> None:
+    def __init__(self, *outcomes: Outcome | After, jitter: float = 1.0, token: Token | None = None) -> None:
         self.now = 1000.0
         self.sent: list[SendRequest] = []
         self.sleeps: list[float] = []
@@ -78,6 +80,7 @@ class World:
             jitter=lambda: jitter,
             new_id=lambda: "made-id",
             on_retry=lambda trouble, _: self.troubles.append(trouble),
+            token=token,
         )
 
     def run(self, flow: Flow[T]) -> T:
@@ -118,6 +121,8 @@ class World:
                 self.now += seconds
             case CallFunction(function, arguments):
                 return function(*arguments)
+            case FetchToken(function):
+                return function()
             case YieldEvent(event):
                 self.delivered.append(event)
         return None
