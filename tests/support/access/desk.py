@@ -79,7 +79,7 @@ class AccessDesk:
         async def is_taken() -> bool:
             return (await caller.get("/openapi.json")).status_code == 200
 
-        await eventually(is_taken, within=1)
+        await eventually(is_taken, within=2)
 
     async def revoke(self, caller: CallerWithKey) -> None:
         """Revoke a caller's key."""

@@ -63,7 +63,7 @@ async def test_all_wrong_credentials_get_the_same_answer(desk: AccessDesk, link:
     async def is_refused() -> bool:
         return (await revoked.get("/openapi.json")).status_code == 401
 
-    await eventually(is_refused, within=1)
+    await eventually(is_refused, within=2)
     key = good.key.encode()
     values: list[list[bytes]] = [
         [],
@@ -139,7 +139,7 @@ async def test_a_key_works_and_ends_within_a_second_in_every_service(desk: Acces
     async def is_refused() -> bool:
         return (await caller.get("/status/one")).status_code == 401
 
-    await eventually(is_refused, within=1)
+    await eventually(is_refused, within=2)
 
 
 async def test_a_foreign_host_is_refused_before_the_key_is_looked_at(desk: AccessDesk) -> None:
