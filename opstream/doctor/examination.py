@@ -11,6 +11,7 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import nats.errors
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from opstream_journal import ActionCatalog, Connection, JournalError
@@ -18,9 +19,9 @@ from opstream_journal.errors import JournalUnavailable
 from opstream_journal.missing_leader import explain_unavailable, is_clustered
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.archive import ArchiveSizing, archive_stream, current_archive
-from opstream_journal.provisioning.config_drift import Drift, compare_consumer, compare_stream
+from opstream_journal.provisioning.config_drift import Drift, compare_consumer
 from opstream_journal.provisioning.ownership import explain_foreign_consumer, explain_foreign_stream
-from opstream_journal.provisioning.provision import current_sizing
+from opstream_journal.provisioning.provision import current_sizing, stream_differences
 from opstream_journal.provisioning.topology import Sizing, runner_consumer, shared_consumers, streams
 from opstream_journal.runtime.broker_monitor import clock_lead
 from opstream_schemas import subjects
@@ -33,6 +34,10 @@ from .system_findings import Level, SystemFinding
 from .waiting_work import read_backlog, read_holds, read_timers
 
 _STREAM: Final = subjects.OPERATIONS_STREAM
+_LOGIN_STEP: Final = (
+    "run it with the login of the role admin: other roles may not read all of this; if it has that, JetStream is off, "
+    "and the broker's log says why"
+)
 
 
 class Examination:
@@ -67,12 +72,14 @@ class Examination:
             try:
                 await examine()
             except JournalUnavailable as error:
+                if isinstance(error.__cause__, nats.errors.NoRespondersError):
+                    self._add(_unknown(part, str(error), _LOGIN_STEP, Level.CRITICAL))
+                    continue
                 why = await explain_unavailable(self._connection.nc, error)
                 self._add(_unknown(part, why, "mend that first, then run it again", Level.CRITICAL))
                 break
             except JournalError as error:
-                step = "run it with a user of the broker that may read JetStream's state, such as that of an admin"
-                self._add(_unknown(part, str(error), step, Level.WARNING))
+                self._add(_unknown(part, str(error), _LOGIN_STEP, Level.WARNING))
         return self.findings
 
     def _add(self, *found: SystemFinding) -> None:
@@ -98,7 +105,7 @@ class Examination:
             if why := explain_foreign_stream(actual, config):
                 foreign.append(why)
             else:
-                drift += compare_stream(actual, config)
+                drift += stream_differences(actual, config)
         self._consumers += [(_STREAM, config) async for config in self._runner_consumers()]
         for stream, consumer in self._consumers:
             if stream not in self._streams:

@@ -115,7 +115,7 @@ async def provision(
             if name == _STREAM:
                 await _copy_from_the_beginning(connection)
             continue
-        found = _compare_stream(actual or await _existing_config(admin.stream_config(connection, name)), config)
+        found = stream_differences(actual or await _existing_config(admin.stream_config(connection, name)), config)
         update = functools.partial(admin.update_stream, connection, name)
         await _apply_safe(found, config.as_dict(), update, updated if is_update else None, drift)
     for stream, consumer in durables:
@@ -196,7 +196,7 @@ async def check_provisioned(connection: Connection) -> int:
             raise BrokerTooOld(too_old)
         # Only the journal's age can be chosen: in other streams, wake-ups and snapshots would expire.
         chosen = OPTIONAL_FIELDS | (SIZING_FIELDS if config.name == _STREAM else SIZING_FIELDS - {"max_age"})
-        _raise_if_drifted(one for one in _compare_stream(actual, config) if one.field not in chosen)
+        _raise_if_drifted(one for one in stream_differences(actual, config) if one.field not in chosen)
         if config.name == _STREAM:
             limit = -1 if actual.max_msg_size is None else actual.max_msg_size
     for stream, consumer in shared_consumers():
@@ -271,8 +271,8 @@ async def ensure_runner_consumer(connection: Connection, spec: ActionSpec) -> No
     _raise_if_drifted(compare_consumer(current, wanted), f"{UPDATE_HINT} with the same --actions")
 
 
-def _compare_stream(actual: StreamConfig, wanted: StreamConfig) -> list[Drift]:
-    """Compare a stream; whether the catalog is sealed is the operator's choice."""
+def stream_differences(actual: StreamConfig, wanted: StreamConfig) -> list[Drift]:
+    """Return the differences of a stream. Whether the catalog is sealed is the operator's choice, and none of them."""
     return [one for one in compare_stream(actual, wanted) if (wanted.name, one.field) != (SEALABLE_STREAM, SEAL)]
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
+import uvloop
 
 from opstream.cli.options import common as common_options
 from opstream.cli.options.address_types import check_base_url
 from opstream.cli.options.option import option, split_list
+from opstream.terminal import logs
 from opstream.terminal.console import CommandError, coloured, line_width, printable, supports_colour
 from opstream.terminal.table import text_below, text_beside
 from opstream_schemas.urls import BrokerCredentials
@@ -74,7 +76,8 @@ def examine(settings: DoctorSettings) -> None:
     Raises:
         CommandError: a finding needs action, or the broker can't be reached.
     """
-    findings = asyncio.run(_examine(settings))
+    logs.configure("error")  # what goes wrong with the connection is in the findings
+    findings = uvloop.run(_examine(settings))
     needed = [one for one in findings if one.needs_action]
     if settings.is_json:
         click.echo(msgspec.json.encode({"isHealthy": not needed, "findings": findings}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from opstream_schemas import subjects
 from opstream_schemas.operation.fold import first_event
 from opstream_schemas.operation.resource_lock import Claim
 from tests.support.api.service import spec
+from tests.support.broker.roles import RoleBroker
 from tests.support.broker.server import Broker, Cluster, free_port
 from tests.support.journal.journals import KIND, begin, linked
 from tests.support.schemas.histories import request
@@ -216,6 +218,20 @@ async def test_many_subjects(link: Connection, journal: Journal) -> None:
     assert info is not None
     (found,) = broker_checks.check_subjects([info], most=2)
     assert (found.name, "OPERATIONS 3" in found.message) == ("ManySubjects", True)
+
+
+async def test_a_login_that_may_not_see_all(tmp_path: Path) -> None:
+    """An admin sees everything. With another role's login the finding says whose to take."""
+    with RoleBroker(tmp_path, []) as roles:
+        admin_link, api_link = await roles.connect("admin"), await roles.connect("api")
+        try:
+            await provision(admin_link, Sizing())
+            assert await needed(admin_link) == set()
+            found = (await findings(api_link))["NotExamined"]
+            assert "the login of the role admin" in found.next_step
+        finally:
+            await api_link.close()
+            await admin_link.close()
 
 
 async def test_a_cluster(cluster: Cluster) -> None:

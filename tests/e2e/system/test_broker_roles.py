@@ -64,7 +64,7 @@ class SecuredSystem:
 
     def run(self, *arguments: str) -> str:
         done = run(*arguments, cwd=self.folder)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def login(self, name: str) -> tuple[str, ...]:
@@ -109,6 +109,7 @@ async def test_everything_works_with_the_keys_of_roles(tmp_path: Path) -> None:
             assert pages["projector"].value("opstream_operations_total", action="work:rated", outcome="succeeded") > 0
             assert pages["projector"].series("opstream_timers_overdue")  # it may read all that it shows
             assert pages["webhooks"].series("opstream_webhooks_oldest_due_seconds")
+            assert "the broker's certificate is valid until" in system.run("doctor", *system.login("admin"))
             auditor = system.login("auditor")
             assert "requested" in system.run("replay", *auditor)
             system.run("verify", *auditor)
