@@ -33,7 +33,9 @@ STATUS_ROUTE: Final = "/status/{id}"
 _OTHER: Final = "/{path}"
 _SUBMIT: Final = "/{resource}/{id}:{action}"
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
-_FIXED: Final = frozenset({*_PROBES, "/openapi.json", "/asyncapi.json", "/docs"})
+_FIXED: Final = frozenset(
+    {*_PROBES, "/openapi.json", "/asyncapi.json", "/docs", "/.well-known/oauth-protected-resource"}
+)
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._@:/+")
 
 

@@ -35,6 +35,7 @@ def request(**values: object) -> LoggedRequest:
     ("method", "path", "template"),
     [
         ("GET", "/healthz", "/healthz"),
+        ("GET", "/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource"),
         ("GET", "/docs/page.js", "/docs/{file}"),
         ("GET", "/status/op-1", "/status/{id}"),
         ("GET", "/status/op-1/events", "/status/{id}/events"),
