@@ -27,6 +27,9 @@ MAX_RSA_BITS: Final = 8192
 MAX_TRIED: Final = 4
 """Keys that are tried for a token that names none."""
 
+_NO_SET: Final = (
+    "in the place of the issuer's keys (--jwt-issuer, --jwt-jwks-url or --jwt-jwks-file) is no JSON Web Key Set"
+)
 _CLASSES: Final[dict[str, Any]] = {RSA: RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}
 
 
@@ -77,9 +80,9 @@ def parse_key_set(data: bytes, algorithms: Collection[str]) -> KeySet:
     try:
         members = decode_object(data).get("keys")
     except NotStrict as error:
-        raise KeySetRefused(f"the keys of the issuer are no JSON Web Key Set: {error}") from error
+        raise KeySetRefused(f"{_NO_SET}: {error}") from error
     if not isinstance(members, list):
-        raise KeySetRefused("the keys of the issuer are no JSON Web Key Set: it has no array 'keys'")
+        raise KeySetRefused(f"{_NO_SET}: it has no array 'keys'")
     found = [_parse_key(member, algorithms) for member in members[:MAX_KEYS]]
     keys = [key for key in found if key is not None]
     if not keys:
