@@ -30,7 +30,7 @@ WHOLE: Final[dict[str, Any]] = {
     "imagePullSecrets": [{"name": "pull"}],
     "nats": {
         "urls": ["tls://n1:4222", "tls://n2:4222"],
-        "credentialsSecret": "opstream-broker",
+        "keysSecret": "opstream-broker",
         "tls": {"caSecret": "broker-ca", "clientSecret": "opstream-tls"},
     },
     "provision": {"maxAge": "90d", "maxBytes": "100GiB", "archive": True, "extraArgs": ["--max-result", "128KiB"]},
@@ -138,12 +138,12 @@ def test_each_pod_may_do_little(whole: list[Manifest]) -> None:
             assert "memory" in container["resources"]["limits"]
 
 
-def test_each_pod_has_its_own_credentials_only(whole: list[Manifest]) -> None:
-    """A stolen runner has a runner's credentials, not those of the projector that lie in the same secret."""
+def test_each_pod_has_the_key_of_its_role_only(whole: list[Manifest]) -> None:
+    """A stolen runner has a runner's key, not the projector's that lies in the same secret."""
     for component, spec in pods(whole):
         role = {"provision": "admin"}.get(component, component.partition("-")[0])
         secrets = [one["secret"] for one in spec["volumes"] if one["name"] == "nats"]
-        assert [one["items"] for one in secrets] == [[{"key": f"{role}.creds", "path": "nats.creds"}]]
+        assert [one["items"] for one in secrets] == [[{"key": f"{role}.nk", "path": "role.nk"}]]
 
 
 def test_a_stop_has_time_for_the_drain(whole: list[Manifest]) -> None:

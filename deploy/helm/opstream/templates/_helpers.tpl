@@ -27,9 +27,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "opstream.env" -}}
 - name: OPSTREAM_NATS_URL
   value: {{ join "," .root.Values.nats.urls | quote }}
-{{- if .root.Values.nats.credentialsSecret }}
-- name: OPSTREAM_NATS_CREDS
-  value: /etc/opstream/nats/nats.creds
+{{- if .root.Values.nats.keysSecret }}
+- name: OPSTREAM_NATS_NKEY
+  value: /etc/opstream/nats/role.nk
 {{- end }}
 {{- if .root.Values.nats.tls.caSecret }}
 - name: OPSTREAM_NATS_TLS_CA
@@ -48,18 +48,18 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{/* Only the credentials of the process's own role. */}}
+{{/* Only the key of the process's own role. */}}
 {{- define "opstream.volumes" -}}
 - name: tmp
   emptyDir: {}
-{{- if .root.Values.nats.credentialsSecret }}
+{{- if .root.Values.nats.keysSecret }}
 - name: nats
   secret:
-    secretName: {{ .root.Values.nats.credentialsSecret }}
+    secretName: {{ .root.Values.nats.keysSecret }}
     defaultMode: 0440
     items:
-      - key: {{ .role }}.creds
-        path: nats.creds
+      - key: {{ .role }}.nk
+        path: role.nk
 {{- end }}
 {{- with .root.Values.nats.tls.caSecret }}
 - name: nats-ca
@@ -79,7 +79,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "opstream.mounts" -}}
 - name: tmp
   mountPath: /tmp
-{{- if .root.Values.nats.credentialsSecret }}
+{{- if .root.Values.nats.keysSecret }}
 - name: nats
   mountPath: /etc/opstream/nats
   readOnly: true
