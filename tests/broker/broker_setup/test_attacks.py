@@ -24,6 +24,7 @@ from opstream_schemas.broker_access.permissions import API, ActionAccess, Grant,
 from opstream_schemas.events import EVENT_DATA
 from opstream_schemas.names import Kind
 from tests.support.broker.roles import RoleBroker
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -99,11 +100,21 @@ class Target:
             await admin.create_consumer(self.operator, subjects.OPERATIONS_STREAM, config)
         for subject in SUBJECTS:
             await self.operator.nc.request(subject, b'{"kept": true}', timeout=5)
+        await eventually(self.has_moved_on, within=30)
         names = msgspec.json.decode((await self.ask("STREAM.NAMES")).data)["streams"]
         self.streams = sorted(names)
         for stream in self.streams:
             listed = msgspec.json.decode((await self.ask(f"CONSUMER.NAMES.{stream}")).data)["consumers"]
             self.consumers += [(stream, name) for name in listed]
+
+    async def has_moved_on(self) -> bool:
+        """Return True once the broker has copied to the journal what has fired, and to the archive the events."""
+        kept = {"TIMERS": "timers.", "ARCHIVE": "operations."}
+        for stream, first in kept.items():
+            info = msgspec.json.decode((await self.ask(f"STREAM.INFO.{stream}")).data)
+            if info["state"]["messages"] != sum(one.startswith(first) for one in SUBJECTS):
+                return False
+        return True
 
     async def ask(self, what: str, body: Any = None) -> Any:
         payload = b"" if body is None else msgspec.json.encode(body)

@@ -105,8 +105,13 @@ async def test_everything_works_with_the_keys_of_roles(tmp_path: Path) -> None:
                 await eventually(lambda: receiver.of("retried"), within=10)
                 assert receiver.of("retried")[0].verified()["type"].endswith("succeeded.v1")
             with httpx.Client(trust_env=False, timeout=10) as plain:
-                pages = {name: scrape(plain, f"http://127.0.0.1:{port}") for name, port in system.health_ports.items()}
-            assert pages["projector"].value("opstream_operations_total", action="work:rated", outcome="succeeded") > 0
+                urls = {name: f"http://127.0.0.1:{port}" for name, port in system.health_ports.items()}
+                counted = {"action": "work:rated", "outcome": "succeeded"}  # by the projector, which may be behind
+                await eventually(
+                    lambda: scrape(plain, urls["projector"]).value("opstream_operations_total", **counted) > 0,
+                    within=30,
+                )
+                pages = {name: scrape(plain, url) for name, url in urls.items()}
             assert pages["projector"].series("opstream_timers_overdue")  # it may read all that it shows
             assert pages["webhooks"].series("opstream_webhooks_oldest_due_seconds")
             assert "the broker's certificate is valid until" in system.run("doctor", *system.login("admin"))
