@@ -7,14 +7,23 @@ acknowledged it may be counted again, by the next.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
-from opstream_journal.metrics.action_labels import ActionLabels
-from opstream_journal.metrics.instruments import LONG_SECONDS, Counts, Histograms, Instrument
-from opstream_schemas.events import Canceled, Failed, RecordedEvent, Started, Succeeded
+from opstream_journal.metrics.action_labels import OTHER, ActionLabels
+from opstream_journal.metrics.instruments import LONG_SECONDS, Count, Counts, Histogram, Histograms, Instrument
+from opstream_schemas.events import Canceled, EventData, Failed, RecordedEvent, Started, Succeeded
 from opstream_schemas.operation.state import Operation
 
-_OUTCOMES: Final = (Succeeded, Failed, Canceled)
+_OUTCOMES: Final[tuple[type[EventData], ...]] = (Succeeded, Failed, Canceled)
+_COUNTED: Final = frozenset({Started, *_OUTCOMES})
+
+
+class _Series(NamedTuple):
+    """Those of one action."""
+
+    outcomes: dict[type[EventData], Count]
+    queue_seconds: Histogram
+    operation_seconds: Histogram
 
 
 class OperationMeter:
@@ -26,6 +35,7 @@ class OperationMeter:
 
     def __init__(self, labels: ActionLabels) -> None:
         self._labels = labels
+        self._series: dict[tuple[str, str], _Series] = {}
         self._outcomes = Counts(
             "opstream_operations",
             "Operations that have ended, by action and outcome: succeeded, failed or canceled. Sum over projectors.",
@@ -56,16 +66,32 @@ class OperationMeter:
             operation: a state of their operation.
             events: each once.
         """
+        series = None
         for event in events:
             data = event.data
-            if isinstance(data, _OUTCOMES):
-                label = self._labels.label(operation.kind)
-                self._outcomes.of(label, data.name).value += 1
-                self._operation_seconds.of(label).observe(_seconds_since_request(operation, event))
-            elif isinstance(data, Started) and data.attempt == 1:
-                self._queue_seconds.of(self._labels.label(operation.kind)).observe(
-                    _seconds_since_request(operation, event)
-                )
+            if data is None or type(data) not in _COUNTED:
+                continue
+            series = series or self._series_of(operation)
+            if not isinstance(data, Started):
+                series.outcomes[type(data)].value += 1
+                series.operation_seconds.observe(_seconds_since_request(operation, event))
+            elif data.attempt == 1:
+                series.queue_seconds.observe(_seconds_since_request(operation, event))
+
+    def _series_of(self, operation: Operation) -> _Series:
+        key = (operation.resource, operation.action)
+        series = self._series.get(key)
+        if series is not None:
+            return series
+        label = self._labels.label(operation.kind)
+        series = _Series(
+            {kind: self._outcomes.of(label, kind.name) for kind in _OUTCOMES},
+            self._queue_seconds.of(label),
+            self._operation_seconds.of(label),
+        )
+        if label != OTHER:  # the catalog may have it later
+            self._series[key] = series
+        return series
 
 
 def _seconds_since_request(operation: Operation, event: RecordedEvent) -> float:

@@ -58,7 +58,8 @@ def test_an_operation_with_a_retry(meter: OperationMeter) -> None:
     failed = AttemptFailed(attempt=1, error=ERROR, retry_at=NOW, counted=True)
     count(meter, history(started(1), failed, started(2), Failed(error=ERROR)))
     outcomes, queue, operation = meter.instruments
-    assert values(outcomes, "_total") == {("book:upload-start", "failed"): 1}
+    assert values(outcomes, "_total")["book:upload-start", "failed"] == 1
+    assert sum(values(outcomes, "_total").values()) == 1
     assert values(queue, "_count") == values(operation, "_count") == {("book:upload-start",): 1}
     assert values(queue, "_sum") == {("book:upload-start",): 1.0}
     assert values(operation, "_sum") == {("book:upload-start",): 4.0}
@@ -70,6 +71,7 @@ def test_each_outcome_has_its_word(meter: OperationMeter) -> None:
         ended = history(started(1), data) if isinstance(data, Succeeded) else history(data)
         meter.count(ended.operation, ended.events)
     (outcomes, queue, _) = meter.instruments
+    assert set(values(outcomes, "_total").values()) == {1}
     assert {labels[1] for labels in values(outcomes, "_total")} == {"succeeded", "failed", "canceled"}
     assert values(queue, "_count") == {("book:upload-start",): 1}
 
@@ -88,5 +90,5 @@ def test_events_of_invented_actions_make_no_series(meter: OperationMeter) -> Non
         one = history(started(1), Failed(error=ERROR), action=f"invented-{number}")
         meter.count(one.operation, one.events)
     outcomes, queue, operation = meter.instruments
-    assert values(outcomes, "_total") == {(OTHER, "failed"): 1_000}
+    assert values(outcomes, "_total") == {(OTHER, "failed"): 1_000, (OTHER, "succeeded"): 0, (OTHER, "canceled"): 0}
     assert set(values(queue, "_count")) == set(values(operation, "_count")) == {(OTHER,)}
