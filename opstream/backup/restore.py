@@ -30,6 +30,8 @@ from .stream_tail import replay_tail
 
 _TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
 """JetStream's `err_code` for more replicas than there are servers, in a cluster and without one."""
+_STALLED: Final = "closed pipe"
+"""In the broker's answer to a chunk of a restore that it has given up."""
 _CONSUMERS_TIMEOUT: Final = 30.0
 _POLL: Final = 0.1
 _MEBIBYTE: Final = 1024 * 1024
@@ -146,8 +148,7 @@ class Restorer:
         try:
             info = await send_snapshot(self._connection, Snapshot(config=config, state=record.state), chunks())
         except BrokerRefused as refused:
-            servers = " Choose fewer with --replicas" if refused.err_code in _TOO_FEW_SERVERS else ""
-            raise JournalError(f"{record.name} could not be restored: {refused}.{servers}") from refused
+            raise JournalError(f"{record.name} could not be restored: {refused}. {_next_step(refused)}") from refused
         last = int(info["state"]["last_seq"])
         if last < record.last:
             raise JournalError(
@@ -179,6 +180,18 @@ class Restorer:
         info = await admin.stream_info(self._connection, name)
         if info is not None:
             await admin.update_stream(self._connection, name, {"metadata": own_metadata(info["config"], mark)})
+
+
+def _next_step(refused: BrokerRefused) -> str:
+    """Return what to do about a refusal of the broker; empty for one that says so itself."""
+    if refused.err_code in _TOO_FEW_SERVERS:
+        return "Choose fewer with --replicas"
+    if _STALLED in refused.description:
+        return (
+            "The broker syncs each message, and gives up if that takes more than 5 seconds for a block of them: start "
+            "it with 'sync_interval: 2m' for the restore, and with 'always' afterwards (docs/backup.md)"
+        )
+    return "Its log may say more"
 
 
 def next_steps(manifest: Manifest, *, has_key: bool) -> list[str]:

@@ -6,6 +6,7 @@ that have a delivery under way. What came after it is gone.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from typing import ClassVar, Final
@@ -16,6 +17,7 @@ from opstream_journal import connect
 from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
+from tests.disaster.cluster import CATCHING_UP
 from tests.disaster.scenario import Scenario
 from tests.disaster.stage import Stage
 from tests.support.chaos.checks import _exclusions
@@ -142,7 +144,7 @@ class LostCluster(LostStore):
         stage.operator("start three servers on empty disks")
         for node in stage.cluster.nodes:
             node.start(wait=False)
-        stage.cluster.wait_healthy()
+        await asyncio.to_thread(stage.cluster.wait_healthy, CATCHING_UP)
 
 
 def _events(found: Iterator[str]) -> Iterator[tuple[str, str]]:
