@@ -1,7 +1,8 @@
 """Makes restored streams fit together: they are from different moments, and the journal decides.
 
 The view becomes the fold of the journal. Then each operation that is open gets what moves it on, whatever the other
-streams say: its deadline, the time of its next attempt, and the lock that it owned.
+streams say: its deadline, the time of its next attempt, and the lock that it owned. An attempt that was running has
+ended with its runner, and the next one begins at once.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+import uuid_utils
 
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import Connection, Journal, SnapshotStore
+from opstream_journal.command_handler import CommandHandler
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.snapshots import RawSnapshot, RawSnapshots
 from opstream_journal.stores.timers import schedule_deadline, schedule_wake_up, send_wake_up
@@ -25,15 +28,21 @@ from opstream_projector.consistency.journal_fold import FoldedOperation, Journal
 from opstream_projector.consistency.rebuild import LostEntry, ViewRebuilder
 from opstream_projector.consistency.retry import run_bounded
 from opstream_projector.consistency.view_scan import ViewScan
+from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, InvalidEvent
+from opstream_schemas.events import OperationError
 from opstream_schemas.integrity.setback import SetbackEvidence
+from opstream_schemas.operation.commands import FailAttempt
 from opstream_schemas.operation.resource_lock import Claim
-from opstream_schemas.operation.state import Operation
+from opstream_schemas.operation.state import LiveAttempt, Operation
 
 RETRY_REASON: Final = "retry"
 """The reason in a runner's own timer of a retry, so that this one replaces it."""
 START_REASON: Final = "restored"
 
 _AT_ONCE: Final = 64
+_BUDGET: Final = 30.0
+"""Seconds for the record of one lost attempt."""
+_SOURCE: Final = "opstream/restore"
 
 
 class Reconciled(msgspec.Struct, kw_only=True):
@@ -65,6 +74,13 @@ class Reconciler:
         self._snapshots = RawSnapshots(connection)
         self._reader = EntryReader(connection, self._journal, self._snapshots, now=_utc_now)
         self._rebuilder = ViewRebuilder(SnapshotStore(connection), self._reader, now=_utc_now, keep=_leave)
+        self._commands = CommandHandler(
+            journal=self._journal,
+            source=_SOURCE,
+            now=_utc_now,
+            monotonic=time.monotonic,
+            new_id=lambda: str(uuid_utils.uuid7()),
+        )
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self._opened = 0
         self._returned = 0
@@ -116,6 +132,10 @@ class Reconciler:
         connection, kind = self._connection, operation.kind
         if operation.hold and operation.attempt:
             await self._restore_lock(operation)
+        if operation.live is not None:
+            operation = await self._end_attempt(operation, operation.live)
+            if operation.is_terminal:
+                return
         await schedule_deadline(connection, kind, operation.id, operation.deadline)
         waiting = operation.waiting
         if waiting is not None:
@@ -126,6 +146,20 @@ class Reconciler:
             requested = operation.stream_sequence if operation.position == 1 else 0
             await send_wake_up(connection, kind, operation.id, START_REASON, armed_by=requested)
         self._opened += 1
+
+    async def _end_attempt(self, operation: Operation, live: LiveAttempt) -> Operation:
+        """Record that the live attempt has ended with its runner, uncounted. Return the operation as it is then.
+
+        Its message may be acknowledged already, so nothing else would end it for minutes; if the message comes all the
+        same, the runner finds an attempt that has ended.
+        """
+        error = OperationError(code=ErrorCode.RUNNER_LOST, message="its runner was lost; restored from a backup")
+        command = FailAttempt(token=live.token, error=error, retry_at=_utc_now(), counted=False)
+        try:
+            ended = await self._commands.handle(operation.id, command, budget=_BUDGET)
+        except (DecisionRefused, FoldRefused, InvalidEvent):
+            ended = (await self._reader.read(operation.id)).operation  # an earlier try has done it
+        return operation if ended is None else ended
 
     async def _restore_lock(self, operation: Operation) -> None:
         messages = await self._journal.messages(operation.id)
