@@ -11,7 +11,7 @@ import msgspec
 
 from opstream._version import __version__
 from opstream.terminal.progress_bar import ProgressBar
-from opstream_journal import Connection, NotProvisioned
+from opstream_journal import BrokerRefused, Connection, NotProvisioned
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.stream_scan import CREATED
 from opstream_journal.missing_streams import missing_stream_text
@@ -29,6 +29,8 @@ from .stream_tail import read_tail
 Checkpoint = Callable[[], Awaitable[Sequence[str]]]
 """Signs a checkpoint in the folder of the backup, and returns the names of its files."""
 
+_TRIES: Final = 8
+_RETRY_DELAY: Final = 0.5
 _MEBIBYTE: Final = 1024 * 1024
 
 
@@ -90,14 +92,7 @@ class BackupMaker:
         name = planned.name
         consumers = await admin.consumer_configs(self._connection, name) if planned.has_consumers else []
         self._bar.begin(f"bytes of {name}", int(info["state"]["bytes"]))
-        file = self._folder.create(f"{name}.snapshot")
-
-        def write(chunk: bytes) -> None:
-            file.write(chunk)
-            self._bar.show(file.bytes)
-
-        snapshot = await SnapshotReceiver(self._connection, name, write).receive(has_consumers=planned.has_consumers)
-        written = file.finish()
+        snapshot, written = await self._copy_snapshot(planned)
         tail, count = None, 0
         if planned.has_tail:
             tail, count = await self._copy_tail(self._folder.create(f"{name}.tail"), name, snapshot)
@@ -108,6 +103,30 @@ class BackupMaker:
             record = msgspec.structs.replace(record, copied=copied)
         self._bar.print_line(_line(record, time.monotonic() - began))
         return record
+
+    async def _copy_snapshot(self, planned: PlannedStream) -> tuple[Snapshot, FileRecord]:
+        """Write the snapshot of a stream; once more if the broker could not end it.
+
+        A cluster ends it with an error if one of the stream's consumers has gone meanwhile, as those of readers do.
+        """
+        for left in reversed(range(_TRIES)):
+            file = self._folder.create(f"{planned.name}.snapshot")
+            try:
+                receiver = SnapshotReceiver(self._connection, planned.name, self._writer(file))
+                return await receiver.receive(has_consumers=planned.has_consumers), file.finish()
+            except BrokerRefused:
+                if not left:
+                    raise
+            self._folder.discard(f"{planned.name}.snapshot")
+            await self._connection.sleep(_RETRY_DELAY)
+        raise RuntimeError("the last try raises")
+
+    def _writer(self, file: BackupFile) -> Callable[[bytes], None]:
+        def write(chunk: bytes) -> None:
+            file.write(chunk)
+            self._bar.show(file.bytes)
+
+        return write
 
     async def _copied(self, last: int) -> int:
         """Return the journal's sequence of the archive's last message in the snapshot; 0 for an empty one."""

@@ -120,6 +120,16 @@ class NewBackup:
             raise _write_error(self._partial, error) from error
         return self._open
 
+    def discard(self, name: str) -> None:
+        """Remove a file that is to be begun again.
+
+        Raises:
+            OSError: it can't be removed.
+        """
+        if self._open is not None:
+            self._open.close()
+        (self._partial / name).unlink()
+
     def adopt(self, name: str) -> FileRecord:
         """Add a file that is in the folder already.
 

@@ -8,17 +8,21 @@ import os
 import resource
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from opstream.backup import snapshot_transfer, stream_tail
+from opstream.backup.backup import BackupMaker
 from opstream.backup.backup_folder import PARTIAL, SUMS, NewBackup, check_backup
 from opstream.backup.snapshot_transfer import SnapshotReceiver
 from opstream.backup.stream_plan import JOURNAL, backup_order, required_streams, restore_order
 from opstream.cli.app import main
 from opstream.terminal.console import CommandError
+from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import Connection, Journal, JournalUnavailable, connect
 from opstream_journal.jetstream import rpc
 from opstream_journal.provisioning import jetstream_admin as admin
@@ -147,6 +151,25 @@ async def test_a_missing_chunk_is_noticed(link: Connection, journal: Journal) ->
     receiver._arrived.put_nowait(ReceivedMessage(link.nc, 1, b"i", b"$JS.SNAPSHOT.ACK.OPERATIONS.x.7.3", chunk, None))
     with pytest.raises(JournalUnavailable, match="missing"):
         await receiver._take()
+
+
+async def test_a_consumer_that_goes_meanwhile(
+    link: Connection, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot that the broker ends with an error, as a cluster does if a consumer has gone, is begun again."""
+    await populate(journal, OPERATIONS)
+    check_end, ends = SnapshotReceiver._check_end, iter([b"NATS/1.0 500 failed to get consumer state\r\n\r\n"])
+
+    def fail_once(self: SnapshotReceiver, message: ReceivedMessage) -> None:
+        for block in ends:
+            message = ReceivedMessage(link.nc, 1, b"i", b"", b"", block)
+        check_end(self, message)
+
+    monkeypatch.setattr(SnapshotReceiver, "_check_end", fail_once)
+    with NewBackup(tmp_path / "one") as folder:
+        maker = BackupMaker(link, folder, ProgressBar(sys.stderr, time.monotonic))
+        folder.finish(await maker.run(), check=check_backup)
+    assert check_backup(tmp_path / "one").stream(JOURNAL).messages > OPERATIONS
 
 
 async def test_a_silent_broker_is_given_up(

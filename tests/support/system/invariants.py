@@ -46,6 +46,8 @@ _SPOKEN: Final = frozenset({"progressed", "attempt-failed", "succeeded", "failed
 """Events of an attempt, or of the process that gives it up."""
 _CLAIM: Final = re.compile(rb'\battempt"?[: ] ?(\d+)')
 """Where the data of an event names its attempt: as a member, or in a text (`tests/support/system/kill_actions.py`)."""
+_RESTORE: Final = "opstream/restore"
+"""The source of the end of an attempt whose runner was lost with everything (docs/adr/0051)."""
 _FROM_ANYBODY: Final = frozenset({"RunnerLost", "DeadlineExceeded", "FailedByOperator"})
 _RANK: Final = {"NotStarted": 0, "Running": 1} | dict.fromkeys(ENDED, 2)
 
@@ -203,7 +205,8 @@ def _fenced(names: list[str], events: list[RecordedEvent]) -> Iterator[str]:
             if claim is not None and int(claim[1]) != attempt:
                 yield f"invariant 3: {name} of attempt {int(claim[1])} once attempt {attempt} had started"
             is_given_up = isinstance(event.data, Failed) and event.data.error.code in _FROM_ANYBODY
-            if not is_given_up and not event.source.endswith(runner):
+            is_restored = isinstance(event.data, AttemptFailed) and event.source == _RESTORE
+            if not (is_given_up or is_restored) and not event.source.endswith(runner):
                 yield f"invariant 3: {name} is from {event.source}, attempt {attempt} ran on {runner}"
 
 
