@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
+import nats.errors
 
 from opstream_journal import BrokerRefused, Connection, JournalUnavailable
 from opstream_journal.jetstream import rpc
@@ -32,6 +33,9 @@ _ANSWER_TIMEOUT: Final = 30.0
 """Seconds for the answer to a request: a cluster elects a leader for a stream that is restored."""
 _END_TIMEOUT: Final = 600.0
 """Seconds for the answer at the end of a restore, before which the broker writes all to its disk."""
+_INTEREST: Final = 4.0
+"""Seconds in which the servers of a cluster learn that one of them listens for the chunks of a restore."""
+_POLL: Final = 0.05
 _ROOM_FOR_PROTOCOL: Final = 8 * 1024
 _NO_CONTENT: Final = "204"
 
@@ -145,11 +149,26 @@ async def send_snapshot(connection: Connection, snapshot: Snapshot, chunks: Iter
     name = snapshot.config["name"]
     request = {"config": snapshot.config, "state": snapshot.state}
     target = (await _ask(connection, f"$JS.API.STREAM.RESTORE.{name}", request))["deliver_subject"]
+    seconds = _INTEREST
     for chunk in chunks:
-        answer = await rpc.call(connection, target, chunk, timeout=SILENCE)
+        answer = await _send_chunk(connection, target, chunk, seconds)
         if answer.data:
             _decode(answer, name)
+        seconds = 0.0
     return _decode(await rpc.call(connection, target, b"", timeout=_END_TIMEOUT), name)
+
+
+async def _send_chunk(connection: Connection, target: str, chunk: bytes, seconds: float) -> ReceivedMessage:
+    """Send a chunk, for so many seconds again while our server does not know yet that another one listens."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + seconds
+    while True:
+        try:
+            return await rpc.call(connection, target, chunk, timeout=SILENCE)
+        except JournalUnavailable as error:
+            if not isinstance(error.__cause__, nats.errors.NoRespondersError) or clock() > until:
+                raise
+        await connection.sleep(_POLL)
 
 
 def chunk_size(connection: Connection) -> int:

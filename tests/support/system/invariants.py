@@ -27,7 +27,16 @@ from nats.js.errors import ServiceUnavailableError
 
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
-from opstream_schemas.events import Failed, ForcedEnd, RecordedEvent, Requested, Started, decode_event, digest
+from opstream_schemas.events import (
+    AttemptFailed,
+    Failed,
+    ForcedEnd,
+    RecordedEvent,
+    Requested,
+    Started,
+    decode_event,
+    digest,
+)
 from opstream_schemas.operation.fold import fold_damaged, fold_for_reader, forced_end_of
 from opstream_schemas.operation.forced_end import OperationMessage, decode_events, events_from_request
 from opstream_schemas.operation.state import Operation
