@@ -33,6 +33,7 @@ _TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
 _STALLED: Final = "closed pipe"
 """In the broker's answer to a chunk of a restore that it has given up."""
 _CONSUMERS_TIMEOUT: Final = 30.0
+_REPLICAS_TIMEOUT: Final = 60.0
 _POLL: Final = 0.1
 _MEBIBYTE: Final = 1024 * 1024
 
@@ -155,6 +156,7 @@ class Restorer:
                 f"{record.name} was restored up to sequence {last}, and the backup has it up to {record.last}"
             )
         await self._check_consumers(record)
+        await self._wait_for_replicas(record.name)
         if record.tail is not None:
             with (self._settings.folder / record.tail.name).open("rb") as lines:
                 await replay_tail(self._connection, lines, can_roll_up=bool(config.get("allow_rollup_hdrs")))
@@ -174,6 +176,20 @@ class Restorer:
                 return
             if time.monotonic() > until:
                 raise JournalError(f"{record.name} was restored without its consumers {', '.join(missing)}")
+            await self._connection.sleep(_POLL)
+
+    async def _wait_for_replicas(self, name: str) -> None:
+        """Wait until the other servers have copied a stream from the one that restored it: reads may be from any."""
+        until = time.monotonic() + _REPLICAS_TIMEOUT
+        while True:
+            info = await admin.stream_info(self._connection, name) or {}
+            others = (info.get("cluster") or {}).get("replicas") or ()
+            behind = [one["name"] for one in others if not one.get("current") or one.get("lag")]
+            if not behind:
+                return
+            if time.monotonic() > until:
+                self._bar.print_line(f"{name}: {', '.join(behind)} still copies it, or does not run")
+                return
             await self._connection.sleep(_POLL)
 
     async def _set_mark(self, name: str, mark: str) -> None:
