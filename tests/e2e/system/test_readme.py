@@ -189,8 +189,9 @@ def test_commands_and_options() -> None:
 
 
 def options_of(command: click.Command) -> set[str]:
-    """All spellings of a command's options."""
-    return {name for parameter in command.params for name in parameter.opts}
+    """All spellings of the options of a command and of its subcommands."""
+    own = {name for parameter in command.params for name in parameter.opts}
+    return own.union(*map(options_of, command.commands.values() if isinstance(command, click.Group) else ()))
 
 
 def test_variables() -> None:
