@@ -1,7 +1,7 @@
 """Logs what happens often as a person wants to read it: in few lines.
 
 An outage has a line when it begins, now and then while it lasts, and when it is over. One that comes and goes is
-bounded, too: the log has its first few beginnings in half a minute. Messages that can't be read are named one by one,
+bounded, too: the log has one beginning in half a minute. Messages that can't be read are named one by one,
 and then counted.
 """
 
@@ -16,7 +16,7 @@ from typing import Final
 
 REMINDER_INTERVAL: Final = 30.0
 """Seconds between two lines about an outage that goes on."""
-MAX_BEGINNINGS: Final = 3
+MAX_BEGINNINGS: Final = 1
 """Beginnings of an outage that comes and goes which are logged in `REMINDER_INTERVAL`."""
 COUNT_INTERVAL: Final = 60.0
 """Seconds between two lines of a `BoundedLog` that count what was not logged."""
@@ -25,10 +25,15 @@ MAX_NAMED: Final = 5
 
 
 class Beginnings:
-    """Says which beginnings of something that comes and goes are worth a line. Nothing here logs."""
+    """Says which beginnings of something that comes and goes are worth a line. Nothing here logs.
 
-    def __init__(self) -> None:
-        self._last: deque[float] = deque(maxlen=MAX_BEGINNINGS)
+    Args:
+        most: beginnings in `REMINDER_INTERVAL` that are.
+    """
+
+    def __init__(self, most: int = MAX_BEGINNINGS) -> None:
+        self._most = most
+        self._last: deque[float] = deque(maxlen=most)
 
     def note(self, now: float) -> bool:
         """Note that it begins. Return True unless the log has had so many beginnings lately that one more says nothing.
@@ -36,7 +41,7 @@ class Beginnings:
         Args:
             now: monotonic seconds.
         """
-        if len(self._last) == MAX_BEGINNINGS and now - self._last[0] < REMINDER_INTERVAL:
+        if len(self._last) == self._most and now - self._last[0] < REMINDER_INTERVAL:
             return False
         self._last.append(now)
         return True
@@ -47,7 +52,7 @@ class OutageLog:
 
     The first failure is a warning. Further ones are lines at DEBUG, and are counted: a warning every
     `REMINDER_INTERVAL` has their number. The first success after a failure is a line at INFO. If it fails and works in
-    turns, only the first few such pairs of `REMINDER_INTERVAL` are logged; then it counts as an outage that goes on.
+    turns, one such pair in `REMINDER_INTERVAL` is logged; then it counts as an outage that goes on.
 
     Args:
         logger: of the module that fails.

@@ -239,7 +239,9 @@ class Connection:
     async def _log_error(self, error: Exception) -> None:
         text = explain_tls_error(error, "this URL") or str(error) or type(error).__name__
         if self.is_connected:
-            self._complaints.log(logging.WARNING, "broker connection: %s", text)
+            # The end of the connection follows, and `_handle_disconnect` says so.
+            level = logging.DEBUG if isinstance(error, nats.errors.UnexpectedEOF | OSError) else logging.WARNING
+            self._complaints.log(level, "broker connection: %s", text)
         elif not self.is_close_expected:
             self._errors.failed(text)  # nats-py reports each refused try to reconnect, five a second
             if (transport := self.nc._transport) is not None:  # noqa: SLF001 - nats-py has no name for it

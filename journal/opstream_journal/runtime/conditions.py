@@ -11,12 +11,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 
 from opstream_journal.outage_log import REMINDER_INTERVAL, Beginnings
 
 logger = logging.getLogger(__name__)
+
+MAX_BEGINNINGS: Final = 2
+"""Beginnings of a condition in `REMINDER_INTERVAL` that are logged: the second may have another cause and next step."""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -70,13 +74,17 @@ class Conditions:
     ) -> None:
         """Report a condition. It is logged, at `level`, if it begins now; later reports replace its text only.
 
-        A blocking one is logged again after `REMINDER_INTERVAL`. If it comes and goes, only its first few beginnings in
-        that time are logged.
+        A blocking one is logged again after `REMINDER_INTERVAL`. If it comes and goes, `MAX_BEGINNINGS` in that
+        time are logged; each of an error is.
         """
         now = self._clock()
         is_old = now - self._logged.get(name, now) >= REMINDER_INTERVAL
         if name not in self._current:
-            is_due = self._beginnings.setdefault(name, Beginnings()).note(now) or is_old
+            is_due = (
+                self._beginnings.setdefault(name, Beginnings(MAX_BEGINNINGS)).note(now)
+                or is_old
+                or level >= logging.ERROR
+            )
         else:
             is_due = is_old and (is_blocking or name not in self._announced)
         if is_due:

@@ -7,8 +7,8 @@ import logging
 import msgspec
 import pytest
 
-from opstream_journal.outage_log import MAX_BEGINNINGS, REMINDER_INTERVAL
-from opstream_journal.runtime.conditions import Conditions
+from opstream_journal.outage_log import REMINDER_INTERVAL
+from opstream_journal.runtime.conditions import MAX_BEGINNINGS, Conditions
 
 pytestmark = pytest.mark.unit
 
@@ -88,3 +88,13 @@ def test_a_condition_that_comes_and_goes(caplog: pytest.LogCaptureFixture) -> No
     conditions.report("BrokerAway", "it is gone", "start it")
     conditions.resolve("BrokerAway")
     assert caplog.messages == ["BrokerAway: it is gone; next step: start it", "BrokerAway: this is over"]
+
+
+def test_an_error_is_always_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A condition that a person has to look at is logged each time that it begins."""
+    conditions = Conditions(clock=lambda: 100.0)
+    caplog.set_level(logging.ERROR)
+    for _ in range(3):
+        conditions.report("JournalSetback", "events are lost", "restore", level=logging.ERROR)
+        conditions.resolve("JournalSetback")
+    assert len(caplog.messages) == 3
