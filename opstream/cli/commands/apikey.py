@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from opstream.cli.options import common as common_options
-from opstream.cli.options.option import Decorator, option, split_list
+from opstream.cli.options.option import Decorator, checked, checked_list, option
 from opstream.cli.options.value_types import Duration
 from opstream.terminal.console import CommandError, line_width, printable, shown_json
 from opstream.terminal.table import text_beside
@@ -30,6 +30,19 @@ _COLUMNS: Final = "{:<10}  {:<7}  {:<16}  {:<16}  {:<10}  {:<10}"
 _HEADING: Final = _COLUMNS.format("id", "state", "tenant", "subject", "created", "expires")
 _TRIES: Final = 5
 
+
+def _check_tenant(text: str) -> str:
+    from opstream_api.access.principal import check_tenant
+
+    return check_tenant(text)
+
+
+def _check_scope(text: str) -> str:
+    from opstream_api.access.scopes import check_scope
+
+    return check_scope(text)
+
+
 _file_option: Final[Decorator[Any]] = option(
     "--file",
     variable="APIKEY_FILE",
@@ -42,12 +55,12 @@ _tenant_option: Final[Decorator[Any]] = option(
     variable="APIKEY_TENANT",
     default="",
     metavar="NAME",
+    callback=checked(_check_tenant),
     help="The tenant of the caller: tenants share no operations, ids or resources. Without it the operator's own.",
 )
 _subject_option: Final[Decorator[Any]] = option(
     "--subject",
     variable="APIKEY_SUBJECT",
-    required=True,
     metavar="NAME",
     help="The user or program that gets the key. Operations belong to tenant and subject, so a new key keeps them.",
 )
@@ -56,9 +69,8 @@ _scope_option: Final[Decorator[Any]] = option(
     "scopes",
     variable="APIKEY_SCOPES",
     multiple=True,
-    required=True,
     metavar="SCOPE",
-    callback=split_list,
+    callback=checked_list(_check_scope),
     help="What the key allows: submit, submit:book:*, submit:book:upload-start, read, read:all, cancel, signal, run, "
     "run:book:*, admin (docs/access.md).",
 )
@@ -125,13 +137,25 @@ def apikey() -> None:
 @_file_option
 @common_options.nats_option
 @common_options.connect_timeout_option
-def add(*, tenant: str, subject: str, scopes: tuple[str, ...], expires: float | None, note: str, **place: Any) -> None:  # noqa: ANN401
+def add(
+    *,
+    tenant: str,
+    subject: str | None,
+    scopes: tuple[str, ...],
+    expires: float | None,
+    note: str,
+    **place: Any,  # noqa: ANN401 - the options above
+) -> None:
     """Make a key and print it, once: it can't be shown again.
 
     \b
     Example:
       opstream apikey add --subject ci --scope submit --scope read --expires 90d > ci.key
     """
+    if not subject:
+        raise click.UsageError("it needs --subject, the user or program that gets the key, e.g. --subject ci")
+    if not scopes:
+        raise click.UsageError("it needs --scope, what the key allows, e.g. --scope submit --scope read")
     from opstream_api.access.keys.api_key import create_key
 
     now = datetime.now(UTC)

@@ -28,6 +28,12 @@ ANY_TEXT: Final[Mapping[str, str]] = {
     "--reason": "for people to read",
     "--operation-id": "checked by the command, with the target",
     "--callback-secret": "a secret",
+    "--subject": "any text that can be printed",
+    "--note": "for people to read",
+    "--token": "a secret",
+    "--token-command": "the command says what is wrong with it",
+    "--auth-keys-file": "a file, of which the service says what is wrong",
+    "--file": "the same, for opstream apikey",
     **dict.fromkeys(
         ("--webhooks-config", "--key", "--sign", "--checkpoint", "--export"),
         "a file, of which the command says what is wrong",

@@ -93,7 +93,8 @@ def test_health_on_one_address(broker: Broker, workplace: Path, name: str) -> No
 @pytest.mark.parametrize(("host", "is_warned"), [("127.0.0.1", False), ("127.1", True)])
 def test_an_api_that_any_host_may_name(broker: Broker, workplace: Path, host: str, *, is_warned: bool) -> None:
     """Behind an address that is not known to be loopback, the log says what to set."""
-    with start("api", broker, workplace, "--host", host, "--port", "0") as api:
+    asked = ("--insecure",) if is_warned else ()
+    with start("api", broker, workplace, "--host", host, "--port", "0", *asked) as api:
         api.wait_for("serving on 127.0.0.1 port")
         api.send(signal.SIGTERM)
         assert api.wait(10) == 0
