@@ -72,7 +72,7 @@ async def _compose(
     handler = CommandHandler(journal=journal, source=_SOURCE, now=_utc_now, monotonic=time.monotonic, new_id=_new_id)
     metrics.add(*journal.meter.instruments)
     gauges = QueueGauges(connection)
-    meter = OperationMeter(gauges.labels)
+    meter = OperationMeter(gauges.labels, gauges.learn)
     projector = Projector(
         connection,
         journal,

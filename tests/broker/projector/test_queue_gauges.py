@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -168,3 +169,24 @@ async def test_without_the_broker_nothing_old_is_shown(gauges: QueueGauges, brok
     finally:
         broker.resume()
     assert not any(list(one.samples()) for one in gauges.instruments)
+
+
+async def test_an_action_that_was_just_announced(gauges: QueueGauges, link: Connection) -> None:
+    """Before its first operation counts, the catalog is read; a flood of invented actions reads it no more often."""
+    kind = Kind("book", "late")
+    refresh, reads = gauges._catalog.refresh, 0
+
+    async def counted() -> None:
+        nonlocal reads
+        reads += 1
+        await refresh()
+
+    gauges._catalog.refresh = counted  # type: ignore[method-assign]
+    spec = msgspec.structs.replace(gauges._catalog.specs[KIND], action="late")
+    await announce_action(link, spec)
+    await asyncio.gather(*(gauges.learn(kind) for _ in range(64)))
+    assert gauges.labels.label(kind) == "book:late"
+    before = reads
+    for number in range(1_000):
+        await gauges.learn(Kind("invented", f"a-{number}"))
+    assert reads <= before + 2

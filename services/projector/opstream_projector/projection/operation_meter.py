@@ -6,12 +6,13 @@ acknowledged it may be counted again, by the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NamedTuple
 
 from opstream_journal.metrics.action_labels import OTHER, ActionLabels
 from opstream_journal.metrics.instruments import LONG_SECONDS, Count, Counts, Histogram, Histograms, Instrument
 from opstream_schemas.events import Canceled, EventData, Failed, RecordedEvent, Started, Succeeded
+from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation
 
 _OUTCOMES: Final[tuple[type[EventData], ...]] = (Succeeded, Failed, Canceled)
@@ -31,10 +32,12 @@ class OperationMeter:
 
     Args:
         labels: of actions.
+        learn: called with the action of an operation before the first time that its events count.
     """
 
-    def __init__(self, labels: ActionLabels) -> None:
+    def __init__(self, labels: ActionLabels, learn: Callable[[Kind], Awaitable[None]] | None = None) -> None:
         self._labels = labels
+        self._learn = learn
         self._series: dict[tuple[str, str], _Series] = {}
         self._outcomes = Counts(
             "opstream_operations",
@@ -58,6 +61,11 @@ class OperationMeter:
     def instruments(self) -> tuple[Instrument, ...]:
         """What the page shows."""
         return (self._outcomes, self._queue_seconds, self._operation_seconds)
+
+    async def prepare(self, operation: Operation) -> None:
+        """Learn of an operation's action, if it is not known."""
+        if self._learn is not None and (operation.resource, operation.action) not in self._series:
+            await self._learn(operation.kind)
 
     def count(self, operation: Operation, events: Iterable[RecordedEvent]) -> None:
         """Count events that are in the view now.

@@ -206,6 +206,7 @@ class Projector:
             crash_point(CrashPoint.PROJECTOR_WRITTEN)
             group = await self._requeue_doubtful(operation_id, group, result)
             if self._meter is not None and result.operation is not None:
+                await self._meter.prepare(result.operation)
                 self._meter.count(result.operation, (delivered.event for delivered in group))
         await self._ack(delivered.message for delivered in group)
 

@@ -7,6 +7,7 @@ from being asked more often than a thirtieth of its time allows.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -19,6 +20,7 @@ from opstream_journal.metrics.wait_gauges import wait_gauges
 from opstream_journal.queues.consumer_backlogs import ConsumerBacklog, read_backlogs
 from opstream_journal.queues.message_ages import MessageAges
 from opstream_schemas import subjects
+from opstream_schemas.names import Kind
 
 from .queue_tally import QueueTally, pending_reason
 
@@ -29,6 +31,8 @@ T = TypeVar("T")
 _TIMERS: Final = "timers.>"
 _WAITERS: Final = subjects.bucket_subject(subjects.HOLDS_BUCKET, "w.>")
 _RETRY_DELAY: Final = 5.0
+_LEARN_INTERVAL: Final = 1.0
+"""Seconds between two reads of the catalog for an action that it does not have: a flood of them costs no more."""
 _PAUSE: Final = 3_600.0
 _NO_BACKLOG: Final = ConsumerBacklog()
 
@@ -52,6 +56,8 @@ class QueueGauges:
         self._connection = connection
         self._catalog = ActionCatalog(connection)
         self._is_catalog_known = False
+        self._learning: asyncio.Task[None] | None = None
+        self._may_learn_at = 0.0
         self._messages = MessageAges(connection)
         self.labels = ActionLabels(lambda: self._catalog.specs)
         self._tally: QueueTally | None = None
@@ -106,6 +112,26 @@ class QueueGauges:
             if self._connection.is_connected:
                 await self._messages.stop()
             await self._catalog.stop()
+
+    async def learn(self, kind: Kind) -> None:
+        """Read the catalog if it does not have an action: one that was just announced has its own series at once."""
+        if kind in self._catalog.specs or not self._is_catalog_known:
+            return
+        loop = asyncio.get_running_loop()
+        if self._learning is None:
+            if loop.time() < self._may_learn_at:
+                return
+            self._learning = asyncio.create_task(self._refresh_catalog(), name="catalog for metrics")
+        await asyncio.shield(self._learning)
+
+    async def _refresh_catalog(self) -> None:
+        try:
+            await self._catalog.refresh()
+        except JournalError as error:
+            logger.debug("the actions can't be read again now: %s", error)
+        finally:
+            self._may_learn_at = asyncio.get_running_loop().time() + _LEARN_INTERVAL
+            self._learning = None
 
     async def _read_catalog(self) -> None:
         if self._is_catalog_known:
