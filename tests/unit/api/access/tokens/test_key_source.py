@@ -189,7 +189,21 @@ def private_member(key: SigningKey) -> dict[str, Any]:
         "text",
         None,
     ],
-    ids=str,
+    ids=[
+        *(
+            "secret",
+            "secret-alg",
+            "private",
+            "use",
+            "key-ops",
+            "key-ops-type",
+            "alg",
+            "alg-none",
+            "curve",
+            "curve-type",
+        ),
+        *("curve-unknown", "point", "kid-type", "rsa-empty", "rsa-bare", "ec-bare", "nothing", "text", "null"),
+    ],
 )
 def test_a_key_that_can_not_be_used_is_left_out(member: Any) -> None:
     """The others of its set are taken."""
