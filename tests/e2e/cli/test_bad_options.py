@@ -34,6 +34,13 @@ ANY_TEXT: Final[Mapping[str, str]] = {
     "--token-command": "the command says what is wrong with it",
     "--auth-keys-file": "a file, of which the service says what is wrong",
     "--file": "the same, for opstream apikey",
+    "--jwt-audience": "any text that the issuer puts into tokens",
+    **dict.fromkeys(
+        ("--jwt-tenant-claim", "--jwt-subject-claim", "--jwt-scope-claim"), "the name of a claim, any text"
+    ),
+    **dict.fromkeys(
+        ("--store-dir", "--tls-cert", "--tls-key", "--tls-ca"), "a path on the server's machine, which it looks for"
+    ),
     **dict.fromkeys(
         ("--webhooks-config", "--key", "--sign", "--checkpoint", "--export"),
         "a file, of which the command says what is wrong",
@@ -47,8 +54,8 @@ WORDS: Final = ("book:read", "1", "x.parquet")
 ADVICE: Final = re.compile(r"\): .+(?:: \S| must be |is not one of|does not match the formats? '|Recognized values)")
 """How an error continues after the option, in our words or in click's."""
 
-ACTIONS: Final = {"OPSTREAM_ACTIONS": "shop.orders"}
-"""What a runner needs before its other variables are looked at."""
+NEEDED: Final = {"OPSTREAM_ACTIONS": "shop.orders", "OPSTREAM_OUT": "broker"}
+"""What commands need before their other variables are looked at."""
 
 
 class Case(NamedTuple):
@@ -172,7 +179,7 @@ def test_a_bad_value(case: Case) -> None:
 def test_a_bad_variable(case: Case) -> None:
     """An invalid value in the environment is refused, also of a flag, which has no value on the command line."""
     command = dict(commands())[case.path]
-    variables = ACTIONS | {str(case.option.envvar): case.value}
+    variables = NEEDED | {str(case.option.envvar): case.value}
     result = CliRunner().invoke(main, [*case.path, *arguments(command)], env=variables, prog_name="opstream")
     check(case, result.exit_code, result.stdout, result.stderr)
 
@@ -222,7 +229,7 @@ def test_real_processes(tmp_path: Path) -> None:
         command = dict(commands())[case.path]
         result = run(*command_line(case), cwd=tmp_path)
         check(case, result.returncode, result.stdout, result.stderr)
-        variables = ACTIONS | {str(case.option.envvar): case.value}
+        variables = NEEDED | {str(case.option.envvar): case.value}
         result = run(*case.path, *arguments(command), extra=variables, cwd=tmp_path)
         check(case, result.returncode, result.stdout, result.stderr)
 
