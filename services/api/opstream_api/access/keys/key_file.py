@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ LOOK_INTERVAL: Final = 0.25
 
 _MODE: Final = 0o600
 _OTHERS: Final = 0o077
-_Stamp = tuple[int, int, int] | None
+_Stamp = tuple[int, int, int, int] | None
 
 
 class KeyFileContent(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +63,8 @@ def read_key_file(path: Path) -> tuple[ApiKeyRecord, ...]:
 def change_key_file(path: Path, change: Callable[[Sequence[ApiKeyRecord]], Sequence[ApiKeyRecord]]) -> None:
     """Replace the records in a file, which is made if it is missing.
 
-    Readers see the old content or the new one, and two changes at once both take place. A lock file beside it remains.
+    Readers see the old content or the new one, and two changes at once both take place. The file keeps its owner and
+    mode. A lock file beside it remains.
 
     Args:
         path: the file.
@@ -83,7 +85,8 @@ def change_key_file(path: Path, change: Callable[[Sequence[ApiKeyRecord]], Seque
 class KeyFileWatch:
     """Keeps a listener up to date with the records in a file, within a second of each change.
 
-    A file that is broken or gone changes nothing: the keys that were read last stay in use, and a warning says so.
+    A file that is broken or gone changes nothing: the keys that were read last stay in use, and one warning says so.
+    Each look tries the file again, since it may be readable later without another change.
 
     Args:
         path: the file.
@@ -94,6 +97,9 @@ class KeyFileWatch:
         self._path = path
         self._on_records = on_records
         self._seen: _Stamp = None
+        """Of the content that is in use."""
+        self._warned: _Stamp = None
+        """Of the content that the last warning was about; that of `_seen` without one."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -102,7 +108,7 @@ class KeyFileWatch:
         Raises:
             InvalidKeyFile: it can't be read.
         """
-        self._seen = _stamp(self._path)
+        self._seen = self._warned = _stamp(self._path)
         records = read_key_file(self._path)
         if self._path.stat().st_mode & _OTHERS:
             logger.warning("%s can be read by other users of this machine: 'chmod 600 %s'", self._path, self._path)
@@ -119,14 +125,19 @@ class KeyFileWatch:
             await asyncio.sleep(LOOK_INTERVAL)
             stamp = _stamp(self._path)
             if stamp == self._seen:
+                self._warned = stamp
                 continue
-            self._seen = stamp
             try:
-                self._on_records(read_key_file(self._path))
+                records = read_key_file(self._path)
             except InvalidKeyFile as error:
-                logger.warning("the API keys that were read last stay in use: %s", error)
-            else:
-                logger.info("the API keys in %s were read again", self._path)
+                if stamp != self._warned:
+                    logger.warning("the API keys that were read last stay in use: %s", error)
+                self._warned = stamp
+                continue
+            # Only now: a read that failed must be repeated, or a revocation in it would be lost.
+            self._seen = self._warned = stamp
+            self._on_records(records)
+            logger.info("the API keys in %s were read again", self._path)
 
 
 def _stamp(path: Path) -> _Stamp:
@@ -135,7 +146,7 @@ def _stamp(path: Path) -> _Stamp:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 @contextlib.contextmanager
@@ -153,6 +164,7 @@ def _replace(target: Path, content: KeyFileContent) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
+            _keep_access(target, file.fileno())
             file.write(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -160,3 +172,19 @@ def _replace(target: Path, content: KeyFileContent) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _keep_access(target: Path, handle: int) -> None:
+    """Give a new file owner, group and mode of the one that it replaces: the service may run under another user."""
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        return
+    try:
+        os.fchown(handle, found.st_uid, found.st_gid)
+    except PermissionError as error:
+        raise InvalidKeyFile(
+            f"{target} belongs to user {found.st_uid} and group {found.st_gid}, and this user can't keep it so: run "
+            "the command as root or as that user"
+        ) from error
+    os.fchmod(handle, stat.S_IMODE(found.st_mode))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,13 +29,43 @@ def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     one, other = record(), record()
     change_key_file(path, lambda before: [*before, one])
-    path.chmod(0o644)
     change_key_file(path, lambda before: [*before, other])
     assert read_key_file(path) == (one, other)
     assert {found.name: found.stat().st_mode & 0o777 for found in tmp_path.iterdir()} == {
         "keys.json": 0o600,
         "keys.json.lock": 0o600,
     }
+
+
+def test_a_change_keeps_owner_and_mode(tmp_path: Path) -> None:
+    """Otherwise the service, under its own user, could not read what root has revoked."""
+    path = tmp_path / "keys.json"
+    change_key_file(path, lambda _: [record()])
+    owner, group = (12345, 12346) if os.geteuid() == 0 else (os.geteuid(), os.getgroups()[-1])
+    os.chown(path, owner, group)
+    path.chmod(0o640)
+    change_key_file(path, lambda _: [])
+    found = path.stat()
+    assert read_key_file(path) == ()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (owner, group, 0o640)
+
+
+def test_a_change_that_would_take_the_file_from_its_owner_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file stays as it is, and the error says as which user to run the command."""
+    path = tmp_path / "keys.json"
+    one = record()
+    change_key_file(path, lambda _: [one])
+
+    def refuse(*_: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(InvalidKeyFile, match="as root"):
+        change_key_file(path, lambda _: [])
+    assert read_key_file(path) == (one,)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_change_that_fails_leaves_the_file(tmp_path: Path) -> None:
@@ -105,6 +137,47 @@ async def test_each_change_is_read_and_a_broken_file_changes_nothing(
         path.unlink()
         await eventually(lambda: caplog.text.count("stay in use") == 2, within=5)
         assert seen[-1] == (one, other)
+    finally:
+        await watch.stop()
+
+
+async def test_a_revocation_is_read_as_soon_as_the_file_can_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the file does not change between the read that failed and the next one."""
+    path = tmp_path / "keys.json"
+    one = record()
+    change_key_file(path, lambda _: [one])
+    seen: list[tuple[ApiKeyRecord, ...]] = []
+    watch = KeyFileWatch(path, lambda records: seen.append(tuple(records)))
+    watch.start()
+    tries: list[Path] = []
+
+    def refuse(path: Path) -> bytes:
+        tries.append(path)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", refuse)
+            path.write_text('{"keys": []}', encoding="utf-8")
+            await eventually(lambda: len(tries) >= 3, within=5)
+        await eventually(lambda: seen == [(one,), ()], within=5)
+        assert caplog.text.count("stay in use") == 1
+    finally:
+        await watch.stop()
+
+
+async def test_a_file_that_is_only_given_back_is_read_again(tmp_path: Path) -> None:
+    """A change of owner or mode alone is one: it may have ended what kept the service from reading."""
+    path = tmp_path / "keys.json"
+    change_key_file(path, lambda _: [record()])
+    seen: list[tuple[ApiKeyRecord, ...]] = []
+    watch = KeyFileWatch(path, lambda records: seen.append(tuple(records)))
+    watch.start()
+    try:
+        path.chmod(0o640)
+        await eventually(lambda: len(seen) == 2, within=5)
     finally:
         await watch.stop()
 
