@@ -13,5 +13,9 @@ class KeySetRefused(JournalError):
     """What an identity provider, or a file, has instead of keys that can be used. An operator has to act."""
 
 
+class NoUsableKeys(KeySetRefused):
+    """What an identity provider, or a file, has is a key set, but none of its keys can verify a token here."""
+
+
 class ProviderAway(Exception):
     """The identity provider did not answer, or not with success: later it may."""

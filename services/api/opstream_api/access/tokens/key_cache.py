@@ -11,7 +11,7 @@ from typing import Final
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.runtime.conditions import Conditions
 
-from .errors import KeySetRefused, ProviderAway
+from .errors import KeySetRefused, NoUsableKeys, ProviderAway
 from .key_set import KeySet, VerificationKey, parse_key_set
 from .key_source import KeySource
 
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 MAX_AGE: Final = 600.0
 """Seconds after which keys are fetched again, so that a key that the provider has withdrawn ends here, too."""
+MAX_KEPT: Final = 86_400.0
+"""Seconds for which keys are kept that can't be fetched again: perhaps an attacker keeps the provider away."""
 FIRST_FLOOR: Final = 2.0
 """Seconds between two fetches while there are no keys yet: without them no token can be verified."""
 CONDITION: Final = "IdentityProviderAway"
@@ -78,12 +80,21 @@ class KeyCache:
         if self._fetching is not None:
             await end_task(self._fetching)
 
+    @property
+    def trusted_seconds(self) -> float:
+        """Return for how many seconds more the keys are kept if they can't be fetched again."""
+        return self._fetched_at + MAX_KEPT - self._clock()
+
     async def find(self, key_id: str | None, algorithm: str) -> Sequence[VerificationKey]:
         """Return the keys that may have signed a token; see `KeySet.candidates`.
 
         Raises:
-            ProviderAway: no key was fetched yet.
+            ProviderAway: no key was fetched yet, or the last time was too long ago.
         """
+        if self._keys is not None and self.trusted_seconds <= 0:
+            self._replace(None)
+            if self._is_failing:  # otherwise there was no token all the time, and none has asked for keys
+                self._report(ProviderAway("the last fetch that succeeded is a day ago"))
         found = self._candidates(key_id, algorithm)
         if found:
             if self._is_failing or self._clock() - self._fetched_at >= MAX_AGE:
@@ -115,7 +126,7 @@ class KeyCache:
         try:
             await self._load()
         except (ProviderAway, KeySetRefused) as error:
-            self._report(error)  # what was fetched before stays
+            self._report(error)  # what was fetched before stays, unless the provider has withdrawn it
         except Exception as error:
             logger.exception("the keys of the issuer can't be fetched")
             self._report(error)
@@ -126,16 +137,27 @@ class KeyCache:
         data = await self._source.load()
         digest = hashlib.sha256(data).digest()
         if digest != self._digest:
-            keys = parse_key_set(data, self._algorithms)
-            self._keys, self._digest = keys, digest
-            self.generation += 1
+            try:
+                keys = parse_key_set(data, self._algorithms)
+            except NoUsableKeys:
+                # The provider says so, hence the keys of before are withdrawn. It is read again at the next fetch.
+                if self._keys is not None and self._digest:
+                    self._replace(KeySet())
+                self._fetched_at = self._clock()
+                raise
+            self._replace(keys, digest)
         self._fetched_at = self._clock()
         self._is_failing = False
         self._conditions.resolve(CONDITION)
 
+    def _replace(self, keys: KeySet | None, digest: bytes = b"") -> None:
+        self._keys, self._digest = keys, digest
+        self.generation += 1
+
     def _report(self, error: Exception) -> None:
         self._is_failing = True
-        kept = "tokens of the keys that are known are accepted" if self._keys is not None else "no token is accepted"
+        # A digest is that of keys that can be used.
+        kept = "tokens of the keys that are known are accepted" if self._digest else "no token is accepted"
         self._conditions.report(
             CONDITION,
             f"the keys of the issuer can't be fetched, {kept}: {error}",

@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from .errors import KeySetRefused
+from .errors import KeySetRefused, NoUsableKeys
 from .jwt_settings import CURVES, EDWARDS, EDWARDS_CURVES, RSA, RSA_ALGORITHMS
 from .strict_json import NotStrict, decode_object
 
@@ -75,7 +75,8 @@ def parse_key_set(data: bytes, algorithms: Collection[str]) -> KeySet:
         algorithms: those that are taken; keys for others are left out.
 
     Raises:
-        KeySetRefused: it is no set, or none of its keys can be used.
+        KeySetRefused: it is no set.
+        NoUsableKeys: none of its keys can be used, or it has none.
     """
     try:
         members = decode_object(data).get("keys")
@@ -86,7 +87,7 @@ def parse_key_set(data: bytes, algorithms: Collection[str]) -> KeySet:
     found = [_parse_key(member, algorithms) for member in members[:MAX_KEYS]]
     keys = [key for key in found if key is not None]
     if not keys:
-        raise KeySetRefused(
+        raise NoUsableKeys(
             f"none of the issuer's {len(members)} keys can verify tokens of {', '.join(algorithms)}: is it the right "
             "issuer, and does it sign with one of these (--jwt-algorithms)?"
         )

@@ -138,7 +138,8 @@ class TokenVerifier:
             return  # the keys have changed meanwhile
         while len(self._verified) >= MAX_CACHED:
             del self._verified[next(iter(self._verified))]
-        self._verified[_digest(token)] = _Verified(principal, min(expires_at, self._now() + MAX_AGE))
+        until = self._now() + min(MAX_AGE, self._keys.trusted_seconds)
+        self._verified[_digest(token)] = _Verified(principal, min(expires_at, until))
 
 
 _REASONS: Final[dict[type[Exception], str]] = {

@@ -16,9 +16,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from opstream_api.access.tokens import token_verifier
-from opstream_api.access.tokens.errors import ProviderAway, TokenRefused
+from opstream_api.access.tokens.errors import KeySetRefused, ProviderAway, TokenRefused
 from opstream_api.access.tokens.jwt_settings import ALGORITHMS, JwtSettings
-from opstream_api.access.tokens.key_cache import CONDITION, MAX_AGE, KeyCache
+from opstream_api.access.tokens.key_cache import CONDITION, MAX_AGE, MAX_KEPT, KeyCache
 from opstream_api.access.tokens.key_source import key_source
 from opstream_api.access.tokens.token_verifier import MAX_CACHED, MAX_TOKEN, TokenVerifier
 from opstream_journal.runtime.conditions import Conditions
@@ -385,6 +385,69 @@ async def test_a_withdrawn_key_ends_although_no_new_one_is_asked_for() -> None:
         await eventually(lambda: it.keys.generation == 2)
         assert it.verifier.known(stolen) is None
         assert "no key" in await it.refused(stolen)
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+async def test_a_withdrawn_key_ends_although_no_other_can_be_used(is_empty: bool) -> None:
+    """The provider says that the key is gone: an empty set, or keys of other algorithms, replace it as well."""
+    async with desk(algorithms=("ES256",)) as it:
+        (stolen_key,) = it.provider.keys
+        stolen = it.provider.token()
+        await it.verifier.verify(stolen)
+        it.provider.keys = [] if is_empty else [SigningKey("k2", algorithm="EdDSA")]
+        it.time += MAX_AGE
+        await it.verifier.verify(stolen_key.sign(it.provider.claims(jti="another")))
+        await eventually(lambda: it.keys.generation == 2)
+        assert it.verifier.known(stolen) is None
+        assert "no key" in await it.refused(stolen)
+        for _ in range(2):  # the same answer once more is still none that helps
+            it.time += FLOOR
+            assert "no key" in await it.refused(stolen)
+            (condition,) = it.conditions.current
+            assert (condition.name, condition.is_blocking) == (CONDITION, False)
+            assert "no token is accepted" in condition.message
+        assert it.keys.generation == 2
+        it.provider.keys = [stolen_key]
+        it.time += FLOOR
+        await it.verifier.verify(stolen)
+        assert it.conditions.current == []
+
+
+async def test_the_service_does_not_start_with_an_empty_set() -> None:
+    """There it is a mistake that an operator can see at once."""
+    async with IdentityProvider() as provider:
+        provider.keys = []
+        with pytest.raises(KeySetRefused, match="none of the issuer's 0 keys"):
+            await Desk(provider).keys.start()
+
+
+@pytest.mark.parametrize("document", [None, b"<html>", b"{}", b'{"keys": 7}'])
+async def test_keys_that_no_fetch_confirms_end_after_a_day(document: bytes | None) -> None:
+    """The provider is away, or has no key set that can be read: perhaps an attacker keeps it away."""
+    async with desk() as it:
+        began = it.time
+        verifier = TokenVerifier(it.settings, it.keys, now=lambda: time.time() + it.time - began)
+        token = it.provider.token(exp=int(time.time()) + 10 * 86_400)
+        if document is None:
+            await it.provider.stop()
+        else:
+            it.provider.replies[KEYS] = (200, document)
+        it.time += MAX_KEPT - 1
+        await verifier.verify(token)
+        await eventually(lambda: it.conditions.current != [])
+        assert it.keys.trusted_seconds == 1
+        it.time += 1
+        assert verifier.known(token) is None
+        with pytest.raises(ProviderAway):
+            await verifier.verify(token)
+        (condition,) = it.conditions.current
+        assert "no token is accepted" in condition.message
+        it.provider.replies.clear()
+        if document is None:
+            await it.provider.start(it.provider.port)
+        it.time += 2.0
+        await verifier.verify(token)
+        assert it.conditions.current == []
 
 
 async def test_a_token_that_names_no_key() -> None:
