@@ -79,7 +79,7 @@ async def open_access(
             ends=ends,
             challenge=CHALLENGE if metadata is None else challenge(metadata.url),
             open_paths=() if metadata is None else tuple(path.encode() for path in metadata.paths),
-            status=StatusAccess(StatusTokens(secret), time.time, key_principal),
+            status=StatusAccess(StatusTokens(secret), time.time, key_principal, takes_tokens=metadata is not None),
             metadata=metadata,
         )
 

@@ -12,7 +12,7 @@ from opstream_api.errors import operation_not_found
 
 from .principal import Principal
 from .scopes import READ_ALL, Scopes
-from .tokens.status_token import STATUS_TOKEN_PARAMETER, StatusGrant, StatusTokens
+from .tokens.status_token import CLOCK_LEEWAY, STATUS_TOKEN_PARAMETER, StatusGrant, StatusTokens
 
 MAX_UNREVOCABLE_SECONDS: Final = 3600
 """Whole seconds that a status token lasts at most that a bearer token asked for, since nothing revokes it."""
@@ -38,14 +38,21 @@ class StatusAccess:
         tokens: those of the installation.
         now: returns Unix seconds.
         key_principal: returns the principal of an API key that is in use, by its id; None for any other.
+        takes_tokens: the service takes bearer tokens, so a status token may have none of its API keys.
     """
 
     def __init__(
-        self, tokens: StatusTokens, now: Callable[[], float], key_principal: Callable[[str], Principal | None]
+        self,
+        tokens: StatusTokens,
+        now: Callable[[], float],
+        key_principal: Callable[[str], Principal | None],
+        *,
+        takes_tokens: bool,
     ) -> None:
         self._tokens = tokens
         self._now = now
         self._key_principal = key_principal
+        self._takes_tokens = takes_tokens
 
     def give(self, principal: Principal, operation_id: str, seconds: int) -> GivenToken | None:
         """Return a status token for an operation of a principal; None for one that may not read it itself.
@@ -71,8 +78,9 @@ class StatusAccess:
         Raises:
             ApiError: `OperationNotFound`, whatever is wrong with the token.
         """
-        grant = self._tokens.verify(token, _operation_id(path), self._now())
-        if grant is None or not self._is_key_current(grant):
+        now = self._now()
+        grant = self._tokens.verify(token, _operation_id(path), now)
+        if grant is None or not self._is_allowed(grant, now):
             raise operation_not_found()
         return Principal(
             tenant=grant.tenant,
@@ -82,9 +90,9 @@ class StatusAccess:
             key_id=grant.key_id,
         )
 
-    def _is_key_current(self, grant: StatusGrant) -> bool:
+    def _is_allowed(self, grant: StatusGrant, now: float) -> bool:
         if not grant.key_id:
-            return True
+            return self._takes_tokens and grant.expires_at <= now + MAX_UNREVOCABLE_SECONDS + CLOCK_LEEWAY
         found = self._key_principal(grant.key_id)
         return found is not None and found.tenant == grant.tenant and found.scopes.reads
 

@@ -10,9 +10,15 @@ from litestar.types import Message
 
 from opstream_api.access.principal import Principal
 from opstream_api.access.scopes import Scopes
-from opstream_api.access.status_access import StatusAccess, private_answers, take_status_token
-from opstream_api.access.tokens.status_token import StatusTokens
+from opstream_api.access.status_access import (
+    MAX_UNREVOCABLE_SECONDS,
+    StatusAccess,
+    private_answers,
+    take_status_token,
+)
+from opstream_api.access.tokens.status_token import CLOCK_LEEWAY, StatusGrant, StatusTokens
 from opstream_api.errors import ApiError, operation_not_found
+from opstream_api.http.conditional_headers import MAX_STATUS_TOKEN_SECONDS
 
 pytestmark = pytest.mark.unit
 
@@ -22,10 +28,11 @@ NOW = 1_800_000_000.5
 class Desk:
     """The tokens of a service, its keys and its clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_tokens: bool = True) -> None:
         self.now = NOW
         self.keys: dict[str, Principal] = {}
-        self.access = StatusAccess(StatusTokens(b"secret"), lambda: self.now, self.keys.get)
+        self.tokens = StatusTokens(b"secret")
+        self.access = StatusAccess(self.tokens, lambda: self.now, self.keys.get, takes_tokens=takes_tokens)
 
     def principal(self, *scopes: str, key_id: str = "k1", seconds: float | None = None) -> Principal:
         """A principal whose key is in use."""
@@ -102,6 +109,31 @@ def test_a_token_is_no_longer_than_its_key() -> None:
         given = desk.access.give(principal, "op-1", 86_400)
         assert given is not None
         assert given.seconds == seconds
+
+
+def test_no_key_is_named_only_where_bearer_tokens_are_taken() -> None:
+    """A grant that no key can end was made elsewhere, if this service takes keys only."""
+    grant = StatusGrant(expires_at=int(NOW) + 60, key_id="", tenant="acme")
+    for takes_tokens in (True, False):
+        desk = Desk(takes_tokens=takes_tokens)
+        token = desk.tokens.sign(grant, "op-1")
+        if takes_tokens:
+            assert desk.access.principal(token, "/status/op-1").tenant == "acme"
+        else:
+            desk.refused(token)
+
+
+@pytest.mark.parametrize(("key_id", "longest"), [("k1", MAX_STATUS_TOKEN_SECONDS), ("", MAX_UNREVOCABLE_SECONDS)])
+def test_no_token_is_longer_than_what_is_given(key_id: str, longest: int) -> None:
+    """One that was made with the secret of a backup could otherwise last for ever. Clocks may differ a little."""
+    desk = Desk()
+    desk.principal(key_id="k1")
+    for seconds, is_right in [(longest + CLOCK_LEEWAY, True), (longest + CLOCK_LEEWAY + 1, False), (2**40, False)]:
+        token = desk.tokens.sign(StatusGrant(expires_at=int(NOW) + seconds, key_id=key_id, tenant="acme"), "op-1")
+        if is_right:
+            assert desk.access.principal(token, "/status/op-1").key_id == key_id
+        else:
+            desk.refused(token)
 
 
 def test_who_may_not_read_gets_none() -> None:

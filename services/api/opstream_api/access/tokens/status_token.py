@@ -14,10 +14,14 @@ from typing import Final
 
 import msgspec
 
+from opstream_api.http.conditional_headers import MAX_STATUS_TOKEN_SECONDS
+
 STATUS_TOKEN_PARAMETER: Final = "token"  # noqa: S105 - a name
 """Query parameter of `Operation-Location` that has it."""
 MAX_STATUS_TOKEN: Final = 512
 """Characters of one. A longer one was not made here, and is not looked at."""
+CLOCK_LEEWAY: Final = 60
+"""Seconds by which the clock of the process that gave a token may be ahead of that of the one that reads it."""
 
 _PURPOSE: Final = b"opstream status token, version 1"
 """With another one the same secret makes codes that mean something else."""
@@ -55,6 +59,8 @@ class StatusTokens:
     def verify(self, token: str, operation_id: str, now: float) -> StatusGrant | None:
         """Return what a token grants; None if it was not made here, is for another operation, or has expired.
 
+        None, too, if it lasts longer than any that is given: it was made with a secret that has leaked.
+
         Args:
             token: as the URL has it.
             operation_id: as the URL has it.
@@ -74,7 +80,7 @@ class StatusTokens:
             grant = _decode(payload)
         except msgspec.MsgspecError:  # a newer version of opstream has made it
             return None
-        return grant if now < grant.expires_at else None
+        return grant if now < grant.expires_at <= now + MAX_STATUS_TOKEN_SECONDS + CLOCK_LEEWAY else None
 
     def _code(self, payload: bytes, operation_id: str) -> bytes:
         # An id has no line break, so the two can't be divided in another way.
