@@ -128,5 +128,9 @@ def private_answers(send: Send) -> Send:
 
 
 def _operation_id(path: str) -> str:
-    """Return the operation id of a path below `/status/`, whatever follows it. No id has a ':' or a '/'."""
-    return path.removeprefix(_STATUS_PREFIX).partition("/")[0].partition(":")[0]
+    """Return the operation id of a path below `/status/`: of a status or a cancel. No id has a ':' or a '/'.
+
+    Empty, of which there is no token, for the path of a history: it has the callback, the input and the caller.
+    """
+    target = path.removeprefix(_STATUS_PREFIX)
+    return "" if "/" in target else target.partition(":")[0]

@@ -105,7 +105,7 @@ def _add_access(document: Json) -> None:
             if operation["operationId"] in service.PROBES:
                 operation["security"] = []
                 continue
-            if method == "get" and operations.TAG in operation["tags"]:
+            if operation["operationId"] == operations.STATUS:
                 operation["security"] = [{_SCHEME: []}, {_STATUS_TOKEN: []}]
             if "202" in operation["responses"]:
                 _add_status_token(operation)

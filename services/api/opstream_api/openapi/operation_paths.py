@@ -13,6 +13,8 @@ from .samples import sample_history, sample_monitor
 from .shared import SCHEMAS, Json, header_refs, json_content, ref, refs
 
 TAG: Final = "operations"
+STATUS: Final = "status"
+"""`operationId` of the read of a status."""
 
 
 def operation_paths(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401 - JSON
@@ -27,7 +29,7 @@ def operation_paths(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa
 def monitor_links() -> Json:
     """Build the links from a status monitor to the paths of its operation."""
     parameters = {"operationId": "$response.body#/id"}
-    return {name: {"operationId": name, "parameters": parameters} for name in ("status", "cancel", "events")}
+    return {name: {"operationId": name, "parameters": parameters} for name in (STATUS, "cancel", "events")}
 
 
 def _status(kind: Kind, result: Any) -> Json:  # noqa: ANN401 - JSON
@@ -35,7 +37,7 @@ def _status(kind: Kind, result: Any) -> Json:  # noqa: ANN401 - JSON
     states = (*waiting, "running", "canceling", "waiting", "succeeded", "failed", "canceled")
     header_names = ("ETag", "Cache-Control", "Vary", "Preference-Applied", "Retry-After")
     return {
-        "operationId": "status",
+        "operationId": STATUS,
         "summary": "The state of an operation",
         "description": (
             "Always `200` while the operation is known, also after it failed. Poll again after `Retry-After` seconds "

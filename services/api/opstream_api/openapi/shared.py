@@ -271,7 +271,7 @@ PARAMETERS: Final[Json] = {
 ACCESS_PARAMETERS: Final[Json] = {
     "PreferStatusToken": _header(
         "Prefer",
-        "`status-token=600` (RFC 7240): `Operation-Location` has a token with which the operation can be read for so "
+        "`status-token=600` (RFC 7240): `Operation-Location` has a token with which the status can be read for so "
         f"many seconds without other credentials, {MAX_STATUS_TOKEN_SECONDS} at most.",
     )
 }

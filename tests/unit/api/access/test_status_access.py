@@ -63,16 +63,18 @@ class Desk:
 
 
 def test_a_token_reads_one_operation() -> None:
-    """On each path of it, in the tenant of the principal that asked, and does nothing else."""
+    """Its status, in the tenant of the principal that asked, and nothing else, not even its history."""
     desk = Desk()
     token = desk.give(desk.principal())
-    for path in ("/status/op-1", "/status/op-1/events", "/status/op-1:cancel"):
+    for path in ("/status/op-1", "/status/op-1:cancel"):
         found = desk.access.principal(token, path)
         assert (found.tenant, found.subject, found.key_id) == ("acme", "", "k1")
         assert found.scopes.texts == ("read:all",)
         assert found.expires_at is not None
         assert found.expires_at.timestamp() == int(NOW) + 60
     for path in ("/status/op-2", "/status/op-11", "/status/op", "/status/", "/status//op-1", "/status/op-2:op-1"):
+        desk.refused(token, path)
+    for path in ("/status/op-1/events", "/status/op-1/", "/status/op-1:x/events", "/status/op-1//events"):
         desk.refused(token, path)
 
 

@@ -1,4 +1,4 @@
-"""Status tokens: who has one may read one operation, and nothing else, until it expires. Pure.
+"""Status tokens: who has one may read the status of one operation, and nothing else, until it expires. Pure.
 
 A service that submits gets one in `Operation-Location` if it asks (`Prefer: status-token`), and gives that URL to a
 browser, which then needs no key. Its authentication code holds key, tenant and end together with the operation's id, so
