@@ -25,11 +25,12 @@ from opstream_schemas.names import Kind
 from .access.access_control import AccessControl
 from .access.authentication import AuthenticationMiddleware, principal_of
 from .access.operation_access import admit
+from .access.principal import Principal
 from .access.resource_metadata import CACHE_CONTROL, ResourceMetadata
 from .access.status_access import GivenToken
 from .access.tokens.status_token import STATUS_TOKEN_PARAMETER
 from .dependencies import Dependencies
-from .errors import ApiError, method_not_allowed, not_found
+from .errors import ApiError, method_not_allowed, not_found, unauthenticated
 from .http.conditional_headers import status_token_seconds
 from .http.cors import CorsMiddleware
 from .http.docs_page import docs_routes
@@ -195,6 +196,7 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
     """Parse, validate and append, respond."""
     headers = parse_headers(scope["headers"])
     submit: SubmitRequest | None = None
+    access, principal = dependencies.access, principal_of(scope)
     try:
         submit = parse_submit(
             scope,
@@ -204,8 +206,8 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
             public_url=dependencies.public_url,
             new_operation_id=dependencies.new_operation_id,
         )
-        if dependencies.access is not None:
-            submit = admit(submit, principal_of(scope), dependencies.access.operations.ids)
+        if access is not None:
+            submit = admit(submit, principal, access.operations.ids)
         logged = logged_request(scope)
         logged.operation_id, logged.caller = submit.stored_id, submit.caller.identity
         if dependencies.submitter.knows(submit.kind):
@@ -213,6 +215,8 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
         body = await read_body(receive, headers, dependencies.body_limit)
         if body is None:
             return empty_response(400)  # the client has disconnected, so nothing is recorded and nothing is sent
+        if access is not None and principal is not None and access.ends.has_ended(principal):
+            raise unauthenticated(access.challenge)  # a body may take minutes
         check_declared(headers, body)
         accepted = await dependencies.submitter.submit(submit, body)
     except ApiError as error:
@@ -220,14 +224,13 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
             error.with_id(submit.derived_id, submit.own_id)
         mark_rejected(error, headers)
         raise
-    return _accepted_response(submit, accepted, _status_token(dependencies.access, scope, headers, submit))
+    return _accepted_response(submit, accepted, _status_token(access, principal, headers, submit))
 
 
 def _status_token(
-    access: AccessControl | None, scope: HTTPScope, headers: Headers, submit: SubmitRequest
+    access: AccessControl | None, principal: Principal | None, headers: Headers, submit: SubmitRequest
 ) -> GivenToken | None:
     """Return the status token that a submit asks for, if it gets one."""
-    principal = principal_of(scope)
     seconds = status_token_seconds(headers) if access is not None else None
     if not seconds or principal is None or access is None or access.status is None:
         return None

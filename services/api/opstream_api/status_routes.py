@@ -135,8 +135,8 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
     reason = decode_reason(body)
     found, by = FoundOperation(operation_id, operation_id), caller.identity
     if dependencies.access is not None:
-        if principal is None:
-            raise _access_ended(dependencies)
+        if principal is None or dependencies.access.ends.has_ended(principal):
+            raise _access_ended(dependencies, principal)  # a body may take minutes
         found, by = await dependencies.access.operations.find_to_cancel(principal, operation_id), principal.subject
         logged.operation_id, logged.caller = found.stored_id, by
     with _shown_as(found):

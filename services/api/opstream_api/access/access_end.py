@@ -25,6 +25,12 @@ class AccessEnds:
         """Ask this function whether a principal with a key is still valid when its wait begins."""
         self._is_current = is_current
 
+    def has_ended(self, principal: Principal) -> bool:
+        """Return True if the access of a principal that the door let pass has ended since."""
+        if principal.expires_at is not None and self._now() >= principal.expires_at.timestamp():
+            return True
+        return bool(principal.key_id) and self._is_current is not None and not self._is_current(principal)
+
     @contextlib.contextmanager
     def watch(self, principal: Principal) -> Iterator[asyncio.Future[None]]:
         """Yield a future that is done as soon as the principal's access has ended."""

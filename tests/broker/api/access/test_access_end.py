@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from opstream_journal import Connection
 from tests.support.access.desk import AccessDesk, CallerWithKey
 from tests.support.system.wait import eventually
 
@@ -64,3 +65,31 @@ async def test_a_wait_ends_when_its_key_expires(desk: AccessDesk) -> None:
     async with asyncio.timeout(3):
         assert (await task)[0] == 401
         assert (await stream).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/book/42:upload-start", b'{"title": "Late"}'), ("/status/one:cancel", b'{"reason": "too late"}')],
+)
+async def test_a_body_that_comes_after_the_end_of_its_key_does_nothing(
+    desk: AccessDesk, link: Connection, path: str, body: bytes
+) -> None:
+    """A client may take minutes for a body, and the door looked at the key before it."""
+    ann = await desk.caller("acme", "ann", *ALL)
+    await ann.submit(headers={"Operation-Id": "one"})
+    late = await desk.caller("acme", "ann", *ALL)
+    async with desk.api.connection() as (reader, writer):
+        lines = (f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", "Expect: 100-continue")
+        more = (f"Content-Length: {len(body)}", f"Authorization: Bearer {late.key}")
+        writer.write("\r\n".join((*lines, *more, "", "")).encode())
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")  # so the door has let it pass
+        await desk.revoke(late)
+
+        async def is_refused() -> bool:
+            return (await late.get("/openapi.json")).status_code == 401
+
+        await eventually(is_refused, within=2)
+        writer.write(body)
+        assert b" 401 " in await reader.readuntil(b"\r\n\r\n")
+    assert (await link.nc.jetstream().stream_info("OPERATIONS")).state.messages == 1
+    assert (await ann.get("/status/one")).json()["status"] == "NotStarted"
