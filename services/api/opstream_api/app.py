@@ -26,7 +26,7 @@ from .access.access_control import AccessControl
 from .access.authentication import AuthenticationMiddleware, principal_of
 from .access.operation_access import admit
 from .access.principal import Principal
-from .access.resource_metadata import CACHE_CONTROL, ResourceMetadata
+from .access.resource_metadata import ResourceMetadata
 from .access.status_access import GivenToken
 from .access.tokens.status_token import STATUS_TOKEN_PARAMETER
 from .dependencies import Dependencies
@@ -257,7 +257,7 @@ def _metadata_routes(metadata: ResourceMetadata | None) -> list[HTTPRouteHandler
         if request.method not in READS:
             raise method_not_allowed(ALLOW_READ)
         own_url = base_url(parse_headers(request.scope["headers"]), request.scope["scheme"])
-        return json_response(metadata.document(own_url), headers={"Cache-Control": CACHE_CONTROL})
+        return json_response(metadata.document(own_url), headers={"Cache-Control": metadata.cache_control})
 
     return [protected_resource]
 

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
-CACHE_CONTROL: Final = "public, max-age=3600"
-"""Of the document, which changes only with the service's options."""
 
+_CACHED: Final = "public, max-age=3600"
+_NOT_CACHED: Final = "no-store"
 _SCHEME: Final = "Bearer"
 _REALM: Final = "opstream"
 _INVALID_TOKEN: Final = "invalid_token"  # noqa: S105 - a code of RFC 6750
@@ -55,6 +55,12 @@ class ResourceMetadata:
         """Return the paths of the document: below the public URL, and at the root of its host (RFC 9728, 3.1)."""
         path = urlsplit(self._public_url).path.rstrip("/")
         return (METADATA_PATH, f"{METADATA_PATH}{path}") if path else (METADATA_PATH,)
+
+    @property
+    def cache_control(self) -> str:
+        """Return the `Cache-Control` of the document: with a public URL it changes only with the service's options."""
+        # A cache that leaves the `Host` out of its key would give one client the address that another one wrote.
+        return _CACHED if self._public_url else _NOT_CACHED
 
     def document(self, own_url: str) -> bytes:
         """Return the document as JSON.

@@ -26,6 +26,12 @@ def test_the_document_names_the_issuer() -> None:
     }
 
 
+def test_no_cache_keeps_what_depends_on_the_request() -> None:
+    """Without a public URL the document has the request's own `Host`, which may be a stranger's."""
+    for public_url, expected in (("https://api.example", "public, max-age=3600"), ("", "no-store")):
+        assert ResourceMetadata(["https://id.example"], ["read"], public_url).cache_control == expected
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
