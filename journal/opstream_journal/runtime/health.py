@@ -139,6 +139,7 @@ class HealthServer:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                proxy_headers=False,  # or a header could make any machine this one, for `/metrics`
                 timeout_graceful_shutdown=_STOP_TIMEOUT,
             ),
             self._conditions,

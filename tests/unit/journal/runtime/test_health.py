@@ -191,10 +191,21 @@ async def test_metrics_for_this_machine(client: tuple[str, int]) -> None:
     assert (await ask_as(client, "/metrics", is_chosen=False))[0] == 200
 
 
-async def ask_as(client: tuple[str, int] | None, path: str, *, is_chosen: bool) -> tuple[int, bytes]:
-    """The answer to a client of another address, by the ASGI app: a test has no other machine."""
+async def test_a_header_makes_no_machine_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine stays one, whatever it sends, also where uvicorn was told to trust proxies."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    forged = (b"x-forwarded-for", b"127.0.0.1")
+    assert (await ask_as(("192.0.2.7", 1234), "/metrics", forged, is_chosen=False))[0] == 403
+
+
+async def ask_as(
+    client: tuple[str, int] | None, path: str, *headers: tuple[bytes, bytes], is_chosen: bool
+) -> tuple[int, bytes]:
+    """The answer to a client of another address, by what uvicorn calls: a test has no other machine."""
     health = Health(is_address_chosen=is_chosen)
     health.sock.close()
+    config = health.server._server.config
+    config.load()
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -203,5 +214,6 @@ async def ask_as(client: tuple[str, int] | None, path: str, *, is_chosen: bool) 
     async def receive() -> Any:
         raise AssertionError("nothing is read")
 
-    await health.server._respond({"path": path, "client": client, "headers": []}, receive, send)
+    scope = {"type": "http", "scheme": "http", "path": path, "client": client, "headers": [*headers]}
+    await config.loaded_app(scope, receive, send)
     return sent[0]["status"], sent[1]["body"]
