@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -19,15 +20,18 @@ from opstream_journal.provisioning.archive import ArchiveSizing, archive_stream
 from opstream_journal.provisioning.ownership import RIGHT_BROKER, explain_foreign_stream
 from opstream_journal.provisioning.restore_mark import own_metadata, restore_mark
 from opstream_journal.provisioning.topology import Sizing, streams
+from opstream_schemas import subjects
 from opstream_schemas.text import format_count
 
 from .backup_folder import read_chunks
 from .manifest import Manifest, StreamRecord
 from .reconciliation import Reconciled, Reconciler
+from .restored_keys import RestoredKeys, settle_keys
 from .snapshot_transfer import RESTORE_CHUNK, Snapshot, send_snapshot
 from .stream_plan import JOURNAL, LAST_RESTORED, backup_order, restore_order
 from .stream_tail import replay_tail
 
+_ACCESS: Final = subjects.bucket_stream(subjects.ACCESS_BUCKET)
 _TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
 """JetStream's `err_code` for more replicas than there are servers, in a cluster and without one."""
 _STALLED: Final = "closed pipe"
@@ -47,6 +51,8 @@ class RestoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Copies of each stream; None for as many as the backup had."""
     is_replacing: bool = False
     """Delete opstream's streams on the broker first."""
+    is_revoking_keys: bool = False
+    """Revoke all API keys, before a service can start."""
 
 
 class Restorer:
@@ -66,6 +72,8 @@ class Restorer:
         self._bar = bar
         self._mark = f"{settings.folder.absolute().name} of {manifest.began_at:%Y-%m-%dT%H:%M:%SZ}"
         self._names = tuple(stream.name for stream in manifest.streams)
+        self.keys: RestoredKeys | None = None
+        """What became of the API keys; None if the backup has none."""
 
     @property
     def replicas(self) -> int:
@@ -84,6 +92,9 @@ class Restorer:
         for name in restore_order(self._names):
             await self._restore(self._manifest.stream(name))
         done = await Reconciler(self._connection, self._bar).run()
+        if _ACCESS in self._names:
+            is_revoking = self._settings.is_revoking_keys
+            self.keys = await settle_keys(self._connection, datetime.now(UTC), is_revoking=is_revoking)
         if LAST_RESTORED in self._names:
             await self._restore(self._manifest.stream(LAST_RESTORED))
         for name in sorted(self._names, key=lambda name: name == JOURNAL):  # the journal last
@@ -210,21 +221,36 @@ def _next_step(refused: BrokerRefused) -> str:
     return "Its log may say more"
 
 
-def next_steps(manifest: Manifest, *, has_key: bool) -> list[str]:
+def next_steps(manifest: Manifest, *, has_key: bool, keys: RestoredKeys | None = None) -> list[str]:
     """Return what an operator does after a restore, in order.
 
     Args:
         manifest: of the backup.
         has_key: whether the journal was compared with the backup's checkpoint.
+        keys: what became of the API keys; None if the backup has none.
     """
+    began = f"{manifest.began_at:%Y-%m-%d %H:%M:%S} UTC"
     steps = [
-        f"operations accepted after {manifest.began_at:%Y-%m-%d %H:%M:%S} UTC are unknown (404): ask for them again",
+        f"operations accepted after {began} are unknown (404): ask for them again",
         "opstream provision, with the options that you run it with: it compares, and changes nothing",
         "start projectors, then runners, then APIs, webhooks and subscribers",
         "opstream verify: the view and the journal are as the restore has left them",
     ]
+    if keys is not None and keys.usable:
+        steps.insert(1, _keys_step(keys, began))
     if manifest.checkpoint and not has_key:
         steps.insert(
             1, "opstream verify --chain --checkpoint DIR/journal.checkpoints --key PUBLIC, with your public key"
         )
     return steps
+
+
+def _keys_step(keys: RestoredKeys, began: str) -> str:
+    if keys.is_revoked:
+        were = format_count(keys.usable, "API key was", "API keys were")
+        return f"{were} revoked (--revoke-keys): make new ones with 'opstream apikey add'"
+    usable = format_count(keys.usable, "API key is", "API keys are")
+    return (
+        f"{usable} usable, also those that were revoked after {began}: "
+        "'opstream apikey list' shows all, and 'opstream apikey revoke ID' revokes one, before APIs start"
+    )

@@ -23,6 +23,7 @@ from .backup import CHECKPOINTS
 if TYPE_CHECKING:
     from opstream.backup.manifest import Manifest
     from opstream.backup.reconciliation import Reconciled
+    from opstream.backup.restored_keys import RestoredKeys
     from opstream_journal import Connection
 
 _ADVICE: Final = "What is there is marked, and no service starts on it: run the same command again, which begins again"
@@ -36,6 +37,7 @@ class RestoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     replicas: int | None = None
     is_replacing: bool = False
+    is_revoking_keys: bool = False
     is_checking: bool = False
     """Check the backup, and need no broker."""
     keys: tuple[Path, ...] = ()
@@ -63,6 +65,13 @@ class RestoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     help="Delete opstream's streams on the broker first, with all that is in them. Only after the backup was checked.",
 )
 @option(
+    "--revoke-keys",
+    "is_revoking_keys",
+    variable="REVOKE_KEYS",
+    is_flag=True,
+    help="Revoke all API keys of the backup: some of them may have been revoked after it was made.",
+)
+@option(
     "--check",
     "is_checking",
     variable="CHECK",
@@ -85,6 +94,7 @@ def restore(
     folder: Path,
     replicas: int | None,
     is_replacing: bool,
+    is_revoking_keys: bool,
     is_checking: bool,
     keys: tuple[Path, ...],
     servers: tuple[str, ...],
@@ -106,6 +116,7 @@ def restore(
         folder=folder,
         replicas=replicas,
         is_replacing=is_replacing,
+        is_revoking_keys=is_revoking_keys,
         is_checking=is_checking,
         keys=keys,
         servers=servers,
@@ -136,19 +147,26 @@ def restore_backup(options: RestoreOptions) -> None:
     if options.is_checking:
         return
     try:
-        done = asyncio.run(_restore(options, manifest, bar))
+        done, keys = asyncio.run(_restore(options, manifest, bar))
     except KeyboardInterrupt:
         raise CommandError(f"interrupted. {_ADVICE}", status=EXIT_INTERRUPTED) from None
-    _print_result(options, manifest, done, time.monotonic() - began)
+    _print_result(options, manifest, done, keys, time.monotonic() - began)
 
 
-async def _restore(options: RestoreOptions, manifest: Manifest, bar: ProgressBar) -> Reconciled:
+async def _restore(
+    options: RestoreOptions, manifest: Manifest, bar: ProgressBar
+) -> tuple[Reconciled, RestoredKeys | None]:
     from opstream.backup.restore import Restorer, RestoreSettings
     from opstream.cli.broker_session import broker_session
     from opstream.cli.cluster_size import known_servers, too_few_servers
     from opstream_journal.provisioning.provision import check_provisioned
 
-    settings = RestoreSettings(folder=options.folder, replicas=options.replicas, is_replacing=options.is_replacing)
+    settings = RestoreSettings(
+        folder=options.folder,
+        replicas=options.replicas,
+        is_replacing=options.is_replacing,
+        is_revoking_keys=options.is_revoking_keys,
+    )
     session = broker_session(
         options.servers, "restore", options.connect_timeout, credentials=options.credentials, advice=_ADVICE
     )
@@ -168,7 +186,7 @@ async def _restore(options: RestoreOptions, manifest: Manifest, bar: ProgressBar
         await check_provisioned(connection)
         if options.keys:
             await _verify_chain(connection, options)
-    return done
+    return done, restorer.keys
 
 
 async def _verify_chain(connection: Connection, options: RestoreOptions) -> None:
@@ -193,7 +211,9 @@ def _checked(folder: Path, manifest: Manifest, total: int) -> str:
     )
 
 
-def _print_result(options: RestoreOptions, manifest: Manifest, done: Reconciled, seconds: float) -> None:
+def _print_result(
+    options: RestoreOptions, manifest: Manifest, done: Reconciled, keys: RestoredKeys | None, seconds: float
+) -> None:
     from opstream.backup.restore import next_steps
     from opstream.cli.view_session import print_setback
 
@@ -209,7 +229,7 @@ def _print_result(options: RestoreOptions, manifest: Manifest, done: Reconciled,
     click.echo(
         "what was recorded after the backup is gone, and what clients were told of it is not true any more:", err=True
     )
-    for line in next_steps(manifest, has_key=bool(options.keys)):
+    for line in next_steps(manifest, has_key=bool(options.keys), keys=keys):
         click.echo(f"  {line}", err=True)
     if done.evidence.is_setback:
         print_setback(done.evidence)
