@@ -88,7 +88,13 @@ class Restorer:
             ForeignStream: a stream with one of opstream's names is another application's. Nothing was changed.
             JournalError: the broker was lost, was silent, or refused. What is there is marked as unfinished.
         """
-        await self._clear(await self._present())
+        present = await self._present()
+        kept = present.pop(_ACCESS, None) if _ACCESS not in self._names else None
+        await self._clear(present)
+        if kept is not None:
+            self._bar.print_line(
+                f"left alone: {_ACCESS}, which the backup does not have: the broker's API keys stay as they are"
+            )
         for name in restore_order(self._names):
             await self._restore(self._manifest.stream(name))
         done = await Reconciler(self._connection, self._bar).run()
@@ -97,6 +103,8 @@ class Restorer:
             self.keys = await settle_keys(self._connection, datetime.now(UTC), is_revoking=is_revoking)
         if LAST_RESTORED in self._names:
             await self._restore(self._manifest.stream(LAST_RESTORED))
+        if kept is not None and restore_mark(kept):  # of a restore that this one takes the place of
+            await self._set_mark(_ACCESS, "")
         for name in sorted(self._names, key=lambda name: name == JOURNAL):  # the journal last
             await self._set_mark(name, "")
         return done

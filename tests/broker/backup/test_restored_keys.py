@@ -11,6 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from opstream.cli.app import main
+from opstream_journal import Connection
+from opstream_journal.provisioning import jetstream_admin as admin
+from opstream_journal.provisioning.provision import check_provisioned, provision
+from opstream_journal.provisioning.restore_mark import own_metadata
+from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from tests.support.broker.server import Broker
 
@@ -63,3 +68,22 @@ async def test_keys_that_were_revoked_after_the_backup(broker: Broker, empty: Br
     done = await opstream("restore", folder, "--nats", empty.url, "--replace", "--revoke-keys")
     assert set((await states(empty.url)).values()) == {"revoked"}
     assert "2 API keys were revoked" in done.stderr
+
+
+@pytest.mark.parametrize("is_marked", [False, True])
+async def test_a_backup_from_before_the_keys(
+    broker: Broker, link: Connection, tmp_path: Path, *, is_marked: bool
+) -> None:
+    """--replace leaves the keys alone that the broker has, and says so; the mark of another restore goes."""
+    await admin.delete_stream(link, ACCESS)
+    folder = await backup(tmp_path, broker.url)
+    await provision(link, Sizing())
+    key = await add_key(broker.url, "shop")
+    if is_marked:
+        info = await admin.stream_info(link, ACCESS)
+        assert info is not None
+        await admin.update_stream(link, ACCESS, {"metadata": own_metadata(info["config"], "another backup")})
+    done = await opstream("restore", folder, "--nats", broker.url, "--replace")
+    assert f"left alone: {ACCESS}" in done.stderr
+    await check_provisioned(link)
+    assert await states(broker.url) == {key: "valid"}
