@@ -36,6 +36,8 @@ _TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
 """JetStream's `err_code` for more replicas than there are servers, in a cluster and without one."""
 _STALLED: Final = "closed pipe"
 """In the broker's answer to a chunk of a restore that it has given up."""
+_REPLACING: Final = "to be replaced from "
+"""Beginning of the mark of a stream that --replace deletes. It is not of a restore yet, and may be the only one."""
 _CONSUMERS_TIMEOUT: Final = 30.0
 _REPLICAS_TIMEOUT: Final = 60.0
 _POLL: Final = 0.1
@@ -130,7 +132,8 @@ class Restorer:
             return
         marks = {name: restore_mark(config) for name, config in present.items()}
         # The mark goes from the journal last, so with it everything is of the restore that has not ended.
-        is_unfinished = bool(marks.get(JOURNAL)) or all(marks.values())
+        is_whole = any(mark.startswith(_REPLACING) for mark in marks.values())
+        is_unfinished = not is_whole and (bool(marks.get(JOURNAL)) or all(marks.values()))
         names = ", ".join(present)
         if is_unfinished:
             self._bar.print_line(
@@ -141,8 +144,9 @@ class Restorer:
                 f"the broker has {names} already, and nothing was touched: restore to another broker, or add "
                 "--replace, which deletes these streams with all that is in them"
             )
+        mark = self._mark if is_unfinished else f"{_REPLACING}{self._mark}"
         for name in present:
-            await self._set_mark(name, self._mark)  # so that nothing starts on a half of them
+            await self._set_mark(name, mark)  # so that nothing starts on a half of them
         for name in present:
             await admin.delete_stream(self._connection, name)
         self._bar.print_line(f"deleted: {names}")

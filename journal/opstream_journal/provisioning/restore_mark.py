@@ -40,5 +40,5 @@ def explain_unfinished_restore(name: str, mark: str) -> str:
     """Return that a stream is only a part of a backup so far, with the next step."""
     return (
         f"stream {name} belongs to a restore that has not ended ({mark}): wait until it has, or run 'opstream restore' "
-        "again with the same folder, which begins again"
+        "again with the same folder and options, which begins again"
     )
