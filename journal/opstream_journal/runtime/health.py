@@ -34,6 +34,7 @@ Readiness = Callable[[], Awaitable[tuple[int, bytes] | None]]
 _ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - probes come from other hosts
 """Where health is served if no address was chosen."""
 
+_OK: Final = 200
 _STOP_TIMEOUT: Final = 1
 _MAX_CONNECTIONS: Final = 64
 """More than all probes and scrapers of one process need."""
@@ -127,8 +128,12 @@ class HealthServer:
         self._metrics = metrics
         self._is_address_chosen = is_address_chosen
         self._readiness = readiness
+        self._own: tuple[int, bytes] | None = None
+        """The last answer of `readiness`."""
         if metrics is not None:
-            metrics.add(*health_instruments(lambda: is_ready() and not self._conditions.is_blocked, self._conditions))
+            metrics.add(*health_instruments(self._is_answer_ready, self._conditions))
+            if readiness is not None:
+                metrics.refresh_with(self._read_readiness)
         self._sock = sock
         self._server = BoundedServer(
             uvicorn.Config(
@@ -178,13 +183,21 @@ class HealthServer:
         media_type, body = await metrics.page(accept)
         return 200, media_type, body
 
+    def _is_answer_ready(self) -> bool:
+        """Return what `/readyz` answers, as far as it is known without I/O."""
+        is_refused = self._own is not None and self._own[0] != _OK
+        return self._is_ready() and not self._conditions.is_blocked and not is_refused
+
+    async def _read_readiness(self) -> None:
+        self._own = None if self._readiness is None else await self._readiness()
+
     async def _probe(self, path: str) -> tuple[int, bytes]:
         if path == "/healthz":
             return 200, b'{"status":"ok"}'
         if path == "/readyz":
-            own = None if self._readiness is None else await self._readiness()
-            if own is not None:
-                return own
+            await self._read_readiness()
+            if self._own is not None:
+                return self._own
             is_working, is_blocked = self._is_ready(), self._conditions.is_blocked
             is_ready = is_working and not is_blocked
             self._has_worked = self._has_worked or is_working

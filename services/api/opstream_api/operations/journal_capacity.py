@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from opstream_journal import Connection, JournalFull, JournalUnavailable, NotProvisioned
+from opstream_journal import Connection, JournalError, JournalFull, JournalUnavailable, NotProvisioned
 from opstream_journal.jetstream import rpc
 from opstream_journal.metrics.instruments import Gauges, Instrument
 from opstream_journal.outage_log import OutageLog
@@ -163,6 +163,13 @@ class JournalCapacity:
                 outage.recovered()
 
     async def _measure(self) -> None:
+        try:
+            await self._measure_now()
+        except JournalError:
+            self._used, self._limit = None, 0  # which are only shown: what is not known has no series
+            raise
+
+    async def _measure_now(self) -> None:
         try:
             info = await self._stream_info(subjects.OPERATIONS_STREAM)
         except NotProvisioned as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -13,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from opstream.cli.app import main
-from opstream_api.operations.journal_capacity import FULL_SHARE
-from opstream_journal import NEW_OPERATION, Connection, Journal, JournalFull, connect
+from opstream_api.operations.journal_capacity import FULL_SHARE, JournalCapacity
+from opstream_journal import NEW_OPERATION, Connection, Journal, JournalFull, JournalUnavailable, connect
+from opstream_journal.metrics.exposition import render
+from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_runner import Action, ActionContext, RetryAfter, action
@@ -290,3 +293,23 @@ async def refused(api: Api) -> httpx.Response | None:
 async def accepted(api: Api) -> bool:
     """Return True if a submit is accepted."""
     return (await submit(api, "again")).status_code == 202
+
+
+async def test_what_is_not_known_is_not_shown(link: Connection) -> None:
+    """After a measurement that fails the gauges have no series; the next one that succeeds brings them back."""
+
+    def shown() -> int:
+        return len(
+            re.findall(r"^opstream_journal_\w+ ", render(capacity.instruments, "text/plain").decode(), re.MULTILINE)
+        )
+
+    capacity = JournalCapacity(link)
+    await capacity.ensure_ready()
+    assert shown() == 3
+    await admin.delete_stream(link, subjects.TIMERS_STREAM)
+    with pytest.raises(JournalUnavailable):
+        await capacity.ensure_ready()
+    assert shown() == 0
+    await provision(link, Sizing(max_bytes=ROOM))
+    await capacity.ensure_ready()
+    assert shown() == 3

@@ -174,6 +174,23 @@ async def test_metrics(health: Health) -> None:
     assert '\nopstream_condition{condition="BrokerAway"} 1\n' in page
 
 
+async def test_the_metric_is_the_answer_of_readyz() -> None:
+    """Of a service with an answer of its own, also if nothing asks for /readyz; None is that of all services."""
+    time = 0.0
+    own: tuple[int, bytes] | None = None
+
+    async def readiness() -> tuple[int, bytes] | None:
+        return own
+
+    metrics = Metrics(clock=lambda: time)
+    with listen("127.0.0.1", 0, "--health-port") as sock:
+        HealthServer(sock, lambda: True, metrics=metrics, readiness=readiness)
+        for own, expected in ((None, 1), ((503, b"{}"), 0), ((200, b"{}"), 1)):  # noqa: B007 - `readiness` has it
+            time += 60.0
+            _, page = await metrics.page("")
+            assert f"\nopstream_ready {expected}\n" in page.decode()
+
+
 @pytest.mark.parametrize("client", [("192.0.2.7", 1234), ("2001:db8::7", 1234), ("", 0), None])
 async def test_metrics_for_other_machines(client: tuple[str, int] | None) -> None:
     """Without a chosen address another machine gets the probes, and of the metrics only what to do."""
