@@ -39,7 +39,6 @@ async def settle_keys(connection: Connection, now: datetime, *, is_revoking: boo
     bucket = AccessBucket(connection)
     await bucket.start()
     try:
-        await bucket.last_revision()  # of the leader: all that is read then has at least this one
         usable = [key for key, data in (await bucket.records()).items() if _usable(data, now) is not None]
         if is_revoking:
             for key in usable:
