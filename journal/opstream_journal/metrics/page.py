@@ -62,7 +62,8 @@ class Metrics:
 
     async def stop(self) -> None:
         """End the reads that are under way."""
-        while tasks := [refresh.task for refresh in self._refreshes if refresh.task is not None]:
+        # A read that was canceled before it began leaves its task behind.
+        while tasks := [task for one in self._refreshes if (task := one.task) is not None and not task.done()]:
             for task in tasks:
                 task.cancel()  # once is not enough: `jetstream.connection.end_task`
             await asyncio.wait(tasks, timeout=_CANCEL_RETRY)

@@ -98,6 +98,16 @@ async def test_a_read_that_does_not_end_is_left(source: Source, monkeypatch: pyt
     assert ended.is_set()
 
 
+async def test_a_read_that_has_not_begun_is_ended(source: Source) -> None:
+    """A scrape comes in the moment in which the process stops: its read never begins, and `stop` ends."""
+    scrape = asyncio.create_task(source.page())
+    await asyncio.sleep(0)  # its read is made, and runs next
+    async with asyncio.timeout(5):
+        await source.metrics.stop()
+        await scrape
+    assert source.reads == 0
+
+
 async def test_the_process(source: Source) -> None:
     """Processor time, memory and files are those of this process, under the names of other exporters."""
     shown = dict(line.rsplit(" ", 1) for line in (await source.page()).splitlines() if line.startswith("process_"))
