@@ -73,7 +73,9 @@ class Examination:
                 await examine()
             except JournalUnavailable as error:
                 if isinstance(error.__cause__, nats.errors.NoRespondersError):
-                    self._add(_unknown(part, str(error), _LOGIN_STEP, Level.CRITICAL))
+                    # Of a login that sees streams it is what the login may not read; otherwise JetStream may be off.
+                    level = Level.WARNING if self._streams else Level.CRITICAL
+                    self._add(_unknown(part, str(error), _LOGIN_STEP, level))
                     continue
                 why = await explain_unavailable(self._connection.nc, error)
                 self._add(_unknown(part, why, "mend that first, then run it again", Level.CRITICAL))

@@ -158,6 +158,8 @@ class BatchReader:
             if status in {_END_OF_BATCH, _NO_MESSAGES}:
                 done.set_result(None)
             elif status == _NO_RESPONDERS:
-                done.set_exception(JournalUnavailable("no replica answers direct gets", maybe_stored=False))
+                unanswered = JournalUnavailable("no replica answers direct gets", maybe_stored=False)
+                unanswered.__cause__ = nats.errors.NoRespondersError()  # as of all other requests
+                done.set_exception(unanswered)
             else:
                 done.set_exception(BrokerRefused(int(status), 0, headers.get("Description", "")))

@@ -223,15 +223,29 @@ async def test_many_subjects(link: Connection, journal: Journal) -> None:
 async def test_a_login_that_may_not_see_all(tmp_path: Path) -> None:
     """An admin sees everything. With another role's login the finding says whose to take."""
     with RoleBroker(tmp_path, []) as roles:
-        admin_link, api_link = await roles.connect("admin"), await roles.connect("api")
+        admin_link, api_link, auditor_link = [await roles.connect(one) for one in ("admin", "api", "auditor")]
         try:
             await provision(admin_link, Sizing())
             assert await needed(admin_link) == set()
             found = (await findings(api_link))["NotExamined"]
             assert "the login of the role admin" in found.next_step
+            parts = await Examination(auditor_link).run()
+            unknown = [one for one in parts if one.name == "NotExamined"]
+            assert {(one.level, "the login of the role admin" in one.next_step) for one in unknown} == {
+                (Level.WARNING, True)
+            }
+            assert "streams and consumers" in unknown[0].message
+            assert "SingleServer" in {one.name for one in parts}
         finally:
+            await auditor_link.close()
             await api_link.close()
             await admin_link.close()
+
+
+async def test_a_sealed_catalog(link: Connection) -> None:
+    """That the catalog is sealed is the operator's choice, as for `provision`, and no finding."""
+    await provision(link, Sizing(), is_sealing=True)
+    assert await needed(link) == set()
 
 
 async def test_a_cluster(cluster: Cluster) -> None:

@@ -31,3 +31,17 @@ def test_the_options_exist() -> None:
     for _, command, *arguments in lines:
         known = {name for one in COMMANDS[command].params if isinstance(one, click.Option) for name in one.opts}
         assert {one for one in arguments if one.startswith("--")} <= known
+
+
+def test_each_command_has_a_login() -> None:
+    """The page says of each command that logs in, and has no role of its own, which key it needs."""
+    (commands,) = re.findall(r"^- \*\*Commands\.\*\*.*?(?=^- )", PAGE, flags=re.MULTILINE | re.DOTALL)
+    services = {"api", "runner", "projector", "webhooks", "hub"}
+    leaves = {one: getattr(command, "commands", {"": command}).values() for one, command in COMMANDS.items()}
+    needed = {one for one, found in leaves.items() if any(_has_login(leaf) for leaf in found)} - services
+    assert {"doctor", "backup", "restore", "apikey", "verify"} <= needed
+    assert {one for one in needed if f"`{one}" not in commands} == set()
+
+
+def _has_login(command: click.Command) -> bool:
+    return any("--nats-nkey" in one.opts for one in command.params)
