@@ -254,10 +254,12 @@ class DirectReader:
         self._since = since
         self._reader: BatchReader | None = None
         self.is_lost = False
-        """True once the broker did not answer."""
+        """True once the broker did not answer, or the connection was lost: the stream may be another one now."""
+        connection.on_disconnect(self._mark_lost)
 
     async def close(self) -> None:
-        """Stop reading."""
+        """Stop reading. Call it once."""
+        self._connection.remove_disconnect_callback(self._mark_lost)
         reader, self._reader = self._reader, None
         if reader is not None:
             with contextlib.suppress(nats.errors.Error, OSError):
@@ -271,6 +273,8 @@ class DirectReader:
                 page = await self._read_page()
                 if not page and not is_waiting and (one := await self._read_from_leader()) is not None:
                     page = [one]
+                if self.is_lost:
+                    return []  # the page may be of another stream than those before
                 if page:
                     self._since = None
                     self._next = page[-1].seq + 1
@@ -286,6 +290,9 @@ class DirectReader:
             logger.debug("scanning %s: %s", self._stream, error)
             self.is_lost = True
             return []
+
+    def _mark_lost(self) -> None:
+        self.is_lost = True
 
     async def _read_page(self) -> list[rpc.StoredMessage]:
         if self._reader is None:

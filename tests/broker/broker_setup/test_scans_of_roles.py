@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from opstream_journal import Connection, NotProvisioned
+from opstream_journal.errors import StreamReplaced
+from opstream_journal.jetstream import stream_scan
 from opstream_journal.jetstream.stream_scan import scan_stream
 from opstream_journal.provisioning.provision import ensure_runner_consumer, provision
 from opstream_journal.provisioning.topology import Sizing
@@ -62,6 +65,36 @@ async def test_both_read_the_same(tmp_path: Path) -> None:
         await _store(operator, 701, "requested")
         assert [one.sequence for one in await asyncio.wait_for(later, 10)] == [701]
         await following.aclose()
+        for connection in (auditor, operator):
+            await connection.close()
+
+
+async def test_a_stream_that_was_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker comes back with less while nothing is asked for: the scan ends, and does not wait for ever."""
+    monkeypatch.setattr(stream_scan, "_LEADER_LAG", 0.1)
+    with RoleBroker(tmp_path, [ActionAccess(KIND)]) as roles:
+        broker = roles.broker
+        operator = await roles.connect("admin")
+        await provision(operator, Sizing())
+        await _store(operator, 1, "requested")
+        await operator.close()
+        broker.stop()
+        shutil.copytree(broker._folder, tmp_path / "older")
+        broker.start()
+        operator, auditor = await roles.connect("admin"), await roles.connect("auditor")
+        await _store(operator, 2, "requested")
+        following = scan_stream(auditor, subjects.OPERATIONS_STREAM, is_following=True)
+        while (await anext(following))[-1].sequence < 2:
+            pass
+        is_back = asyncio.Event()
+        auditor.on_reconnect(is_back.set)
+        broker.stop()
+        shutil.rmtree(broker._folder)
+        shutil.copytree(tmp_path / "older", broker._folder)
+        broker.start()
+        await asyncio.wait_for(is_back.wait(), 20)
+        with pytest.raises(StreamReplaced, match="ends at sequence 1, but 2 was read"):
+            await asyncio.wait_for(anext(following), 20)
         for connection in (auditor, operator):
             await connection.close()
 
