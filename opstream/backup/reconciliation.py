@@ -43,6 +43,9 @@ _AT_ONCE: Final = 64
 _BUDGET: Final = 30.0
 """Seconds for the record of one lost attempt."""
 _SOURCE: Final = "opstream/restore"
+_REPLICA_TRIES: Final = 60
+_REPLICA_DELAY: Final = 0.5
+"""Seconds between two looks at a journal that one replica has not copied yet."""
 
 
 class Reconciled(msgspec.Struct, kw_only=True):
@@ -94,8 +97,13 @@ class Reconciler:
         await self._journal.start()
         await self._locks.start()
         await self._snapshots.start()
-        scan = ViewScan(self._connection, self._snapshots, JournalFold(), self._bar)
-        await scan.run(self)
+        scan = await self._scan()
+        for _ in range(_REPLICA_TRIES):
+            if not scan.evidence.replica_holes:
+                break
+            # A server of the cluster says that it has the stream, and still answers without its messages.
+            await self._connection.sleep(_REPLICA_DELAY)
+            scan = await self._scan()
         await self._snapshots.stop()
         return Reconciled(
             operations=scan.journal_fold.operations,
@@ -104,6 +112,12 @@ class Reconciler:
             locks=self._returned,
             evidence=scan.evidence,
         )
+
+    async def _scan(self) -> ViewScan:
+        self._opened = self._returned = 0
+        scan = ViewScan(self._connection, self._snapshots, JournalFold(), self._bar)
+        await scan.run(self)
+        return scan
 
     async def visit_operations(self, batch: Sequence[FoldedOperation], scan: ViewScan) -> None:
         """See `ScanVisitor`. An operation that is old may have no entry; it is moved on all the same."""

@@ -37,11 +37,13 @@ def test_many_operations_are_one_outage(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_an_outage_whose_attempts_are_over(caplog: pytest.LogCaptureFixture) -> None:
-    """When all attempts whose heartbeats failed are over, none says that heartbeats work; the next outage is news."""
-    log = HeartbeatLog(clock=lambda: 0.0)
+    """When all attempts whose heartbeats failed are over, none says that heartbeats work; a later outage is news."""
+    times = [0.0]
+    log = HeartbeatLog(clock=lambda: times[-1])
     with caplog.at_level(logging.INFO):
         log.failed("op-1", "503")
         log.forget("op-1")
         log.works("op-2")
+        times.append(60.0)
         log.failed("op-3", "503")
     assert caplog.messages == ["a heartbeat fails: operation op-1: 503", "a heartbeat fails: operation op-3: 503"]
