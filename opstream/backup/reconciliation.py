@@ -2,7 +2,7 @@
 
 The view becomes the fold of the journal. Then each operation that is open gets what moves it on, whatever the other
 streams say: its deadline, the time of its next attempt, and the lock that it owned. An attempt that was running has
-ended with its runner, and the next one begins at once.
+ended with its runner, and the next one begins at once. One that has ended leaves the lock that an older copy gives it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import uuid_utils
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import Connection, Journal, SnapshotStore
 from opstream_journal.command_handler import CommandHandler
+from opstream_journal.jetstream.stream_scan import scan_stream
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.snapshots import RawSnapshot, RawSnapshots
 from opstream_journal.stores.timers import schedule_deadline, schedule_wake_up, send_wake_up
@@ -28,6 +29,7 @@ from opstream_projector.consistency.journal_fold import FoldedOperation, Journal
 from opstream_projector.consistency.rebuild import LostEntry, ViewRebuilder
 from opstream_projector.consistency.retry import run_bounded
 from opstream_projector.consistency.view_scan import ViewScan
+from opstream_schemas import subjects
 from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import OperationError
 from opstream_schemas.integrity.setback import SetbackEvidence
@@ -87,6 +89,8 @@ class Reconciler:
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self._opened = 0
         self._returned = 0
+        self._owned: frozenset[str] = frozenset()
+        """Subjects of the locks that the backup has."""
 
     async def run(self) -> Reconciled:
         """Rebuild the view, and move all open operations on.
@@ -97,6 +101,8 @@ class Reconciler:
         await self._journal.start()
         await self._locks.start()
         await self._snapshots.start()
+        found = scan_stream(self._connection, subjects.bucket_stream(subjects.HOLDS_BUCKET))
+        self._owned = frozenset([message.subject async for batch in found for message in batch])
         scan = await self._scan()
         for _ in range(_REPLICA_TRIES):
             if not scan.evidence.replica_holes:
@@ -127,6 +133,15 @@ class Reconciler:
             for folded in batch
             if folded.operation is None or not folded.operation.is_terminal
         ]
+        # Locks were copied before the journal, and what released one since is acknowledged, so nothing does it again.
+        todo += [
+            functools.partial(self._release_lock, folded.operation, scan)
+            for folded in batch
+            if folded.operation is not None
+            and folded.operation.is_terminal
+            and folded.operation.hold
+            and subjects.bucket_subject(subjects.HOLDS_BUCKET, f"h.{folded.operation.hold}") in self._owned
+        ]
         await run_bounded(todo, self._limit)
 
     async def visit_entries(self, snapshots: Sequence[RawSnapshot], scan: ViewScan) -> None:
@@ -140,6 +155,9 @@ class Reconciler:
         if operation is not None and not operation.is_terminal:
             known = operation
             await scan.retry(lambda: self._move(known))
+
+    async def _release_lock(self, operation: Operation, scan: ViewScan) -> None:
+        await scan.retry(lambda: self._locks.release(operation))
 
     async def _move(self, operation: Operation) -> None:
         """Schedule what an operation waits for. A timer that is there is replaced; one too many does no harm."""
