@@ -20,7 +20,6 @@ import uuid_utils
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import Connection, Journal, SnapshotStore
 from opstream_journal.command_handler import CommandHandler
-from opstream_journal.jetstream.stream_scan import scan_stream
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.snapshots import RawSnapshot, RawSnapshots
 from opstream_journal.stores.timers import schedule_deadline, schedule_wake_up, send_wake_up
@@ -29,7 +28,6 @@ from opstream_projector.consistency.journal_fold import FoldedOperation, Journal
 from opstream_projector.consistency.rebuild import LostEntry, ViewRebuilder
 from opstream_projector.consistency.retry import run_bounded
 from opstream_projector.consistency.view_scan import ViewScan
-from opstream_schemas import subjects
 from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import OperationError
 from opstream_schemas.integrity.setback import SetbackEvidence
@@ -45,9 +43,10 @@ _AT_ONCE: Final = 64
 _BUDGET: Final = 30.0
 """Seconds for the record of one lost attempt."""
 _SOURCE: Final = "opstream/restore"
-_REPLICA_TRIES: Final = 60
-_REPLICA_DELAY: Final = 0.5
-"""Seconds between two looks at a journal that one replica has not copied yet."""
+_REPLICAS_TIMEOUT: Final = 60.0
+"""Seconds in which all servers of a cluster should have copied the journal."""
+_REPLICAS_DELAY: Final = 0.5
+"""Seconds until it is read again."""
 
 
 class Reconciled(msgspec.Struct, kw_only=True):
@@ -90,7 +89,7 @@ class Reconciler:
         self._opened = 0
         self._returned = 0
         self._owned: frozenset[str] = frozenset()
-        """Subjects of the locks that the backup has."""
+        """The locks that have an owner in the backup."""
 
     async def run(self) -> Reconciled:
         """Rebuild the view, and move all open operations on.
@@ -101,14 +100,13 @@ class Reconciler:
         await self._journal.start()
         await self._locks.start()
         await self._snapshots.start()
-        found = scan_stream(self._connection, subjects.bucket_stream(subjects.HOLDS_BUCKET))
-        self._owned = frozenset([message.subject async for batch in found for message in batch])
+        self._owned = await self._locks.owned()
+        until = time.monotonic() + _REPLICAS_TIMEOUT
         scan = await self._scan()
-        for _ in range(_REPLICA_TRIES):
-            if not scan.evidence.replica_holes:
-                break
-            # A server of the cluster says that it has the stream, and still answers without its messages.
-            await self._connection.sleep(_REPLICA_DELAY)
+        while scan.evidence.replica_holes and time.monotonic() < until:
+            # A server of the cluster says that it has the journal, and still answers without its messages.
+            self._bar.print_line("a server still copies the journal: reading it again")
+            await self._connection.sleep(_REPLICAS_DELAY)
             scan = await self._scan()
         await self._snapshots.stop()
         return Reconciled(
@@ -131,16 +129,7 @@ class Reconciler:
         todo = [
             functools.partial(self._move_folded, folded, scan)
             for folded in batch
-            if folded.operation is None or not folded.operation.is_terminal
-        ]
-        # Locks were copied before the journal, and what released one since is acknowledged, so nothing does it again.
-        todo += [
-            functools.partial(self._release_lock, folded.operation, scan)
-            for folded in batch
-            if folded.operation is not None
-            and folded.operation.is_terminal
-            and folded.operation.hold
-            and subjects.bucket_subject(subjects.HOLDS_BUCKET, f"h.{folded.operation.hold}") in self._owned
+            if folded.operation is None or not folded.operation.is_terminal or folded.operation.hold in self._owned
         ]
         await run_bounded(todo, self._limit)
 
@@ -152,12 +141,14 @@ class Reconciler:
         operation = folded.operation
         if operation is None or not folded.is_last:  # the fold of a very large journal forgets some states
             operation = (await scan.retry(lambda: self._reader.read(folded.operation_id))).operation
-        if operation is not None and not operation.is_terminal:
-            known = operation
+        if operation is None:
+            return
+        known = operation
+        if not known.is_terminal:
             await scan.retry(lambda: self._move(known))
-
-    async def _release_lock(self, operation: Operation, scan: ViewScan) -> None:
-        await scan.retry(lambda: self._locks.release(operation))
+        elif known.hold in self._owned:
+            # Locks were copied before the journal. What released this one since is acknowledged, so it comes no more.
+            await scan.retry(lambda: self._locks.release(known))
 
     async def _move(self, operation: Operation) -> None:
         """Schedule what an operation waits for. A timer that is there is replaced; one too many does no harm."""

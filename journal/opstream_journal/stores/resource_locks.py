@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 WAKE_UP_REASON: Final = "hold"
 """The reason in the wake-up of an operation that was given its lock."""
 
+_OWNER_PREFIX: Final = "h."
 _TRIES: Final = 20
 _RETRY_DELAY: Final = (0.005, 0.05)
 _TERMINAL_EVENTS: Final = frozenset({Succeeded.name, Failed.name, Canceled.name})
@@ -150,6 +151,14 @@ class ResourceLocks:
             return False
         await self._bucket.put(_owner_key(lock), _encode(claim))
         return True
+
+    async def owned(self) -> frozenset[str]:
+        """Return the locks that have an owner, which may have ended.
+
+        Raises:
+            JournalError: the broker did not answer, or refused.
+        """
+        return frozenset([key.removeprefix(_OWNER_PREFIX) for key in await self._bucket.read_all(f"{_OWNER_PREFIX}>")])
 
     async def owner(self, lock: str) -> Claim | None:
         """Return the claim of the operation that owns a lock; None if it has ended, or the lock is free.
@@ -264,7 +273,7 @@ class ResourceLocks:
 
 
 def _owner_key(lock: str) -> str:
-    return f"h.{lock}"
+    return f"{_OWNER_PREFIX}{lock}"
 
 
 def _waiter_key(lock: str, claim: Claim | None = None, *, operation_id: str = "") -> str:

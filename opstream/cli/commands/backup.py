@@ -77,9 +77,10 @@ def backup(
 ) -> None:
     """Copy all streams and buckets of opstream from the broker into a new folder in DIR, while everything works.
 
-    The folder is named after the time, and printed on stdout. It has what clients sent and what actions returned, so
-    only its owner may read it; it has no keys, no credentials and no settings of services. A backup that does not end
-    leaves nothing. docs/backup.md says what to keep beside it.
+    The folder is named after the time, and printed on stdout. It has what clients sent and what actions returned, the
+    hashes of API keys, and the secret that makes operation ids, so only its owner may read it. It has no private keys
+    of processes and no settings of services. A backup that does not end leaves nothing. docs/backup.md says what to
+    keep beside it.
 
     \b
     Example:

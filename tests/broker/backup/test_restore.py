@@ -18,7 +18,7 @@ from opstream.backup.backup_folder import SUMS
 from opstream.backup.manifest import NAME
 from opstream.backup.stream_plan import JOURNAL
 from opstream.cli.app import main
-from opstream_journal import Connection, Journal, connect
+from opstream_journal import Connection, ExpectedVersion, Journal, connect
 from opstream_journal.errors import RestoreUnfinished
 from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
 from opstream_journal.provisioning import jetstream_admin as admin
@@ -27,9 +27,14 @@ from opstream_journal.provisioning.provision import check_provisioned, provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.timers import schedule_wake_up
+from opstream_projector.consistency.view_scan import ScanVisitor, ViewScan
 from opstream_schemas import subjects
+from opstream_schemas.events import RecordedEvent, Succeeded
+from opstream_schemas.integrity.setback import SequenceRange
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.resource_lock import Claim
 from tests.support.broker.server import Broker, Cluster
+from tests.support.journal.journals import folded, following
 from tests.support.journal.populated_journal import populate, record
 from tests.support.schemas.histories import handed_back, started
 from tests.support.system.processes import Process, run
@@ -40,6 +45,7 @@ pytestmark = pytest.mark.broker
 OPERATIONS = 24
 KIND = Kind("book", "upload-start")
 LOCK = "book.0123"
+FREE = "book.4567"
 
 
 @pytest.fixture
@@ -199,6 +205,72 @@ async def test_what_is_open_moves_on(
     owner = await restored.owner(LOCK)
     assert owner is not None
     assert owner.operation_id == "waits"
+
+
+def claim_of(requested: RecordedEvent) -> Claim:
+    return Claim(operation_id=requested.operation_id, sequence=requested.sequence, kind=str(KIND))
+
+
+async def test_what_has_ended_leaves_its_lock(
+    broker: Broker, link: Connection, journal: Journal, empty: Broker, other: Connection, tmp_path: Path
+) -> None:
+    """The locks are copied before the journal: an operation that ended in between owns its lock in the backup. After a
+    restore the next in the queue has it, and where none waits it is free."""
+    at = datetime.now(UTC) + timedelta(hours=8)
+    locks = ResourceLocks(link, journal)
+    await locks.start()
+    running = []
+    for number, lock in enumerate((LOCK, FREE)):
+        events = await record(journal, f"ended-{number}", KIND, started(), hold=lock, deadline=at)
+        running.append(folded(None, *events))
+        assert await locks.restore_owner(lock, claim_of(events[0]))
+    (waiting,) = await record(journal, "next", KIND, hold=LOCK, deadline=at)
+    await locks.enqueue(LOCK, folded(None, waiting), claim_of(waiting), is_watchful=False)
+    for one in running:
+        end = following(one, Succeeded(result=msgspec.Raw(b"1")))
+        await journal.append(KIND, end, ExpectedVersion(one.stream_sequence), budget=10)
+    done = await restore(await backup(tmp_path, broker.url), empty.url)
+    assert done.exit_code == 0, done.stderr
+    again = Journal(other, max_msg_size=-1, clock=time.monotonic)
+    await again.start()
+    restored = ResourceLocks(other, again)
+    await restored.start()
+    assert await restored.owned() == {LOCK}
+    owner = await restored.owner(LOCK)
+    assert owner is not None
+    assert owner.operation_id == "next"
+
+
+async def test_a_server_that_still_copies_the_journal(
+    broker: Broker,
+    link: Connection,
+    journal: Journal,
+    empty: Broker,
+    other: Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A journal that a server shows without its events, while the leader has them, is read again until it is whole."""
+    at = datetime.now(UTC) + timedelta(hours=8)
+    await record(journal, "new", KIND, deadline=at)
+    folder = await backup(tmp_path, broker.url)
+    blind: list[ViewScan] = []
+    run_scan = ViewScan.run
+
+    async def run_blindly(scan: ViewScan, visitor: ScanVisitor) -> None:
+        if len(blind) < 2:
+            blind.append(scan)
+            scan.evidence.replica_holes.append(SequenceRange(1, 1))
+        else:
+            await run_scan(scan, visitor)
+
+    monkeypatch.setattr(ViewScan, "run", run_blindly)
+    done = await restore(folder, empty.url)
+    assert done.exit_code == 0, done.stderr
+    assert len(blind) == 2
+    assert "1 operation, 1 of them is open" in done.stderr
+    timers = await admin.stream_subjects(other, subjects.TIMERS_STREAM, "timers.>")
+    assert subjects.deadline_subject(KIND, "new") in timers
 
 
 async def test_the_archive_has_each_event_once(
