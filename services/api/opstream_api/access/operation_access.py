@@ -35,13 +35,14 @@ class OperationIds:
         self._secret = secret
 
     def stored_id(self, tenant: str, own_id: str) -> str:
-        """Return the id under which a tenant's operation is stored: base64url of HMAC-SHA256, 43 characters.
+        """Return the id under which a tenant's operation is stored: `t` and base64url of HMAC-SHA256, 44 characters.
 
-        Without the secret no client can tell whether an id exists, nor make two tenants' ids meet.
+        Without the secret no client can tell whether an id exists, nor make two tenants' ids meet. The letter is there
+        because base64url may begin with `-`, which a command would take for an option.
         """
         # No tenant has a zero byte, so no two pairs are one text.
         text = f"{tenant}\0{own_id}".encode(errors="surrogatepass")
-        return urlsafe_b64encode(hmac.digest(self._secret, text, "sha256")).rstrip(b"=").decode()
+        return "t" + urlsafe_b64encode(hmac.digest(self._secret, text, "sha256")).rstrip(b"=").decode()
 
 
 class FoundOperation(NamedTuple):
