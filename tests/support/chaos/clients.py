@@ -27,7 +27,8 @@ from tests.support.chaos.jobs import RESOURCE, Job
 from tests.support.system.invariants import ENDED, Promise
 
 PATIENCE: Final = 90.0
-"""Seconds until a client gives up on an operation: many leases, restarts and a busy machine."""
+"""Seconds without an answer, or with a status that does not change, until a client gives up on an operation: many
+leases, restarts and a busy machine."""
 _POLL: Final = 0.05
 _PAUSE: Final = 0.1
 _MOMENT: Final = 0.3
@@ -59,7 +60,7 @@ class Clients:
         apis: base URLs.
         seed: decides what they do.
         jobs: what they may do.
-        patience: seconds until a client gives up on an operation.
+        patience: seconds without an answer, or with an unchanged status, until a client gives up on an operation.
     """
 
     def __init__(self, apis: Sequence[str], *, seed: int, jobs: Sequence[Job], patience: float = PATIENCE) -> None:
@@ -187,7 +188,7 @@ class Clients:
         until = time.monotonic() + self._patience
         while not view.seen or view.seen[-1]["status"] not in wanted:
             if time.monotonic() > until:
-                self.problems.append(f"{operation_id}: still {view.seen[-1:]} after {self._patience:g} s")
+                self.problems.append(f"{operation_id}: still {view.seen[-1:]}, unchanged for {self._patience:g} s")
                 return
             try:
                 response = await self._http.get(f"{random.choice(self._apis)}/status/{operation_id}")
@@ -199,6 +200,8 @@ class Clients:
                 monitor = response.json()
                 if not view.seen or view.seen[-1] != monitor:
                     view.seen.append(monitor)
+                    # An attempt that is killed each time before it ends is bad luck, and what is stuck changes nothing.
+                    until = time.monotonic() + self._patience
             elif response.status_code != 503:
                 self.problems.append(f"{operation_id}: status {response.status_code} {response.text}")
                 return
