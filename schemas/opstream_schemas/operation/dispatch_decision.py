@@ -59,7 +59,8 @@ class ScheduleWake(msgspec.Struct, frozen=True, tag=True):
     """Store a wake-up timer for `at`, then acknowledge."""
 
     row: int
-    at: datetime
+    at: datetime | None
+    """None: due at once, whatever the clocks of runners and broker say."""
     scheduled_by: int
 
 
@@ -102,7 +103,8 @@ def _decide_waiting(operation: Operation, trigger: Trigger) -> DispatchDecision:
     if waiting is None:
         # Our fold never returns this: a started, open operation has a live attempt or waits for one.
         return RedeliverLater(1, UNDECIDABLE_RETRY_SECONDS)
-    was_released = waiting.ticket == trigger.ticket and not waiting.counted
-    if was_released or waiting.sequence == trigger.scheduled_by:
+    # Never the message of the attempt that ended, even if it was released and is due: the runner that ended the attempt
+    # may be about to acknowledge this message, and then no message would be left for the new attempt.
+    if waiting.sequence == trigger.scheduled_by:
         return BeginAttempt(8)
-    return ScheduleWake(9, waiting.retry_at, waiting.sequence)
+    return ScheduleWake(9, waiting.retry_at if waiting.counted else None, waiting.sequence)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
@@ -25,9 +26,9 @@ from opstream_journal.jetstream import rpc
 from opstream_journal.metrics.wait_gauges import Wait
 from opstream_journal.outage_log import BoundedLog, OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
-from opstream_journal.stores.timers import schedule_wake_up
+from opstream_journal.stores.timers import schedule_wake_up, send_wake_up
 from opstream_runner.attempt.attempt import Attempt
-from opstream_runner.attempt.completion import RETRY_WAKE_UP
+from opstream_runner.attempt.completion import RELEASE_WAKE_UP, RETRY_WAKE_UP
 from opstream_runner.authoring.action import Action
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.handler_loop import HandlerLoop
@@ -319,7 +320,10 @@ class Dispatcher:
                     logger.info("operation %s: recorded %s", operation.id, data.name)
                 await self._admission.release_lock(operation)
                 await message.ack_confirmed()
-            case ScheduleWake(at=at, scheduled_by=sequence):
+            case ScheduleWake(at=None, scheduled_by=sequence):
+                await send_wake_up(self._connection, operation.kind, operation.id, RELEASE_WAKE_UP, armed_by=sequence)
+                await message.ack_confirmed()
+            case ScheduleWake(at=datetime() as at, scheduled_by=sequence):
                 await schedule_wake_up(
                     self._connection, operation.kind, operation.id, RETRY_WAKE_UP, at=at, armed_by=sequence
                 )

@@ -73,13 +73,13 @@ TABLE: list[tuple[int, str, Operation | None, Trigger, datetime, DispatchDecisio
     (4, "before 5: overdue", after(started(), WISH), MINE, LATE, AppendEvent(4, CANCELED)),
     (4, "before 6: not started", after(WISH), MINE, NOW, AppendEvent(4, CANCELED)),
     (4, "before 7: no attempt left", after(started(), started(2), WISH), MINE, NOW, AppendEvent(4, CANCELED)),
-    (4, "before 8: handed back", after(started(), WISH, UNCOUNTED), MINE, NOW, AppendEvent(4, CANCELED)),
+    (4, "before 9: handed back", after(started(), WISH, UNCOUNTED), MINE, NOW, AppendEvent(4, CANCELED)),
     (4, "before 8: woken", after(started(), WISH, COUNTED), wake(4), NOW, AppendEvent(4, CANCELED)),
     (4, "before 9: waiting", after(started(), WISH, COUNTED), MINE, NOW, AppendEvent(4, CANCELED)),
     (5, "running under this ticket", after(started()), MINE, LATE, AppendEvent(5, OVERDUE)),
     (5, "before 6: not started", after(), MINE, LATE, AppendEvent(5, OVERDUE)),
     (5, "before 7: no attempt left", after(started(), started(2)), MINE, LATE, AppendEvent(5, OVERDUE)),
-    (5, "before 8: handed back", after(started(), UNCOUNTED), MINE, LATE, AppendEvent(5, OVERDUE)),
+    (5, "before 9: handed back", after(started(), UNCOUNTED), MINE, LATE, AppendEvent(5, OVERDUE)),
     (5, "before 8: woken", after(started(), COUNTED), wake(3), LATE, AppendEvent(5, OVERDUE)),
     (5, "before 9: waiting", after(started(), COUNTED), MINE, LATE, AppendEvent(5, OVERDUE)),
     (6, "requested", after(), MINE, NOW, BeginAttempt(6)),
@@ -90,12 +90,12 @@ TABLE: list[tuple[int, str, Operation | None, Trigger, datetime, DispatchDecisio
     (7, "no attempt is left", after(started(), started(2)), MINE, NOW, AppendEvent(7, LOST)),
     (7, "what was handed back uses none up", after(started(), UNCOUNTED, started(2)), MINE, NOW, BeginAttempt(7)),
     (7, "what failed uses one up", after(started(), COUNTED, started(2)), MINE, NOW, AppendEvent(7, LOST)),
-    (8, "handed back under this ticket", after(started(), UNCOUNTED), MINE, NOW, BeginAttempt(8)),
     (8, "the wake that this wait armed", after(started(), COUNTED), wake(3), NOW, BeginAttempt(8)),
     (8, "that wake, where nothing was counted", after(started(), UNCOUNTED), wake(3), NOW, BeginAttempt(8)),
     (8, "that wake, before its time", after(started(), COUNTED), wake(3), NOW - timedelta(days=1), BeginAttempt(8)),
     (9, "counted, under this ticket", after(started(), COUNTED), MINE, NOW, ScheduleWake(9, RETRY_AT, 3)),
-    (9, "handed back under another ticket", after(started(), UNCOUNTED), OTHER, NOW, ScheduleWake(9, RETRY_AT, 3)),
+    (9, "handed back under this ticket", after(started(), UNCOUNTED), MINE, NOW, ScheduleWake(9, None, 3)),
+    (9, "handed back under another ticket", after(started(), UNCOUNTED), OTHER, NOW, ScheduleWake(9, None, 3)),
     (9, "an older wake", after(started(), COUNTED, started(2), handed_back(2, counted=True)), wake(3), NOW,
      ScheduleWake(9, NOW, 5)),
     (9, "no clock: the time has come", after(started(), COUNTED), MINE, RETRY_AT, ScheduleWake(9, RETRY_AT, 3)),
@@ -131,7 +131,6 @@ CONDITIONS: dict[int, Callable[[Operation, Trigger, datetime], bool]] = {
     7: lambda operation, delivery, _now: operation.live is not None and operation.live.ticket == delivery.ticket,
     8: lambda operation, delivery, _now: operation.waiting is not None and (
         operation.waiting.sequence == delivery.scheduled_by
-        or (operation.waiting.ticket == delivery.ticket and not operation.waiting.counted)
     ),
     9: lambda operation, _delivery, _now: operation.waiting is not None,
 }  # fmt: skip
