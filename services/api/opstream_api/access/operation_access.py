@@ -21,7 +21,8 @@ from .authentication import CHALLENGE
 from .principal import Principal
 from .scopes import ADMIN, CANCEL, READ, SUBMIT, scope_of
 
-_STORED_LENGTH: Final = 43
+_STORED_LENGTH: Final = 44
+"""Of each id that `OperationIds.stored_id` returns."""
 
 
 class OperationIds:

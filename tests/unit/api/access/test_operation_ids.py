@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from opstream_api.access import operation_access
 from opstream_api.access.operation_access import OperationIds
 from opstream_schemas.names import check_operation_id
 
@@ -18,6 +19,13 @@ def test_a_stored_id_is_taken_by_every_command() -> None:
     found = [ids.stored_id("acme", f"own-{number}") for number in range(500)]
     assert [one for one in found if check_operation_id(one).startswith("-")] == []
     assert len(set(found)) == 500
+
+
+def test_each_stored_id_has_the_length_by_which_one_is_known() -> None:
+    """By it the owner of an operation is looked up where a snapshot of an earlier version does not name it."""
+    ids = OperationIds(SECRET)
+    lengths = {len(ids.stored_id(tenant, own)) for tenant in ("", "acme") for own in ("", "one", "x" * 128)}
+    assert lengths == {operation_access._STORED_LENGTH}
 
 
 def test_ids_of_tenants_do_not_meet() -> None:
