@@ -110,6 +110,18 @@ class Evidence(msgspec.Struct):
         datas = [event.data for event in decoded(self.histories().get(operation_id, []))]
         return [data.runner for data in datas if isinstance(data, Started)]
 
+    def stored_ids(self) -> dict[str, str]:
+        """The ids by which operations are stored, by those of their clients, where they differ."""
+        found = {}
+        for message in self.messages:
+            try:
+                event = decode_event(message.payload, message.sequence)
+            except InvalidEvent:
+                continue
+            if isinstance(event.data, Requested) and event.data.own_id:
+                found[event.data.own_id] = event.operation_id
+        return found
+
     def requests(self, operation_id: str) -> int:
         """How often an operation was requested; must be 0 or 1."""
         datas = [event.data for event in decoded(self.histories().get(operation_id, []))]

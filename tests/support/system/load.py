@@ -57,10 +57,20 @@ class Load:
         """Number of operations that clients have seen end."""
         return sum(bool(seen) and seen[-1]["status"] in ENDED for seen in self.polled.values())
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """With the API key of the clients, if they have one."""
+        return {"Authorization": self._http.headers["Authorization"]} if "Authorization" in self._http.headers else {}
+
+    def use_key(self, key: str) -> None:
+        """Send an API key with each request from now on."""
+        self._http.headers["Authorization"] = f"Bearer {key}"
+
     def testify(self, evidence: Evidence) -> Evidence:
-        """Add the clients' records to the evidence."""
-        evidence.promised |= self.promised
-        evidence.polled |= self.polled
+        """Add the clients' records to the evidence, under the ids by which operations are stored."""
+        stored = evidence.stored_ids()
+        evidence.promised |= {stored.get(one, one): promise for one, promise in self.promised.items()}
+        evidence.polled |= {stored.get(one, one): seen for one, seen in self.polled.items()}
         return evidence
 
     @asynccontextmanager

@@ -40,6 +40,8 @@ class UpgradableSystem(System):
         super().__init__(folder, stack, "kill_actions", replicas=replicas)
         self.shown_otherwise = shown_otherwise(before)
         self._before = unpack(before, folder)
+        self.auth: tuple[str, ...] = ()
+        """Further options of API processes of this version that start from now on."""
         self._upgraded: set[str] = set()
         self._old_folder = folder / "before"
         self._old_folder.mkdir()
@@ -87,6 +89,7 @@ class UpgradableSystem(System):
         process = self._stack.enter_context(
             Process(
                 *self._command(name),
+                *(self.auth if is_upgraded and name.startswith("api") else ()),
                 cwd=self.folder if is_upgraded else self._old_folder,
                 extra={} if is_upgraded else self.old_environment,
             )
