@@ -1,7 +1,8 @@
-"""Keys with real processes: made by one command, known to two APIs, ended by another command."""
+"""Keys and tokens with real processes: a key is made by one command, known to two APIs, ended by another command."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from opstream_journal import announce_action
+from tests.support.access.identity_provider import AUDIENCE, IdentityProvider, SigningKey
+from tests.support.api.service import INPUT, spec
 from tests.support.broker.server import Broker
+from tests.support.journal.journals import linked
 from tests.support.system.processes import Process, run
 from tests.support.system.wait import eventually
 
@@ -61,6 +66,80 @@ async def test_a_key_is_known_and_revoked_within_a_second_in_every_api(broker: B
             await eventually(lambda: answers(401), within=2)
         secret = key.split("_", 2)[2]
         assert secret not in one.output + other.output + shown.stdout + shown.stderr + done.stderr
+
+
+async def test_a_key_of_a_file_ends_within_a_second(broker: Broker, tmp_path: Path) -> None:
+    """It is made, taken and revoked without a restart; another key of the file stays."""
+    file = str(tmp_path / "keys.json")
+    leaked, kept = [_made_in(file, subject) for subject in ("ci", "ops")]
+    async with linked(broker.url) as link:
+        await announce_action(link, spec())
+    options = ("--port", "0", "--auth", "keys", "--auth-keys-file", file)
+    with Process("api", "--nats", broker.url, *options, cwd=tmp_path) as api:
+        url = f"http://127.0.0.1:{port_of(api)}"
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
+            submitted = await http.post("/book/42:upload-start", json=INPUT, headers=bearer(leaked))
+            assert submitted.status_code == 202, submitted.text
+            done = run("apikey", "revoke", "--file", file, leaked.split("_")[1])
+            assert done.returncode == 0, done.stderr
+            await eventually(lambda: _answers(http, leaked, 401), within=2)
+            assert await _answers(http, kept, 200)
+            late = _made_in(file, "late")
+            await eventually(lambda: _answers(http, late, 200), within=2)
+
+
+async def test_tokens_of_an_identity_provider(broker: Broker, tmp_path: Path) -> None:
+    """An API trusts what the provider signs, for its audience only, as the tenant of the token; it takes the next key
+    of the provider without a restart, and no longer the one that the provider has withdrawn."""
+    async with IdentityProvider() as provider, linked(broker.url) as link:
+        await announce_action(link, spec())
+        options = ("--jwt-issuer", provider.issuer, "--jwt-audience", AUDIENCE, "--jwt-tenant-claim", "org")
+        started = ("api", "--nats", broker.url, "--port", "0", "--auth", "jwt", *options, "--jwt-refetch", "1s")
+        with Process(*started, cwd=tmp_path) as api:
+            url = f"http://127.0.0.1:{await asyncio.to_thread(port_of, api)}"
+            claims = {"org": "acme", "sub": "ann", "scope": "submit:book:* read"}
+            token = provider.token(**claims)
+            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=15) as http:
+                submitted = await http.post("/book/42:upload-start", json=INPUT, headers=bearer(token))
+                assert submitted.status_code == 202, submitted.text
+                operation_id = submitted.headers["Operation-Id"]
+                path = f"/status/{operation_id}"
+                given = {"OPSTREAM_TOKEN": token}
+                shown = await asyncio.to_thread(run, "status", operation_id, "--url", url, extra=given)
+                assert (shown.returncode, operation_id in shown.stdout) == (0, True), shown.stderr
+                for refused in (
+                    {},
+                    bearer(SigningKey("k1").sign(provider.claims(**claims))),
+                    bearer(provider.token(**{**claims, "aud": "https://other.example"})),
+                    bearer(provider.token(sub="ann", scope="read")),
+                ):
+                    assert (await http.get(path, headers=refused)).status_code == 401
+                stranger = await http.get(path, headers=bearer(provider.token(**{**claims, "org": "other"})))
+                assert (stranger.status_code, stranger.json()["error"]["code"]) == (404, "OperationNotFound")
+                provider.keys = [SigningKey("k2")]
+                renewed = provider.token(**claims)
+                await eventually(lambda: _reads(http, path, renewed, 200), within=10)
+                assert await _reads(http, path, token, 401)
+                assert token.rpartition(".")[2] not in api.output
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header with a token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _made_in(file: str, subject: str) -> str:
+    done = run("apikey", "add", "--file", file, "--subject", subject, "--scope", "submit,read")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+async def _answers(http: httpx.AsyncClient, key: str, status: int) -> bool:
+    return await _reads(http, "/openapi.json", key, status)
+
+
+async def _reads(http: httpx.AsyncClient, path: str, token: str, status: int) -> bool:
+    return (await http.get(path, headers=bearer(token))).status_code == status
 
 
 def test_other_machines_are_not_served_by_mistake(broker: Broker) -> None:

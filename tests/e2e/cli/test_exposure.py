@@ -19,6 +19,7 @@ import pytest
 from tests.support.broker.server import Broker, free_port
 from tests.support.system.echo_actions import MODULE, poll, submit
 from tests.support.system.processes import COMMAND, Process, run
+from tests.support.system.scrape import scrape
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.e2e
 _LISTENING: Final = "0A"
 """The state in /proc/net/tcp."""
 _INODE: Final = re.compile(r"socket:\[(\d+)\]")
+SERVING: Final = r"serving on 127.0.0.1 port (\d+)"
 _FEW: Final = 48
 """File descriptors of a process: it can start, and serve some connections."""
 
@@ -88,6 +90,46 @@ def test_health_on_one_address(broker: Broker, workplace: Path, name: str) -> No
 
         asyncio.run(eventually(is_ready, within=20))
         assert listening_addresses([process.pid]) == {"127.0.0.1"}
+
+
+def test_metrics_of_the_hub_are_not_for_clients(broker: Broker, workplace: Path) -> None:
+    """Each service of the process shows its own on its health port, and the API's port shows none of them."""
+    ports = {name: free_port() for name in ("api", "projector", "webhooks")}
+    given = [part for name, port in ports.items() for part in (f"--{name}-health-port", str(port))]
+    with start("hub", broker, workplace, "--port", "0", *given) as hub, httpx.Client(trust_env=False) as http:
+        public = f"http://127.0.0.1:{hub.wait_for(SERVING)[1]}"
+        asyncio.run(eventually(lambda: all(_is_shown(http, port) for port in ports.values()), within=20))
+        pages = {name: scrape(http, f"http://127.0.0.1:{port}") for name, port in ports.items()}
+        own = ("opstream_http_requests_total", "opstream_projector_lag_events", "opstream_webhooks_oldest_due_seconds")
+        for (name, page), metric in zip(pages.items(), own, strict=True):
+            assert [one for one in own if one in page.kinds] == [metric], name
+        _shows_clients_nothing(http, public)
+
+
+def test_metrics_of_up_are_not_for_clients(workplace: Path) -> None:
+    """`--health-port` is the first of the ports that it prints; the API's port has no metrics."""
+    number = free_port()
+    port = number - number % 8 + 4  # four in a row that `free_port` gives to no worker of a run with four
+    options = ("--port", "0", "--nats-port", "0", "--data-dir", "data", "--health-port", str(port))
+    with Process("up", *options, "--actions", MODULE, cwd=workplace) as up, httpx.Client(trust_env=False) as http:
+        public = up.wait_for(r"^opstream is ready: API (\S+),")[1]
+        printed = up.wait_for(r"^Metrics for Prometheus: (.*)$")[1].split(", ")
+        assert printed == [f"127.0.0.1:{port + further}" for further in range(4)]
+        assert all("opstream_ready" in scrape(http, f"http://{one}").kinds for one in printed)
+        _shows_clients_nothing(http, public)
+
+
+def _is_shown(http: httpx.Client, port: int) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return http.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    return False
+
+
+def _shows_clients_nothing(http: httpx.Client, url: str) -> None:
+    for path in ("/metrics", "/metrics/", "//metrics", "/api/metrics"):
+        answer = http.get(f"{url}{path}", headers={"Accept": "text/plain"})
+        assert answer.status_code == 404, path
+        assert "opstream_" not in answer.text
 
 
 @pytest.mark.parametrize(("host", "is_warned"), [("127.0.0.1", False), ("127.1", True)])

@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from opstream_journal import Connection, Journal, announce_action
+from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
 from opstream_schemas.events import Requested, Succeeded
+from opstream_schemas.operation.resource_lock import Claim, LockOwned
 from tests.support.access.desk import AccessDesk, CallerWithKey
 from tests.support.api.service import OperationStory, spec, started
 
@@ -172,6 +174,29 @@ async def test_resources_of_two_tenants_do_not_exclude_each_other(
         keys.add(requested.hold)
     assert len(keys) == 3
     assert subjects.lock_key("action.book.upload-start", "42") in keys
+
+
+@pytest.mark.parametrize("holder", ["ann", "bob"])
+async def test_a_busy_resource_names_no_owner(
+    desk: AccessDesk, journal: Journal, link: Connection, holder: str
+) -> None:
+    """The refusal of an action that rejects has neither the owner's id nor the stored one, whether the owner is the
+    caller itself or another one of its tenant. Another tenant is not refused at all."""
+    await announce_action(link, spec(exclusive="resource", on_conflict="reject"))
+    locks = ResourceLocks(link, journal)
+    await locks.start()
+    owner, ann, eve = [await desk.caller(*one, *ALL) for one in (("acme", holder), ("acme", "ann"), ("evil", "ann"))]
+    assert (await owner.submit(headers={"Operation-Id": "first-1"})).status_code == 202
+    stored = desk.ids.stored_id("acme", "first-1")
+    operation = (await OperationStory.of(journal, stored)).operation
+    claim = Claim(operation_id=stored, sequence=operation.stream_sequence, kind=str(operation.kind))
+    assert isinstance(await locks.acquire(operation.hold, claim), LockOwned)
+    refused = await ann.submit(headers={"Operation-Id": "second-1"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "ResourceBusy")
+    assert refused.json()["error"]["message"].startswith("another operation holds book 42")
+    for hidden in ("first-1", stored, desk.ids.stored_id("acme", "second-1"), "action.book"):
+        assert hidden not in refused.text + str(refused.headers)
+    assert (await eve.submit(headers={"Operation-Id": "first-1"})).status_code == 202
 
 
 async def test_a_repeatable_request_is_one_operation(desk: AccessDesk) -> None:
