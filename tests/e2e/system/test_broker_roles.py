@@ -11,6 +11,9 @@ import httpx
 import pytest
 
 from opstream.events import Event, EventsBroker, subscribe
+from opstream_journal import connect
+from opstream_journal.provisioning import jetstream_admin as admin
+from opstream_schemas import subjects
 from opstream_schemas.urls import BrokerCredentials
 from tests.support.broker.server import SERVER, free_port
 from tests.support.system import role_actions
@@ -48,10 +51,10 @@ class SecuredSystem:
         self._stack.enter_context(broker).wait_for("Server is ready")
         self.run("provision", *self.login("admin"), "--actions", ACTIONS, "--archive", "--seal-catalog")
 
-    def start_services(self) -> None:
+    def start_services(self, *of_api: str) -> None:
         callbacks = ("--callback-host", self._host, "--allow-http")
         options = {
-            "api": ("--port", self.url.rpartition(":")[2], *callbacks),
+            "api": ("--port", self.url.rpartition(":")[2], *callbacks, *of_api),
             "runner": ("--actions", ACTIONS),
             "projector": (),
             "webhooks": (*callbacks, "--allow-private", "127.0.0.0/8"),
@@ -124,6 +127,61 @@ async def test_everything_works_with_the_keys_of_roles(tmp_path: Path) -> None:
                 assert process.is_running, process.output
                 assert "no responder" not in process.output, name
                 assert " ERROR " not in process.output, name
+
+
+async def test_an_api_that_asks_for_keys_needs_no_more(tmp_path: Path) -> None:
+    """With the key of the role `api`: callers are known and revoked, submit, wait, read and cancel. A callback has the
+    client's own id, and the id under which the operation is stored nowhere."""
+    with ExitStack() as stack:
+        async with receiving() as receiver:
+            system = SecuredSystem(tmp_path, stack, receiver)
+            system.begin()
+            system.start_services("--auth", "keys")
+            making = ("apikey", "add", *system.login("admin"), "--tenant", "acme", "--subject", "ann")
+            key = system.run(*making, "--scope", "submit:work:*,read,cancel").strip()
+            options: dict[str, Any] = {"base_url": system.url, "trust_env": False, "timeout": 30}
+            async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, **options) as http:
+                await eventually(lambda: _is_ready(http), within=30)
+                await _submit(http, "work:flaky", "retried", callback=receiver.url)
+                await _submit(http, "work/8:first", "stopped", callback=receiver.url, seconds=600)
+                await eventually(lambda: _status(http, "stopped", "Running"), within=10)
+                async with httpx.AsyncClient(**options) as stranger:
+                    assert (await stranger.get("/status/stopped")).status_code == 401
+                assert (await http.post("/status/stopped:cancel", json={"reason": "enough"})).is_success
+                assert (await http.get("/status/retried", headers={"Prefer": "wait=20"})).json()[
+                    "status"
+                ] == "Succeeded"
+                waited = await http.get("/status/stopped", headers={"Prefer": "wait=20"})
+                assert waited.json()["status"] == "Canceled"
+                for own_id in ("retried", "stopped"):
+                    await eventually(lambda own_id=own_id: receiver.of(own_id), within=10)
+                stored = await _stored_ids(system)
+                assert (len(stored), {"retried", "stopped"} & stored) == (2, set())
+                for one in receiver.received:
+                    event = one.verified()
+                    assert event["subject"] in {"retried", "stopped"}
+                    assert not [hidden for hidden in stored if hidden in f"{one.path} {one.headers} {one.body!r}"]
+                system.run("apikey", "revoke", *system.login("admin"), key.split("_")[1])
+                await eventually(lambda: _is_refused(http), within=2)
+            for name, process in system.services.items():
+                assert process.is_running, process.output
+                assert "no responder" not in process.output, name
+                assert " ERROR " not in process.output, name
+
+
+async def _stored_ids(system: SecuredSystem) -> set[str]:
+    _, url, _, nkey, _, ca = system.login("auditor")
+    link = await connect([url], "auditor", connect_timeout=10, credentials=BrokerCredentials(nkey=nkey, tls_ca=ca))
+    try:
+        viewed = subjects.bucket_stream(subjects.VIEW_BUCKET)
+        found = await admin.stream_subjects(link, viewed, subjects.bucket_subject(subjects.VIEW_BUCKET, ">"))
+    finally:
+        await link.close()
+    return {one.rpartition(".")[2] for one in found}
+
+
+async def _is_refused(http: httpx.AsyncClient) -> bool:
+    return (await http.get("/openapi.json")).status_code == 401
 
 
 async def _is_ready(http: httpx.AsyncClient) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from opstream_journal import Connection, Journal
@@ -12,8 +13,9 @@ from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_runner import ActionContext, RetryAfter, action
 from opstream_runner.dispatch.admission import AdmissionControl
 from opstream_runner.dispatch.dispatcher import Dispatcher
+from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.events import Canceled, CancelRequested
+from opstream_schemas.events import Canceled, CancelRequested, Requested
 from opstream_schemas.operation.resource_lock import Claim, LockOwned
 from opstream_schemas.operation.state import Operation, Status
 from tests.support.broker.server import Broker
@@ -139,6 +141,35 @@ async def test_the_loser_of_a_race_is_refused(stage: RunnerStage) -> None:
     assert (failed.error.code, failed.error.target) == (ErrorCode.RESOURCE_BUSY, "42")
     assert f"operation {winner} holds book 42" in failed.error.message
     assert log.begun == [winner]
+
+
+@pytest.mark.parametrize("on_conflict", ["reject", "replace"])
+async def test_callers_that_are_told_apart_see_no_id_of_another(stage: RunnerStage, on_conflict: str) -> None:
+    """Neither the error nor the reason names the other operation, whose id only its own caller may know."""
+    log, gate = Log(), HandlerGate()
+    offered = exclusive(log, gate=gate, on_conflict=on_conflict)
+    lock = subjects.lock_key(offered.spec.lock_scope, "42", "acme")
+    async with stage.runner([offered]) as runner:
+        for number in (1, 2):
+            await stage.request(
+                f"stored-{number}", resource_id="42", hold=lock, tenant="acme", own_id=f"own-{number}", caller="ann"
+            )
+            if number == 1:
+                await gate.entered(1)
+        if on_conflict == "replace":
+            await stage.reached("stored-1", lambda found: found.cancel is not None)
+            runner.notify(offered.kind, "stored-1")
+            lost = await stage.ended("stored-1")
+        else:
+            lost = await stage.ended("stored-2")
+        gate.open()
+        await all_ended(stage, "stored-1", "stored-2")
+
+    told = lost.reason if lost.error is None else lost.error.message
+    assert told in {"replaced by a later operation", "another operation holds book 42: wait for its end, or cancel it"}
+    datas = [data for one in ("stored-1", "stored-2") for data in await stage.datas(one)]
+    said = b"".join(msgspec.json.encode(data) for data in datas if not isinstance(data, Requested))
+    assert not [hidden for hidden in ("stored-1", "stored-2", "own-1", "own-2") if hidden.encode() in said]
 
 
 async def test_replace_cancels_the_owner_first(stage: RunnerStage) -> None:
