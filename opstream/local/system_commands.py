@@ -42,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auth: tuple[str, ...] = ()
     """What credentials requests need."""
     auth_keys_file: Path | None = None
+    caller_requests: str = ""
+    """Of each caller; empty for any number."""
     is_insecure: bool = False
     """Serve other machines without credentials."""
     allowed_hosts: tuple[str, ...] = ()
@@ -207,6 +209,7 @@ class SystemCommands:
             *(() if settings.has_request_log else ("--no-request-log",)),
             *_each("--auth", settings.auth),
             *(("--auth-keys-file", str(settings.auth_keys_file)) if settings.auth_keys_file else ()),
+            *(("--caller-requests", settings.caller_requests) if settings.caller_requests else ()),
             *(("--insecure",) if settings.is_insecure else ()),
             *_each("--allowed-host", settings.allowed_hosts),
             *_each("--allowed-origin", settings.allowed_origins),

@@ -41,6 +41,7 @@ class ErrorCode(StrEnum):
     UNAUTHENTICATED = "Unauthenticated"
     FORBIDDEN = "Forbidden"
     IDENTITY_PROVIDER_UNAVAILABLE = "IdentityProviderUnavailable"
+    TOO_MANY_REQUESTS = "TooManyRequests"
 
 
 class SchemasError(Exception):

@@ -35,6 +35,7 @@ _API_OPTIONS: Final = (
     "cors_origins",
     "auth",
     "auth_keys_file",
+    "caller_requests",
     "jwt",
     "trusted_proxies",
     "identity_header",

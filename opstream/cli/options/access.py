@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from opstream_schemas.operation.rate_limit import parse_rate
 from opstream_schemas.urls import is_loopback
 
 from .option import Decorator, F, option
@@ -42,9 +43,31 @@ _insecure_option: Final[Decorator[Any]] = option(
 )
 
 
+def _checked_rate(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    """Return the text of a rate as it is; empty without one.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    try:
+        return str(parse_rate(value)) if value is not None else ""
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+_caller_requests_option: Final[Decorator[Any]] = option(
+    "--caller-requests",
+    variable="CALLER_REQUESTS",
+    callback=_checked_rate,
+    metavar="COUNT/UNIT",
+    help="How many requests each caller may send: '100/s' or '3000/m', which are also how many it may send at once "
+    "after a quiet time. It holds for all API processes together. Without it any number. It needs --auth.",
+)
+
+
 def access_options(command: F) -> F:
     """Add all options of this module."""
-    for decorate in (_insecure_option, _keys_file_option, _auth_option):
+    for decorate in (_caller_requests_option, _insecure_option, _keys_file_option, _auth_option):
         command = decorate(command)
     return command
 
@@ -57,6 +80,10 @@ def check_access(given: Mapping[str, Any]) -> None:
     """
     if given["auth_keys_file"] is not None and KEYS not in given["auth"]:
         raise click.UsageError("--auth-keys-file is of no use without --auth keys: add it, or leave the file out")
+    if given["caller_requests"] and not given["auth"]:
+        raise click.UsageError(
+            "--caller-requests needs --auth, which tells one caller from another: add --auth keys, or leave it out"
+        )
     if given["is_insecure"] and given["auth"]:
         raise click.UsageError("--insecure is for a service without --auth: leave one of them out")
     if not (given["auth"] or given["is_insecure"] or is_loopback(given["host"])):

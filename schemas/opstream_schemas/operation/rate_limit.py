@@ -30,6 +30,9 @@ class Rate(msgspec.Struct, frozen=True):
         """Return the seconds between two evenly spaced slots."""
         return self.seconds / self.count
 
+    def __str__(self) -> str:
+        return f"{self.count}/{next(unit for unit, seconds in _SECONDS.items() if seconds == self.seconds)}"
+
 
 class Slot(msgspec.Struct, frozen=True):
     """A reserved slot. Times in Unix seconds."""

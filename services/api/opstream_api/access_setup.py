@@ -9,12 +9,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from opstream_journal import Connection, retry_until_ready
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.stores.access_bucket import AccessBucket, AccessWatch
+from opstream_schemas.operation.rate_limit import parse_rate
 
 from .access.access_control import AccessControl
 from .access.access_end import AccessEnds
 from .access.authentication import CHALLENGE, Authenticator
 from .access.keys.key_file import KeyFileWatch
 from .access.keys.key_registry import KeyRegistry
+from .access.limits.request_exchange import RequestExchange
+from .access.limits.request_limit import RequestLimit
 from .access.operation_access import OperationAccess, OperationIds
 from .access.principal import Principal
 from .access.resource_metadata import ResourceMetadata, challenge
@@ -63,6 +66,12 @@ async def open_access(
         operations = OperationAccess(
             ids=OperationIds(secret), cached=status.cached, read=status.read, refold=status.refold
         )
+        requests = None
+        if settings.caller_requests:
+            requests = RequestLimit(parse_rate(settings.caller_requests), time.monotonic)
+            exchange = RequestExchange(connection, requests)
+            stack.push_async_callback(exchange.stop)
+            await exchange.start()
         metadata = None
         if settings.jwt is not None:
             # Only here: it loads cryptography.
@@ -80,6 +89,7 @@ async def open_access(
             challenge=CHALLENGE if metadata is None else challenge(metadata.url),
             open_paths=() if metadata is None else tuple(path.encode() for path in metadata.paths),
             status=StatusAccess(StatusTokens(secret), time.time, key_principal, takes_tokens=metadata is not None),
+            requests=requests,
             metadata=metadata,
         )
 

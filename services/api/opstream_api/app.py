@@ -124,6 +124,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
             challenge=access.challenge,
             open_paths=access.open_paths,
             status=access.status,
+            limit=access.requests,
         )
     guarded: ASGIApp = RequestOriginMiddleware(
         routes,

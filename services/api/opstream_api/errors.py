@@ -6,6 +6,7 @@ Only this module knows which HTTP status a code has. `http/responses.py` builds 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -39,6 +40,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.PAYLOAD_TOO_LARGE: 413,
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
         ErrorCode.UNKNOWN_HOST: 421,
+        ErrorCode.TOO_MANY_REQUESTS: 429,
         ErrorCode.INTERNAL_ERROR: 500,
         ErrorCode.JOURNAL_UNAVAILABLE: 503,
         ErrorCode.JOURNAL_FULL: 503,
@@ -58,6 +60,7 @@ RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.JOURNAL_UNAVAILABLE: 1,  # a broker restart or a leader election takes seconds
         ErrorCode.TOO_MANY_CONNECTIONS: 1,
         ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: 5,
+        ErrorCode.TOO_MANY_REQUESTS: 1,  # at least: a limit says it exactly
         ErrorCode.JOURNAL_FULL: 30,  # an operator has to make room, or events have to expire
     }
 )
@@ -104,7 +107,7 @@ class ApiError(Exception):
         )
         self.headers = dict(headers or {})
         if code in RETRY_AFTER:
-            self.headers["Retry-After"] = str(RETRY_AFTER[code])
+            self.headers.setdefault("Retry-After", str(RETRY_AFTER[code]))
 
     def with_id(self, stored_id: str, own_id: str) -> ApiError:
         """Return the same error with the client's own id of an operation where the stored one was."""
@@ -182,6 +185,17 @@ def forbidden(scope: str, what: str) -> ApiError:
         target="Authorization",
         headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
     )
+
+
+def too_many_requests(message: str, seconds: float) -> ApiError:
+    """The error for a caller that is over one of its limits, with the time until it is not (RFC 6585).
+
+    Args:
+        message: which limit.
+        seconds: to wait; a fraction counts as a whole second, as `Retry-After` has no fractions.
+    """
+    wait = max(1, math.ceil(seconds))
+    return ApiError(ErrorCode.TOO_MANY_REQUESTS, message, headers={"Retry-After": str(wait)})
 
 
 def not_found() -> ApiError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from opstream_api.errors import MESSAGE_LIMIT, RETRY_AFTER, STATUS_OF, ApiError, journal_error
+from opstream_api.errors import MESSAGE_LIMIT, RETRY_AFTER, STATUS_OF, ApiError, journal_error, too_many_requests
 from opstream_api.http.responses import error_response
 from opstream_journal import BrokerRefused, EventTooLarge, JournalError, JournalFull, JournalUnavailable
 from opstream_schemas.errors import ErrorCode
@@ -42,8 +42,10 @@ def test_an_error_response_has_the_contracts_shape(code: ErrorCode) -> None:
 
 
 def test_a_503_can_always_be_retried() -> None:
-    """Both codes have `Retry-After`."""
-    assert {code for code, status in STATUS_OF.items() if status == 503} == set(RETRY_AFTER)
+    """It has `Retry-After`, and so has a caller's limit, which may say another time."""
+    assert {code for code, status in STATUS_OF.items() if status in {429, 503}} == set(RETRY_AFTER)
+    assert too_many_requests("", 6.2).headers["Retry-After"] == "7"
+    assert too_many_requests("", 0.01).headers["Retry-After"] == "1"
 
 
 @pytest.mark.parametrize(

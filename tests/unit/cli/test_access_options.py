@@ -15,7 +15,16 @@ pytestmark = pytest.mark.unit
 
 def checked(**changes: Any) -> None:
     """Check options that differ from the defaults."""
-    check_access({"host": "127.0.0.1", "auth": (), "auth_keys_file": None, "is_insecure": False, **changes})
+    check_access(
+        {
+            "host": "127.0.0.1",
+            "auth": (),
+            "auth_keys_file": None,
+            "is_insecure": False,
+            "caller_requests": "",
+            **changes,
+        }
+    )
 
 
 @pytest.mark.parametrize("command", ["api", "hub", "up"])
@@ -46,6 +55,7 @@ def test_what_is_asked_for_by_name_is_done(changes: dict[str, Any]) -> None:
     [
         ({"auth": ("keys",), "is_insecure": True}, "leave one of them out"),
         ({"auth_keys_file": "keys.json"}, "of no use"),
+        ({"caller_requests": "9/s"}, "needs --auth"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], problem: str) -> None:
@@ -57,6 +67,7 @@ def test_contradictions_are_refused(changes: dict[str, Any], problem: str) -> No
             *(["--auth", "keys"] if "auth" in changes else []),
             *(["--insecure"] if "is_insecure" in changes else []),
             *(["--auth-keys-file", "keys.json"] if "auth_keys_file" in changes else []),
+            *(["--caller-requests", "9/s"] if "caller_requests" in changes else []),
         ],
     )
     assert result.exit_code == 2

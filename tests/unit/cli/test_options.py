@@ -64,13 +64,14 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--allowed-host", "api.example", "--allowed-origin", "https://c.example", "--processes"),
             "--secure",
             *("--cors-origin", "https://d.example"),
-            *("--auth", "keys", "--auth-keys-file", "keys.json"),
+            *("--auth", "keys", "--auth-keys-file", "keys.json", "--caller-requests", "9/m"),
         ],
         {
             "PROCESSES": "true",
             "SECURE": "true",
             "AUTH": "keys",
             "AUTH_KEYS_FILE": "keys.json",
+            "CALLER_REQUESTS": "9/m",
             "ALLOWED_HOSTS": "api.example",
             "ALLOWED_ORIGINS": "https://c.example",
             "CORS_ORIGINS": "https://d.example",
@@ -170,11 +171,12 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
                 "https://d.example",
             ),
             *("--callback-host", "a.example", "--callback-host", "*.b.example:8443", "--allow-http"),
-            *("--auth", "keys", "--auth-keys-file", "keys.json"),
+            *("--auth", "keys", "--auth-keys-file", "keys.json", "--caller-requests", "9/m"),
         ],
         {
             "AUTH": "keys",
             "AUTH_KEYS_FILE": "keys.json",
+            "CALLER_REQUESTS": "9/m",
             "CALLBACK_HOSTS": "a.example, *.b.example:8443",
             "ALLOW_HTTP": "true",
             "NATS_URL": "nats://a:1",
@@ -324,7 +326,7 @@ def test_the_hub_gives_each_service_its_own_settings(given: list[Any], monkeypat
         *("--trusted-proxy", "10.0.0.0/8", "--identity-header", "X-User", "--client-id-header", "X-Client"),
         *("--allowed-host", "api.example", "--allowed-origin", "https://c.example"),
         *("--cors-origin", "https://d.example", "--no-request-log"),
-        *("--auth", "keys", "--auth-keys-file", "keys.json"),
+        *("--auth", "keys", "--auth-keys-file", "keys.json", "--caller-requests", "9/m"),
     ]
     webhooks = ["--config", HOOKS, "--callback-secret", SECRET, "--allow-private", "10.0.0.0/8"]
     health = ["--health-host", "127.0.0.1"]

@@ -6,6 +6,7 @@ import msgspec
 
 from .access_end import AccessEnds
 from .authentication import CHALLENGE, Authenticator
+from .limits.request_limit import RequestLimit
 from .operation_access import OperationAccess
 from .resource_metadata import ResourceMetadata
 from .status_access import StatusAccess
@@ -24,5 +25,7 @@ class AccessControl(msgspec.Struct, frozen=True, kw_only=True):
     """Raw paths besides those of probes that need no credentials."""
     status: StatusAccess | None = None
     """Gives and knows status tokens; None for a service without them."""
+    requests: RequestLimit | None = None
+    """How many requests each caller may send; None for any number."""
     metadata: ResourceMetadata | None = None
     """Says where to get a bearer token; None for a service that takes none."""

@@ -8,14 +8,15 @@ from typing import Any, Final, Protocol
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from opstream_api.errors import ApiError, unauthenticated
+from opstream_api.errors import ApiError, too_many_requests, unauthenticated
 from opstream_api.http.request_log import logged_request
 from opstream_api.http.request_origin import is_own
 from opstream_api.http.responses import error_as_asgi
 from opstream_api.http.submit_request import mark_rejected
 from opstream_journal.runtime.request_head import PROBES
 
-from .principal import Principal
+from .limits.request_limit import RequestLimit
+from .principal import Owner, Principal
 from .status_access import StatusAccess, private_answers, take_status_token
 
 CHALLENGE: Final = "Bearer"
@@ -51,6 +52,7 @@ class AuthenticationMiddleware:
         challenge: the value of `WWW-Authenticate` in a 401.
         open_paths: raw paths besides those of probes that need no credentials.
         status: knows what status tokens open; None for a service without them.
+        limit: of each caller; None for no limit.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class AuthenticationMiddleware:
         challenge: str = CHALLENGE,
         open_paths: Iterable[bytes] = (),
         status: StatusAccess | None = None,
+        limit: RequestLimit | None = None,
     ) -> None:
         self._app = app
         self._authenticators = tuple(authenticators)
         self._challenge = challenge
         self._open_paths = frozenset({*PROBES, *open_paths})
         self._status = status
+        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI)."""
@@ -76,12 +80,14 @@ class AuthenticationMiddleware:
                 send = private_answers(send)
             try:
                 principal = scope["state"][_KEY] = await self._principal(scope, token)
+                logged_request(scope).caller = principal.subject
+                if self._limit is not None:
+                    _check_limit(self._limit, principal, scope)
             except ApiError as error:
                 if not is_own(scope["path"]):
                     mark_rejected(error, {name for name, _ in scope["headers"]})
                 await error_as_asgi(error)(scope, receive, send)
                 return
-            logged_request(scope).caller = principal.subject
         await self._app(scope, receive, send)
 
     async def _principal(self, scope: HTTPScope, status_token: str | None) -> Principal:
@@ -104,6 +110,22 @@ class AuthenticationMiddleware:
             if authenticator.takes(credentials):
                 return await authenticator.authenticate(credentials)
         return None
+
+
+def _check_limit(limit: RequestLimit, principal: Principal, scope: HTTPScope) -> None:
+    """Count a request of a principal.
+
+    A URL with a status token counts for itself, or its visitors could use up what the service that gave it may send.
+
+    Raises:
+        ApiError: `TooManyRequests`.
+    """
+    # No subject has a zero byte, so no URL is taken for a caller.
+    caller = principal.owner if principal.subject else Owner(principal.tenant, f"\0{scope['path']}")
+    wait = limit.take(caller)
+    if wait:
+        message = f"these credentials have sent more than {limit.rate} requests: wait as long as Retry-After says"
+        raise too_many_requests(message, wait)
 
 
 def principal_of(scope: Any) -> Principal | None:  # noqa: ANN401 - ASGI's

@@ -47,6 +47,7 @@ _WITH_AUTHENTICATION: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyT
     {
         "Unauthenticated": (ErrorCode.UNAUTHENTICATED,),
         "Forbidden": (ErrorCode.FORBIDDEN,),
+        "TooManyRequests": (ErrorCode.TOO_MANY_REQUESTS,),
         "ForbiddenOrCrossSite": (ErrorCode.FORBIDDEN, ErrorCode.CROSS_SITE_REQUEST),
         **{
             name: (*_CODES[name], ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE)
@@ -70,7 +71,8 @@ def access_components() -> Json:
 def access_responses(*, is_post: bool, needs_scope: bool) -> Json:
     """Return the error responses by status that a path has besides, if the service asks for credentials."""
     denied = {"403": ref("responses", "ForbiddenOrCrossSite" if is_post else "Forbidden")} if needs_scope else {}
-    return {"401": ref("responses", "Unauthenticated"), **denied}
+    limited = {"429": ref("responses", "TooManyRequests")}
+    return {"401": ref("responses", "Unauthenticated"), **denied, **limited}
 
 
 def error_responses(*names: str) -> Json:

@@ -158,6 +158,11 @@ _ACCESS_ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = Map
             forbidden("submit:book:upload-start", "submit book:upload-start").body.error.message,
             {"target": "Authorization"},
         ),
+        ErrorCode.TOO_MANY_REQUESTS: (
+            "The caller is over one of its limits",
+            "these credentials have sent more than 100/s requests: wait as long as Retry-After says",
+            {},
+        ),
         ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: (
             "A bearer token can't be verified now",
             "the keys of the identity provider are not there, so no token can be verified now: try again",
