@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,9 @@ from bench.runners.benchmark import RunnerFigures
 from bench.runners.report import runner_lines
 from bench.scale import benchmark as scales
 from bench.scale.benchmark import ScaleFigures, ScalePlan, scale_lines
+from bench.switches.comparison import SwitchFigures, SwitchPlan, compare_switches
+from bench.switches.report import switch_lines
+from bench.switches.switched_system import SWITCHES
 from bench.throughput.benchmark import GROWTH, JournalPoint, ThroughputPlan, measure_throughput
 from bench.throughput.report import BenchMachine, machine_lines, result_lines, this_machine
 from opstream.terminal.console import CommandError
@@ -52,6 +56,7 @@ class _Written(msgspec.Struct):
     machine: BenchMachine
     plan: ThroughputPlan
     points: list[JournalPoint]
+    switches: SwitchFigures | None
     release: ReleaseFigures | None
     readings: ReadingFigures
     runners: RunnerFigures
@@ -60,6 +65,14 @@ class _Written(msgspec.Struct):
     rebuilds: list[RebuildFigures]
     scales: ScaleFigures
     peers: PeersFigures | None
+
+
+def _check_switches(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    combinations = tuple(tuple(text.split(",")) for text in value)
+    for name in {name for one in combinations for name in one}:
+        if name not in SWITCHES:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(SWITCHES)}", ctx, param)
+    return combinations
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -105,7 +118,16 @@ class _Written(msgspec.Struct):
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="Of the earlier version and of this one, for the part release.",
+    help="Of the earlier version and of this one, for the part release; of each system, for --with.",
+)
+@click.option(
+    "--with",
+    "combinations",
+    metavar="NAMES",
+    multiple=True,
+    callback=_check_switches,
+    help=f"What is switched on, of {','.join(SWITCHES)}: the part throughput then compares a system that has it with "
+    "one that has nothing of it, in turns. May be given more than once.",
 )
 @click.option(
     "--waiting",
@@ -171,6 +193,7 @@ def main(
     parts: tuple[str, ...],
     against: str,
     turns: int,
+    combinations: tuple[tuple[str, ...], ...],
     waiting: int,
     kept: int,
     rebuilt: int,
@@ -221,7 +244,8 @@ def main(
         _say(f"{time.monotonic() - began:6.1f} s  {text}")
 
     try:
-        points = measure_throughput(plan, say) if THROUGHPUT in wanted else []
+        points = measure_throughput(plan, say) if THROUGHPUT in wanted and not combinations else []
+        switched = _compare_switches(plan, combinations, turns, say) if THROUGHPUT in wanted and combinations else None
         compared = compare_release(against, clients=plan.clients, turns=turns, say=say) if RELEASE in wanted else None
         found = readings.measure_readings(wanted, say) if set(wanted) & set(readings.PARTS) else ReadingFigures()
         progress = Progress(say, sys.stdout, time.monotonic)
@@ -235,15 +259,32 @@ def main(
         raise CommandError(str(error)) from error
     weights = archive_lines(weighed) if weighed is not None else ()
     replays = replay.replay_lines(replayed)
-    for line in (*result_lines(plan, points), *release_lines(compared), *reading_lines(found), *runner_lines(tried)):
+    for line in (*result_lines(plan, points), *switch_lines(switched), *release_lines(compared)):
+        _say(line)
+    for line in (*reading_lines(found), *runner_lines(tried)):
         _say(line)
     for line in (*replays, *weights, *rebuild_lines(rebuilds), *scale_lines(scaled), *peers_lines(beside)):
         _say(line)
     if file is not None:
-        written = _Written(here, plan, points, compared, found, tried, weighed, replayed, rebuilds, scaled, beside)
+        written = _Written(
+            here, plan, points, switched, compared, found, tried, weighed, replayed, rebuilds, scaled, beside
+        )
         file.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n")
     if beside is not None and failures(beside):
         raise CommandError("a peer failed; the lines above say how")
+
+
+def _compare_switches(
+    plan: ThroughputPlan, combinations: tuple[tuple[str, ...], ...], turns: int, say: Callable[[str], None]
+) -> SwitchFigures:
+    wanted = SwitchPlan(
+        combinations=combinations,
+        clients=plan.clients,
+        operations=plan.operations,
+        samples=plan.samples,
+        turns=turns,
+    )
+    return compare_switches(wanted, say=say)
 
 
 def _measure_peers(plan: ThroughputPlan, peers: tuple[str, ...], fsync_us: int) -> PeersFigures:

@@ -14,6 +14,7 @@ from bench.harness.process_usage import BenchFailed
 from opstream_journal import Connection, connect
 from opstream_journal.jetstream import rpc
 from opstream_schemas import subjects
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 _TIMEOUT: Final = 30.0
 _POLL_INTERVAL: Final = 0.02
@@ -49,9 +50,9 @@ _Info = TypeVar("_Info", bound=msgspec.Struct)
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Connection]:
+async def connected(url: str, credentials: BrokerCredentials = NO_CREDENTIALS) -> AsyncIterator[Connection]:
     """A connection of the benchmark's own."""
-    connection = await connect([url], "bench", connect_timeout=_TIMEOUT)
+    connection = await connect([url], "bench", connect_timeout=_TIMEOUT, credentials=credentials)
     try:
         yield connection
     finally:

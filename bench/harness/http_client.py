@@ -41,8 +41,10 @@ decode_monitor: Final = msgspec.json.Decoder(Monitor).decode
 class HttpConnection(asyncio.Protocol):
     """One keep-alive connection; one request at a time."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, key: str = "") -> None:
         self.head = f"Host: {HOST}:{port}\r\n".encode()
+        if key:
+            self.head += f"Authorization: Bearer {key}\r\n".encode()
         self.answered_at = 0.0
         """When the last response was complete, in seconds since the epoch."""
         self._parser = httptools.HttpResponseParser(self)
@@ -51,9 +53,9 @@ class HttpConnection(asyncio.Protocol):
         self._transport: Any = None
 
     @classmethod
-    async def open(cls, port: int) -> Self:
-        """Connect to the API."""
-        _, connection = await asyncio.get_running_loop().create_connection(lambda: cls(port), HOST, port)
+    async def open(cls, port: int, key: str = "") -> Self:
+        """Connect to the API; an API key goes with each request."""
+        _, connection = await asyncio.get_running_loop().create_connection(lambda: cls(port, key), HOST, port)
         return connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -22,6 +22,7 @@ from bench.harness.process_usage import BenchFailed, Usage, process_usage
 from opstream.local.ports import ListenAddress, free_ports, is_broker, is_ready, local_url
 from opstream.local.processes import SUPERVISOR_VARIABLE
 from opstream_schemas import subjects
+from opstream_schemas.urls import NO_CREDENTIALS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HOST: Final = "127.0.0.1"
@@ -34,6 +35,8 @@ _STOP_TIMEOUT: Final = 10.0
 _CHILD_TIMEOUT: Final = 3_600.0
 _VIEW_TIMEOUT: Final = 120.0
 _TAIL: Final = 2_000
+_LEVEL: Final[dict[str, tuple[str, ...]]] = {"apikey": (), "broker-config": ()}
+"""Commands that write no log."""
 
 
 class SnapshotProgress(msgspec.Struct, frozen=True):
@@ -52,6 +55,11 @@ class BenchSystem:
         folder: for data and logs; must exist.
         sources: the working directory of the processes; None for this checkout.
         environment: further variables of the processes, e.g. for another version.
+
+    Attributes:
+        options: further ones of each command.
+        credentials: of the benchmark's own connections to the broker.
+        key: an API key that the load sends with each request; empty for none.
     """
 
     def __init__(
@@ -66,6 +74,9 @@ class BenchSystem:
         self.port, self._nats_port = _free_ports(2)
         self._urls = [local_url("nats", HOST, self._nats_port)]
         self._replicas = 1
+        self.options: dict[str, tuple[str, ...]] = {}
+        self.credentials = NO_CREDENTIALS
+        self.key = ""
 
     @property
     def nats_url(self) -> str:
@@ -189,21 +200,34 @@ class BenchSystem:
         asyncio.run(self._wait_for_projector(timeout))
 
     async def _wait_for_view(self) -> SnapshotProgress:
-        async with broker_state.connected(self.nats_url) as connection:
+        async with broker_state.connected(self.nats_url, self.credentials) as connection:
             lag = await broker_state.wait_idle(connection, subjects.PROJECTOR_CONSUMER, _VIEW_TIMEOUT)
             view = await broker_state.stream_state(connection, subjects.bucket_stream(subjects.VIEW_BUCKET))
             return SnapshotProgress(lag, view.last_seq)
 
     async def _wait_for_projector(self, timeout: float) -> None:  # noqa: ASYNC109 - handed on
-        async with broker_state.connected(self.nats_url) as connection:
+        async with broker_state.connected(self.nats_url, self.credentials) as connection:
             await broker_state.wait_idle(connection, subjects.PROJECTOR_CONSUMER, timeout)
             await broker_state.wait_idle(connection, subjects.PROJECTOR_DEADLINES_CONSUMER, timeout)
 
     def provision(self) -> None:
         """Create opstream's streams and buckets on the broker, or bring those of an earlier version up to date."""
         self._start("provision", *self._servers(), "--replicas", str(self._replicas), "--update")
-        if self._processes.pop("provision").wait(_START_TIMEOUT):
-            raise BenchFailed(f"'opstream provision' failed:\n{self._tail('provision')}")
+        self._await_end("provision")
+
+    def run_command(self, command: str, *options: str) -> str:
+        """Run a command to its end; return what it printed.
+
+        Raises:
+            BenchFailed: it failed.
+        """
+        self._start(command, *options)
+        self._await_end(command)
+        return self._log(command).read_text(errors="replace")
+
+    def _await_end(self, name: str) -> None:
+        if self._processes.pop(name).wait(_START_TIMEOUT):
+            raise BenchFailed(f"'opstream {name}' failed:\n{self._tail(name)}")
 
     def _start_projector(self) -> None:
         self._start("projector", *self._servers(), "--health-port", self._health_port("projector"))
@@ -224,7 +248,8 @@ class BenchSystem:
         return str(self._ports[name])
 
     def _start(self, service: str, *options: str, name: str = "") -> None:
-        command = [sys.executable, "-P", "-m", "opstream", service, "--log-level", "warning", *options]
+        words = (*_LEVEL.get(service, ("--log-level", "warning")), *options, *self.options.get(service, ()))
+        command = [sys.executable, "-P", "-m", "opstream", service, *words]
         name = name or service
         # In a session of its own, so that Ctrl-C reaches only the benchmark, which then stops all processes in order.
         with self._log(name).open("wb") as log:

@@ -72,8 +72,14 @@ def compare_release(version: str, *, clients: int, turns: int, say: Callable[[st
         folder = Path(name)
         say(f"starting broker, api, runner, projector and webhooks of version {version}, and of this checkout")
         sources = unpack(version, folder)
-        before = _Side(folder / "before", stack, clients, sources=sources, environment=environment_of(sources))
-        now = _Side(folder / "now", stack, clients)
+        folders = [folder / "before", folder / "now"]
+        for one in folders:
+            one.mkdir()
+        old = BenchSystem(folders[0], sources=sources, environment=environment_of(sources))
+        before = Side(stack.enter_context(old), clients)
+        now = Side(stack.enter_context(BenchSystem(folders[1])), clients)
+        before.warm_up()
+        now.warm_up()
         figures = ReleaseFigures(version=version, clients=clients, before=[], now=[])
         for number in range(turns):
             sides = [(before, figures.before), (now, figures.now)]
@@ -86,34 +92,38 @@ def compare_release(version: str, *, clients: int, turns: int, say: Callable[[st
         return figures
 
 
-class _Side:
-    """One of the two systems."""
+class Side:
+    """One of the systems that are loaded in turns.
 
-    def __init__(
-        self,
-        folder: Path,
-        stack: ExitStack,
-        clients: int,
-        *,
-        sources: Path | None = None,
-        environment: dict[str, str] | None = None,
-    ) -> None:
-        folder.mkdir()
+    Args:
+        system: nothing of it runs yet; everything is started.
+        clients: HTTP clients.
+    """
+
+    def __init__(self, system: BenchSystem, clients: int) -> None:
         self._clients = clients
-        self._system = stack.enter_context(BenchSystem(folder, sources=sources, environment=environment))
+        self._system = system
         self._system.start_broker()
         self._system.start_services(concurrency=clients)
         self._system.start_webhooks()
-        self._load(_WARM_UP)
-        self._load(_WARM_UP // 5, is_alone=True)
+
+    def warm_up(self, operations: int = _WARM_UP) -> None:
+        """Load it, so that its caches are filled and its code was run."""
+        self._load(operations)
+        self._load(operations // 5, is_alone=True)
         self._system.wait_for_snapshots()
 
-    def turn(self) -> Turn:
+    def turn(self, operations: int = OPERATIONS, samples: int = SAMPLES) -> Turn:
+        """Load it once.
+
+        Raises:
+            BenchFailed: a process ended or failed.
+        """
         begin = self._system.usage()
-        result = self._load(OPERATIONS)
+        result = self._load(operations)
         self._system.wait_for_snapshots()
         end = self._system.usage()
-        alone = self._load(SAMPLES, is_alone=True)
+        alone = self._load(samples, is_alone=True)
         self._system.wait_for_snapshots()
         return Turn(
             rate=result.operations / result.seconds,
@@ -125,5 +135,7 @@ class _Side:
 
     def _load(self, operations: int, *, is_alone: bool = False) -> LoadResult:
         clients = 1 if is_alone else self._clients
-        load = Load(port=self._system.port, clients=clients, operations=operations, is_alone=is_alone)
+        load = Load(
+            port=self._system.port, clients=clients, operations=operations, is_alone=is_alone, key=self._system.key
+        )
         return msgspec.json.decode(self._system.run_child("bench.throughput.load", load), type=LoadResult)

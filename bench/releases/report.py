@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from bench.harness.table import MIB, table
@@ -16,35 +16,38 @@ AGREEMENT: Final = 0.8
 """Nor does one that fewer of the turns agree with: other work came and went meanwhile."""
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """A figure of turns."""
+
     name: str
     figure: Callable[[Turn], float]
     form: str
     is_better_higher: bool = False
 
-    def ratios(self, found: ReleaseFigures) -> list[float]:
+    def ratios(self, before: Sequence[Turn], now: Sequence[Turn]) -> list[float]:
         """Of the turns that came one after the other."""
-        pairs = zip(found.before, found.now, strict=True)
-        return [self.figure(now) / max(self.figure(before), 1e-9) for before, now in pairs]
+        pairs = zip(before, now, strict=True)
+        return [self.figure(later) / max(self.figure(earlier), 1e-9) for earlier, later in pairs]
 
-    def cells(self, found: ReleaseFigures) -> list[str]:
-        medians = [statistics.median(map(self.figure, turns)) for turns in (found.before, found.now)]
-        return [self.name, *map(self.form.format, medians), f"{statistics.median(self.ratios(found)):.2f}"]
+    def cells(self, before: Sequence[Turn], now: Sequence[Turn], form: str = "{:.2f}") -> list[str]:
+        """Its line: both medians, and the median of the ratios."""
+        medians = [statistics.median(map(self.figure, turns)) for turns in (before, now)]
+        return [self.name, *map(self.form.format, medians), form.format(statistics.median(self.ratios(before, now)))]
 
 
-_RATE: Final = _Row("operations/s", lambda t: t.rate, "{:,.0f}", is_better_higher=True)
-_ALONE: Final = _Row("one at a time: submit to Succeeded, p50 ms", lambda t: t.alone, "{:.2f}")
-_CPU: Final = _Row("processor time, all of these, ms/operation", lambda t: sum(t.cpu.values()), "{:.2f}")
-_RSS: Final = _Row("memory (RSS), all of these, MiB", lambda t: t.rss / MIB, "{:.0f}")
-_ROWS: Final = (
-    _RATE,
-    _Row("  polls for each operation", lambda t: t.polls, "{:.2f}"),
+RATE: Final = Row("operations/s", lambda t: t.rate, "{:,.0f}", is_better_higher=True)
+_ALONE: Final = Row("one at a time: submit to Succeeded, p50 ms", lambda t: t.alone, "{:.2f}")
+CPU: Final = Row("processor time, all of these, ms/operation", lambda t: sum(t.cpu.values()), "{:.2f}")
+_RSS: Final = Row("memory (RSS), all of these, MiB", lambda t: t.rss / MIB, "{:.0f}")
+ROWS: Final = (
+    RATE,
+    Row("  polls for each operation", lambda t: t.polls, "{:.2f}"),
     _ALONE,
-    *(_Row(f"processor time, {name}, ms/operation", lambda t, n=name: t.cpu[n], "{:.3f}") for name in PROCESSES),
-    _CPU,
+    *(Row(f"processor time, {name}, ms/operation", lambda t, n=name: t.cpu[n], "{:.3f}") for name in PROCESSES),
+    CPU,
     _RSS,
 )
-_JUDGED: Final = {"operations a second": _RATE, "one at a time": _ALONE, "processor time": _CPU, "memory": _RSS}
+_JUDGED: Final = {"operations a second": RATE, "one at a time": _ALONE, "processor time": CPU, "memory": _RSS}
 
 
 def release_lines(found: ReleaseFigures | None) -> Iterator[str]:
@@ -56,12 +59,12 @@ def release_lines(found: ReleaseFigures | None) -> Iterator[str]:
         f"compared with version {found.version}: {found.clients} clients, {len(found.now)} turns of {OPERATIONS:,} "
         f"operations and {SAMPLES} one at a time; medians, and the median of the turns' ratios"
     )
-    yield from table([found.version, "now", "ratio"], [row.cells(found) for row in _ROWS])
+    yield from table([found.version, "now", "ratio"], [row.cells(found.before, found.now) for row in ROWS])
     for name, row in _JUDGED.items():
-        yield f"  {name}: {_verdict(row, row.ratios(found), found.version)}"
+        yield f"  {name}: {_verdict(row, row.ratios(found.before, found.now), found.version)}"
 
 
-def _verdict(row: _Row, ratios: list[float], version: str) -> str:
+def _verdict(row: Row, ratios: list[float], version: str) -> str:
     ratio = statistics.median(ratios)
     if abs(ratio - 1) < NOISE:
         return f"as in {version} (less than {NOISE:.0%} apart)"

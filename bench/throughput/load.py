@@ -24,6 +24,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     operations: int
     is_alone: bool = False
     """One operation after the other, polled without a pause, each of them timed."""
+    key: str = ""
+    """An API key for each request; empty for none."""
 
 
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +46,8 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _SubmitClient(http_client.HttpConnection):
-    def __init__(self, port: int) -> None:
-        super().__init__(port)
+    def __init__(self, port: int, key: str = "") -> None:
+        super().__init__(port, key)
         self._submit = self.post(PATH, BODY)
 
     async def submit(self) -> str:
@@ -55,7 +57,7 @@ class _SubmitClient(http_client.HttpConnection):
 
 async def run(load: Load) -> LoadResult:
     """Run a load."""
-    clients = [await _SubmitClient.open(load.port) for _ in range(load.clients)]
+    clients = [await _SubmitClient.open(load.port, load.key) for _ in range(load.clients)]
     cpu = time.process_time()
     try:
         result = await (_alone(load, clients[0]) if load.is_alone else _together(load, clients))
