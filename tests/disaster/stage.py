@@ -139,6 +139,8 @@ class Stage:
         """Members of an ended operation's status that the versions in a round show otherwise."""
         self.has_spare_timers = False
         """True if timers of ended operations may be left, which do nothing when they fire."""
+        self.is_restored = False
+        """`opstream restore` ran, which ends attempts whose runner was lost with everything."""
         self.told: dict[str, ClientView] = {}
         """What clients know of each operation, once a load is over."""
         self._say = say
@@ -272,6 +274,7 @@ class Stage:
         ]
         result = self.result
         left.evidence.ignored = self.ignored
+        left.evidence.is_restored = self.is_restored
         found = find_breaches(left, told, marks)
         if self.has_lost_locks:
             shared = [one for one in found if _SHARED.search(one)]

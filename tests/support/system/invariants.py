@@ -88,6 +88,8 @@ class Evidence(msgspec.Struct):
     """Requests by operation id."""
     polled: dict[str, list[dict[str, Any]]] = {}
     """Statuses by operation id, as one client saw them, each requested after the one before had come."""
+    is_restored: bool = False
+    """The journal was restored from a backup, so `opstream restore` may have ended attempts (docs/adr/0051)."""
     ignored: frozenset[str] = frozenset()
     """Members of an ended operation's status that another version shows otherwise; for runs with several versions."""
 
@@ -181,7 +183,7 @@ def _breaches_of(operation_id: str, history: list[Stored], evidence: Evidence) -
     try:
         events = [decode_event(message.payload, message.sequence) for message in history]
         yield from _chained(history, events if end is None else events[:-1])
-        yield from _fenced(names, events)
+        yield from _fenced(names, events, is_restored=evidence.is_restored)
         if promise is not None:
             yield from _as_promised(promise, events[0])
         operation = fold_for_reader(None, decoded(everything))
@@ -213,7 +215,7 @@ def _chained(history: list[Stored], events: list[RecordedEvent]) -> Iterator[str
         yield "invariant 1: an event id occurs twice"
 
 
-def _fenced(names: list[str], events: list[RecordedEvent]) -> Iterator[str]:
+def _fenced(names: list[str], events: list[RecordedEvent], *, is_restored: bool) -> Iterator[str]:
     """Each event of an attempt is from the attempt that started last."""
     attempt, runner = 0, ""
     for name, event in zip(names, events, strict=True):
@@ -226,8 +228,8 @@ def _fenced(names: list[str], events: list[RecordedEvent]) -> Iterator[str]:
             if claim is not None and int(claim[1]) != attempt:
                 yield f"invariant 3: {name} of attempt {int(claim[1])} once attempt {attempt} had started"
             is_given_up = isinstance(event.data, Failed) and event.data.error.code in _FROM_ANYBODY
-            is_restored = isinstance(event.data, AttemptFailed) and event.source == _RESTORE
-            if not (is_given_up or is_restored) and not event.source.endswith(runner):
+            is_ended_by_restore = is_restored and isinstance(event.data, AttemptFailed) and event.source == _RESTORE
+            if not (is_given_up or is_ended_by_restore) and not event.source.endswith(runner):
                 yield f"invariant 3: {name} is from {event.source}, attempt {attempt} ran on {runner}"
 
 

@@ -13,6 +13,7 @@ import pytest
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import (
+    AttemptFailed,
     Event,
     EventData,
     Failed,
@@ -110,6 +111,22 @@ def test_given_up_by_another_runner() -> None:
     lost = failed("the last of 2 attempts ended with the runner that executed it", "RunnerLost")
     found = evidence(REQUESTED, started(1), started(2), lost, source="opstream/runner/runner-3")
     assert breaches(found) == []
+
+
+def test_an_attempt_that_a_restore_ended() -> None:
+    """Its runner was lost with everything; without a restore in the run no other process may say so."""
+    lost = AttemptFailed(
+        attempt=1, error=OperationError(code="RunnerLost", message="lost"), retry_at=TIME, counted=False
+    )
+    datas = (REQUESTED, started(1), lost, started(2), succeeded(2))
+    found = evidence(*datas)
+    found.messages = journal(*datas[:3], source="opstream/restore")
+    (breach,) = [one for one in breaches(found) if "invariant 3" in one]
+    assert "attempt-failed is from opstream/restore" in breach
+    found.is_restored = True
+    assert not [one for one in breaches(found) if "invariant 3" in one]
+    found.messages = journal(*datas[:3], source="opstream/runner/other")
+    assert [one for one in breaches(found) if "invariant 3" in one]
 
 
 def forced(**changes: int) -> Evidence:
