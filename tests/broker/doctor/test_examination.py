@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import msgspec
 import pytest
 
-from opstream.doctor import broker_checks, work_checks
+from opstream.doctor import broker_checks, examination, work_checks
 from opstream.doctor.examination import Examination
 from opstream.doctor.monitoring_port import MonitoringUnreachable, read_monitoring
 from opstream.doctor.system_findings import Level, SystemFinding
@@ -133,6 +134,23 @@ async def test_a_full_journal(broker: Broker) -> None:
         assert "--max-bytes" in found["LittleRoom"].next_step
 
 
+async def test_a_full_account() -> None:
+    """A limit of the account on the broker, for a journal without one."""
+    limited = "accounts { APP { jetstream { max_file: 200KB }, users: [{ user: app, password: app }] } }"
+    with Broker("limited", extra=f"{limited}\nno_auth_user: app") as broker:
+        async with linked(broker.url) as link:
+            await provision(link, Sizing())
+            journal = Journal(link, max_msg_size=-1, clock=time.monotonic)
+            await journal.start()
+            assert "Room" in await findings(link)
+            number = 0
+            while "LittleRoom" not in (found := await findings(link)):
+                number += 1
+                await _begin_large(journal, f"high-{number}")
+            assert found["LittleRoom"].message.startswith("the account has 1")
+            assert found["LittleRoom"].next_step == "raise max_file of the account"
+
+
 async def _begin_large(journal: Journal, operation_id: str) -> None:
     data = request(input=msgspec.json.encode({"title": "x" * 8_000}))
     event = first_event(operation_id, data, id=f"event-{operation_id}", source="test", time=datetime.now(UTC))
@@ -176,6 +194,17 @@ async def test_a_timer_that_does_not_reach_the_journal(link: Connection) -> None
     assert (await findings(link))["TimerNotCopied"].level is Level.CRITICAL
 
 
+async def test_a_timer_that_the_broker_does_not_fire(link: Connection, journal: Journal) -> None:
+    """Its time is over, and it is still there. The broker looks for the header of a schedule with capitals only."""
+    await begin(journal, "op-1")
+    late = datetime.now(UTC) - timedelta(hours=3)
+    timer = subjects.timer_subject(KIND, "op-1", "retry")
+    await rpc.publish(link, timer, b"{}", {"nats-schedule": f"@at {late:%Y-%m-%dT%H:%M:%SZ}"})
+    found = (await findings(link))["TimersOverdue"]
+    assert (found.level, found.message) == (Level.CRITICAL, "the broker does not fire timers: one is 3 h late")
+    assert "TIMERS has a leader" in found.next_step
+
+
 async def test_a_timer_that_is_not_due(link: Connection, journal: Journal) -> None:
     """A timer of the future is no finding."""
     await begin(journal, "op-1")
@@ -208,6 +237,25 @@ async def test_a_service_with_a_wrong_clock(link: Connection, journal: Journal) 
     await journal.append(KIND, event, NEW_OPERATION, budget=10)
     found = (await findings(link))["ClockSkew"]
     assert "the clock of opstream/fast is 600 s ahead of the broker's" in found.message
+
+
+@pytest.mark.parametrize(("minutes", "where"), [(10, "600 s ahead of"), (-10, "600 s behind")])
+async def test_the_own_clock_is_wrong(
+    link: Connection, monkeypatch: pytest.MonkeyPatch, minutes: int, where: str
+) -> None:
+    """The clock of the machine on which the command runs is compared with the broker's, too."""
+
+    class WrongClock(datetime):
+        """The time of a machine whose clock is off."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(minutes=minutes)
+
+    monkeypatch.setattr(examination, "datetime", WrongClock)
+    found = (await findings(link))["ClockSkew"]
+    assert found.message == f"the clock of this machine is {where} the broker's"
+    assert "NTP" in found.next_step
 
 
 async def test_many_subjects(link: Connection, journal: Journal) -> None:
@@ -259,10 +307,18 @@ async def test_a_cluster(cluster: Cluster) -> None:
         found = await eventually(lambda: _behind(link), within=40, poll=0.5)
         assert found.level is Level.WARNING
         assert cluster.nodes[2].name in found.message
+        cluster.nodes[1].kill()
+        lost = await eventually(lambda: _not_examined(link), within=40, poll=0.5)
+        assert lost.level is Level.CRITICAL
+        assert "leader" in lost.message
 
 
 async def _is_current(link: Connection) -> bool:
     return "Replicas" in await findings(link)
+
+
+async def _not_examined(link: Connection) -> SystemFinding | None:
+    return (await findings(link)).get("NotExamined")
 
 
 async def _behind(link: Connection) -> SystemFinding | None:
