@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auth_keys_file: Path | None = None
     caller_requests: str = ""
     """Of each caller; empty for any number."""
+    jwt: tuple[str, ...] = ()
+    """The API's options about bearer tokens, as they are."""
     is_insecure: bool = False
     """Serve other machines without credentials."""
     allowed_hosts: tuple[str, ...] = ()
@@ -210,6 +212,7 @@ class SystemCommands:
             *_each("--auth", settings.auth),
             *(("--auth-keys-file", str(settings.auth_keys_file)) if settings.auth_keys_file else ()),
             *(("--caller-requests", settings.caller_requests) if settings.caller_requests else ()),
+            *settings.jwt,
             *(("--insecure",) if settings.is_insecure else ()),
             *_each("--allowed-host", settings.allowed_hosts),
             *_each("--allowed-origin", settings.allowed_origins),

@@ -8,6 +8,7 @@ import click
 
 from opstream.cli.options import access as access_options
 from opstream.cli.options import common as common_options
+from opstream.cli.options import jwt as jwt_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import option
@@ -20,6 +21,7 @@ from opstream.terminal import logs
 @common_options.port_option
 @common_options.public_url_option
 @access_options.access_options
+@jwt_options.jwt_options
 @proxy_options.allowed_host_option
 @proxy_options.allowed_origin_option
 @proxy_options.cors_origin_option
@@ -81,6 +83,7 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
     from opstream.local.system_commands import Settings
 
     access_options.check_access(given)
+    given["jwt"] = jwt_options.jwt_arguments(jwt_options.take_jwt_settings(given))
     webhook_options.check_config(given)
     proxy_options.check_cors_origins(given["cors_origins"], identity_header="", is_authenticated=bool(given["auth"]))
     if given["port"] and given["port"] == given["nats_port"]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from opstream_api.access.tokens.jwt_settings import JwtSettings
 
 _PREFIX: Final = "jwt_"
-_WITHOUT_DEFAULT: Final = ("issuer", "audiences", "jwks_url", "jwks_file", "tenant_claim")
+_WITHOUT_DEFAULT: Final = ("issuer", "audiences", "jwks_url", "jwks_file", "tenant_claim", "scope_prefix")
 _DEFAULT_ALGORITHMS: Final = "RS256,ES256,EdDSA"
 _ALGORITHMS: Final = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA"
 
@@ -110,6 +110,15 @@ _OPTIONS: Final[tuple[Decorator[Any], ...]] = (
         help="The claim with the scopes: a text with spaces, or a list. Scopes of other services are ignored.",
     ),
     option(
+        "--jwt-scope-prefix",
+        variable="JWT_SCOPE_PREFIX",
+        default="",
+        metavar="TEXT",
+        callback=_checked_unless_empty("parse_scope_prefix"),
+        help="With what opstream's scopes begin in tokens, e.g. --jwt-scope-prefix api://opstream/ if they have "
+        "api://opstream/read. Scopes that begin otherwise are ignored.",
+    ),
+    option(
         "--jwt-leeway",
         variable="JWT_LEEWAY",
         type=Duration(),
@@ -131,6 +140,30 @@ def jwt_options(command: F) -> F:
     for decorate in reversed(_OPTIONS):
         command = decorate(command)
     return command
+
+
+def jwt_arguments(settings: JwtSettings | None) -> tuple[str, ...]:
+    """Return the options of this module that make these settings, for a process that is started with them.
+
+    Args:
+        settings: None for no options.
+    """
+    if settings is None:
+        return ()
+    given = {
+        "--jwt-issuer": settings.issuer,
+        "--jwt-algorithms": ",".join(settings.algorithms),
+        "--jwt-jwks-url": settings.jwks_url,
+        "--jwt-jwks-file": settings.jwks_file,
+        "--jwt-tenant-claim": settings.tenant_claim,
+        "--jwt-subject-claim": settings.subject_claim,
+        "--jwt-scope-claim": settings.scope_claim,
+        "--jwt-scope-prefix": settings.scope_prefix,
+        "--jwt-leeway": str(settings.leeway),
+        "--jwt-refetch": str(settings.refetch_floor),
+    }
+    audiences = [part for audience in settings.audiences for part in ("--jwt-audience", audience)]
+    return (*audiences, *(part for pair in given.items() if pair[1] for part in pair))
 
 
 def take_jwt_settings(given: dict[str, Any]) -> JwtSettings | None:
@@ -171,6 +204,7 @@ def take_jwt_settings(given: dict[str, Any]) -> JwtSettings | None:
         tenant_claim=found["tenant_claim"],
         subject_claim=found["subject_claim"],
         scope_claim=found["scope_claim"],
+        scope_prefix=found["scope_prefix"],
         leeway=found["leeway"],
         refetch_floor=found["refetch"],
     )

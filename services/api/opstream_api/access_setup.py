@@ -77,7 +77,8 @@ async def open_access(
             # Only here: it loads cryptography.
             from .access.tokens.token_authenticator import TokenAuthenticator
 
-            metadata = ResourceMetadata([settings.jwt.issuer], GENERAL_SCOPES, settings.public_url.rstrip("/"))
+            asked_for = [f"{settings.jwt.scope_prefix}{scope}" for scope in GENERAL_SCOPES]
+            metadata = ResourceMetadata([settings.jwt.issuer], asked_for, settings.public_url.rstrip("/"))
             tokens = TokenAuthenticator(settings.jwt, conditions, metadata_url=metadata.url)
             stack.push_async_callback(tokens.stop)
             await tokens.start()

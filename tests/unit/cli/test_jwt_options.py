@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+import opstream.local.supervisor
 import opstream_api.main
 from opstream.cli.app import main
 from opstream.cli.options import jwt as jwt_options
+from opstream.local.system_commands import SystemCommands
 from opstream_api.access.tokens.jwt_settings import (
     ALGORITHMS,
     DEFAULT_ALGORITHMS,
@@ -57,9 +60,11 @@ def test_variables_are_read_as_options(given: list[Any], tmp_path: Path) -> None
     keys = tmp_path / "keys.json"
     keys.touch()
     common = {"audiences": ("a", "b"), "tenant_claim": "org", "subject_claim": "azp", "scope_claim": "/r/s"}
+    common["scope_prefix"] = "api://opstream/"
     assert run(
         *(*NEEDED, "--jwt-audience", "b", "--jwt-algorithms", "es256,EdDSA", "--jwt-jwks-file", str(keys)),
         *("--jwt-tenant-claim", "org", "--jwt-subject-claim", "azp", "--jwt-scope-claim", "/r/s"),
+        *("--jwt-scope-prefix", "api://opstream/"),
         *("--jwt-leeway", "0", "--jwt-refetch", "1m"),
     ) == (0, "")
     assert run(
@@ -71,6 +76,7 @@ def test_variables_are_read_as_options(given: list[Any], tmp_path: Path) -> None
         JWT_TENANT_CLAIM="org",
         JWT_SUBJECT_CLAIM="azp",
         JWT_SCOPE_CLAIM="/r/s",
+        JWT_SCOPE_PREFIX="api://opstream/",
         JWT_LEEWAY="0",
         JWT_REFETCH="60",
     ) == (0, "")
@@ -97,6 +103,8 @@ def test_variables_are_read_as_options(given: list[Any], tmp_path: Path) -> None
         ([*NEEDED, "--jwt-jwks-file", "/no/such/file"], "does not exist"),
         ([*NEEDED, "--jwt-jwks-url", "https://a/", "--jwt-jwks-file", "/dev/null"], "leave the other out"),
         ([*NEEDED, "--jwt-scope-claim", "/"], "is no claim"),
+        ([*NEEDED, "--jwt-scope-prefix", "a b"], "is no beginning of a scope: write it as tokens have it"),
+        (["--jwt-scope-prefix", "a"], "--jwt-scope-prefix is of no use without --auth jwt"),
         ([*NEEDED, "--jwt-leeway", "soon"], "is not a duration"),
         ([*NEEDED, "--jwt-refetch", "0"], "is not a duration"),
         ([*NEEDED, "--cors-origin", "*", "--trusted-proxy", "::1", "--identity-header", "X-U"], "a proxy that logs"),
@@ -107,6 +115,34 @@ def test_usage_errors(given: list[Any], arguments: list[str], complaint: str) ->
     status, output = run(*arguments)
     assert (status, given) == (2, [])
     assert complaint in output
+
+
+@pytest.mark.parametrize("keys", [["--jwt-jwks-file", __file__], ["--jwt-jwks-url", "https://id.example/keys"], []])
+def test_up_passes_its_options_on(given: list[Any], monkeypatch: pytest.MonkeyPatch, keys: list[str]) -> None:
+    """The API that `opstream up` starts has the settings that it would have with the same options."""
+    monkeypatch.setattr(opstream.local.supervisor, "run_all", given.append)
+    changed = [
+        *(*NEEDED, "--jwt-audience", "b", "--jwt-algorithms", "es256,EdDSA", "--jwt-tenant-claim", "org", *keys),
+        *("--jwt-subject-claim", "azp", "--jwt-scope-claim", "/r/s", "--jwt-scope-prefix", "a."),
+        *("--jwt-leeway", "0.5", "--jwt-refetch", "1m"),
+    ]
+    for options in (NEEDED, changed):
+        given.clear()
+        result = CliRunner().invoke(main, ["up", "--actions", "shop.orders", *options])
+        assert result.exit_code == 0, result.output
+        (settings,) = given
+        started = SystemCommands(settings).services()["hub"]
+        passed = [
+            part
+            for option, value in itertools.pairwise(started)
+            if option == "--auth" or option.startswith("--jwt-")
+            for part in (option, value)
+        ]
+        assert run(*passed) == (0, "")
+        assert run(*options) == (0, "")
+        assert (given[1].jwt, given[1].auth) == (given[2].jwt, given[2].auth)
+    for wrong in (["--auth", "jwt"], ["--jwt-issuer", ISSUER]):
+        assert CliRunner().invoke(main, ["up", "--actions", "shop.orders", *wrong]).exit_code == 2
 
 
 def test_any_site_may_call_a_service_that_asks_for_credentials(given: list[Any]) -> None:

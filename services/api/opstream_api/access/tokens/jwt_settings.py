@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Final
@@ -28,6 +29,8 @@ REFETCH_FLOOR: Final = 30.0
 """Seconds between two fetches of the keys, whatever tokens come."""
 
 _CLAIM_LIMIT: Final = 256
+_SCOPE_PREFIX: Final = re.compile(r"[!#-\[\]-~]{1,256}")
+"""The characters of a scope (RFC 6749, 3.3)."""
 
 
 class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +50,8 @@ class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Claim with the tenant, which each token must then have; empty: all tokens are of the operator's own tenant."""
     subject_claim: str = "sub"
     scope_claim: str = "scope"
+    scope_prefix: str = ""
+    """With what opstream's scopes begin in tokens, e.g. `api://opstream/`; those without it are of other services."""
     leeway: float = LEEWAY
     refetch_floor: float = REFETCH_FLOOR
 
@@ -103,6 +108,20 @@ def parse_claim(text: str) -> str:
     if not text or len(text) > _CLAIM_LIMIT or not text.isprintable() or text == "/":
         raise InvalidName(
             f"{text!r} is no claim: write its name, or the path of a nested one, e.g. /realm_access/roles"
+        )
+    return text
+
+
+def parse_scope_prefix(text: str) -> str:
+    """Return what scopes begin with: the characters that a scope may have (RFC 6749, 3.3).
+
+    Raises:
+        InvalidName: it has others, so no scope could begin with it.
+    """
+    if not _SCOPE_PREFIX.fullmatch(text):
+        raise InvalidName(
+            f"{text!r} is no beginning of a scope: write it as tokens have it, without spaces and quotes, e.g. "
+            "api://opstream/ or opstream."
         )
     return text
 

@@ -19,7 +19,8 @@ _POINTER: Final = "/"
 def principal_of(claims: Mapping[str, Any], settings: JwtSettings, expires_at: float) -> Principal:
     """Return the principal that a token names.
 
-    Scopes of other services are ignored: providers give `openid` and `profile` beside ours.
+    Scopes of other services are ignored: providers give `openid` and `profile` beside ours. With a prefix, so is each
+    scope that does not begin with it, also one that is named as ours.
 
     Args:
         claims: of a token whose signature, issuer, audience and times are right.
@@ -37,7 +38,8 @@ def principal_of(claims: Mapping[str, Any], settings: JwtSettings, expires_at: f
         subject = check_subject(_text_claim(claims, settings.subject_claim))
     except InvalidName as error:
         raise TokenRefused(str(error)) from error
-    scopes = Scopes.parse(_known_scopes(_find(claims, settings.scope_claim), settings.scope_claim))
+    found = _find(claims, settings.scope_claim)
+    scopes = Scopes.parse(_known_scopes(found, settings.scope_claim, settings.scope_prefix))
     return Principal(
         tenant=tenant, subject=subject, scopes=scopes, expires_at=datetime.fromtimestamp(expires_at, tz=UTC)
     )
@@ -50,7 +52,7 @@ def _text_claim(claims: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _known_scopes(value: Any, name: str) -> Iterator[str]:  # noqa: ANN401 - JSON
+def _known_scopes(value: Any, name: str, prefix: str) -> Iterator[str]:  # noqa: ANN401 - JSON
     if value is None:
         return
     texts = value.split() if isinstance(value, str) else value
@@ -59,8 +61,10 @@ def _known_scopes(value: Any, name: str) -> Iterator[str]:  # noqa: ANN401 - JSO
     if len(texts) > MAX_SCOPES:
         raise TokenRefused(f"its claim {name} has more than {MAX_SCOPES} scopes")
     for text in texts:
+        if not text.startswith(prefix):
+            continue  # of another service
         try:
-            yield check_scope(text)
+            yield check_scope(text[len(prefix) :])
         except InvalidName:
             continue  # of another service
 

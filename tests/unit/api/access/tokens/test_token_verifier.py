@@ -143,6 +143,17 @@ async def test_a_claim_of_another_name_may_be_nested() -> None:
         assert shallow.scopes.texts == ()
 
 
+@pytest.mark.parametrize("prefix", ["api://opstream/", "opstream.", "opstream:"])
+async def test_scopes_may_begin_with_a_prefix(prefix: str) -> None:
+    """It is taken off once; what begins otherwise is of another service, also a role that is named as one of ours."""
+    async with desk(scope_prefix=prefix) as it:
+        given = [f"{prefix}read", f"{prefix}submit:book:*", "admin", f"other/{prefix}cancel", f"{prefix}{prefix}cancel"]
+        for scope in (given, " ".join(given)):
+            principal = await it.verifier.verify(it.provider.token(scope=scope))
+            assert principal.scopes.texts == ("read", "submit:book:*")
+        assert (await it.verifier.verify(it.provider.token(scope=f"{prefix} {prefix[:-1]}read"))).scopes.texts == ()
+
+
 async def test_a_token_without_scopes_may_do_nothing() -> None:
     """It is a principal all the same, so that the answer is 403 and not 401."""
     async with desk() as it:
