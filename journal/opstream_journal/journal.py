@@ -17,6 +17,7 @@ from opstream_schemas.events import CONTENT_TYPE, Event, RecordedEvent, encode_e
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.forced_end import OperationMessage
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 
 from .errors import BrokerRefused, EventTooLarge, JournalError, JournalUnavailable, VersionConflict
 from .group_commit import IN_FLIGHT, WRONG_VERSION, EncodedEvent, GroupCommit, StoreBatch
@@ -52,6 +53,7 @@ class Journal:
         max_msg_size: the stream's limit in bytes, from `check_provisioned`; -1 for none.
         jitter: draws a delay from `[low, high]` seconds.
         clock: returns monotonic seconds.
+        tracing: makes a span for each append within another span.
     """
 
     def __init__(
@@ -61,11 +63,13 @@ class Journal:
         max_msg_size: int,
         clock: Callable[[], float],
         jitter: Callable[[float, float], float] = random.uniform,
+        tracing: Tracer = NO_TRACING,
     ) -> None:
         self._connection = connection
         self._max_msg_size = max_msg_size
         self._clock = clock
         self._jitter = jitter
+        self._tracing = tracing
         self.meter = AppendMeter()
         self._reader = OperationReader(connection, jitter)
         self._group = GroupCommit(self._send_alone, self._begin_batch, self._reader.last_sequences, clock=clock)
@@ -93,7 +97,11 @@ class Journal:
         """
         began = self._clock()
         try:
-            recorded = await self._append(kind, event, expected, began + budget)
+            if self._tracing.is_on:
+                with self._tracing.append_span(kind, event.operation_id, event.data.name, event.id):
+                    recorded = await self._append(kind, event, expected, began + budget)
+            else:
+                recorded = await self._append(kind, event, expected, began + budget)
         except JournalError as error:
             self.meter.fail(error)
             raise

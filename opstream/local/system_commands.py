@@ -26,6 +26,8 @@ JOINT_SERVICES: Final = ("api", "projector", "webhooks")
 _HEALTHY: Final = ("api", "projector", "runner", "webhooks")
 """The services with a health port, in the order of their ports."""
 _CONNECT_TIMEOUT: Final = "15s"
+_TRACING_VARIABLE: Final = "OPSTREAM_OTEL"
+"""A variable, since not all of the processes have its option."""
 _SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
 """The variable of `--callback-secret`."""
 _TEXT_ONLY: Final = frozenset({"broker", "provision"})
@@ -72,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     is_http_allowed: bool = False
     log_level: str
     log_format: str = "text"
+    is_traced: bool = False
+    """Send traces of the services that make spans."""
     has_request_log: bool = True
     health_port: int = 0
     """The first of the ports of the services' health; 0 for free ones."""
@@ -195,6 +199,7 @@ class SystemCommands:
             **{name: value for name, value in os.environ.items() if name not in LOGIN_VARIABLES},  # its broker has none
             SUPERVISOR_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
+            **({_TRACING_VARIABLE: "1"} if self._settings.is_traced else {}),
             # A variable, since every user of the machine can read options; for one child, since no other needs them.
             _SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name in _WITH_SECRETS else "",
         }

@@ -12,7 +12,7 @@ from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
-from opstream_schemas.events import Requested, decode_event
+from opstream_schemas.events import Requested, Trace, decode_event
 from opstream_schemas.names import Kind
 from opstream_schemas.webhook_delivery import DeliveryAttempt, DeliveryOutcome, WebhookDelivery, encode_record
 
@@ -35,6 +35,19 @@ class DeliveryStore:
             JournalUnavailable: the broker did not answer.
             BrokerRefused: it refused.
         """
+        requested = await self._requested(operation_id, kind)
+        return ("", "") if requested is None else (requested.callback, requested.own_id)
+
+    async def request_trace(self, operation_id: str, kind: Kind) -> Trace | None:
+        """Return the trace of an operation's request; None without one, or if the request has expired.
+
+        Raises:
+            InvalidEvent, JournalUnavailable, BrokerRefused: as `callback`.
+        """
+        requested = await self._requested(operation_id, kind)
+        return None if requested is None else requested.trace
+
+    async def _requested(self, operation_id: str, kind: Kind) -> Requested | None:
         subject = subjects.event_subject(operation_id, kind, Requested.name)
         stream = subjects.OPERATIONS_STREAM
         # A replica may be behind and have nothing; the leader has everything.
@@ -42,11 +55,11 @@ class DeliveryStore:
             self._connection, stream, subject
         )
         if stored is None:
-            return "", ""
+            return None
         event = decode_event(stored.data, stored.seq)
         if not isinstance(event.data, Requested):
             raise InvalidEvent(f"its request (sequence {stored.seq}) is of type {event.type}, unknown to this version")
-        return event.data.callback, event.data.own_id
+        return event.data
 
     async def event_bytes(self, sequence: int) -> bytes | None:
         """Return the stored bytes of the event at a stream sequence; None if it has expired.

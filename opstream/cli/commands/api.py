@@ -12,6 +12,7 @@ from opstream.cli.options import jwt as jwt_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.service_process import import_broker_client, prepare_process, run_service
+from opstream.cli.tracing_session import tracing_session
 
 
 @click.command
@@ -30,6 +31,7 @@ from opstream.cli.service_process import import_broker_client, prepare_process, 
 @common_options.connect_timeout_option
 @common_options.log_level_option
 @common_options.log_format_option
+@common_options.otel_option
 @common_options.request_log_option
 def api(*, log_level: str, log_format: str, public_url: str | None, max_body: int, **given: Any) -> None:  # noqa: ANN401
     """Serve HTTP: submit, status, /openapi.json, /asyncapi.json, /healthz and /readyz. Run as many as you like.
@@ -56,6 +58,8 @@ def api(*, log_level: str, log_format: str, public_url: str | None, max_body: in
 
     given["callbacks"] = webhook_options.callback_policy(given)
     del given["is_insecure"]  # only asked here
-    run_service(
-        lambda: run(Settings(public_url=public_url or "", body_limit=max_body, **given)), known=(InvalidKeyFile,)
-    )
+    with tracing_session("api", is_traced=given.pop("is_traced")) as tracing:
+        run_service(
+            lambda: run(Settings(public_url=public_url or "", body_limit=max_body, tracing=tracing, **given)),
+            known=(InvalidKeyFile,),
+        )

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Final
 
 import click
+import msgspec
 
 from opstream.cli.options import access as access_options
 from opstream.cli.options import common as common_options
@@ -14,6 +15,8 @@ from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import Decorator, option
 from opstream.cli.service_process import import_broker_client, prepare_process, run_service
+from opstream.cli.tracing_session import tracing_session
+from opstream_schemas.traces.tracer import Tracer
 
 
 def _health_port_option(service: str) -> Decorator[Any]:
@@ -69,6 +72,7 @@ _webhooks_health_port_option: Final = _health_port_option("webhooks")
 @common_options.connect_timeout_option
 @common_options.log_level_option
 @common_options.log_format_option
+@common_options.otel_option
 @common_options.request_log_option
 def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Run api, projector and webhooks in one process, which takes half of the memory that three take.
@@ -123,10 +127,14 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
         allowed_networks=given["networks"],
     )
 
-    def run() -> None:
+    def run(tracing: Tracer) -> None:
         config = ReloadableConfig(of_webhooks.source)
         services = (
-            JointService("api", partial(api.serve, of_api), renamed=("--health-port", "--api-health-port")),
+            JointService(
+                "api",
+                partial(api.serve, msgspec.structs.replace(of_api, tracing=tracing)),
+                renamed=("--health-port", "--api-health-port"),
+            ),
             JointService(
                 "projector",
                 partial(projector.serve, of_projector),
@@ -134,11 +142,12 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
             ),
             JointService(
                 "webhooks",
-                partial(webhooks.serve, of_webhooks, config),
+                partial(webhooks.serve, msgspec.structs.replace(of_webhooks, tracing=tracing), config),
                 on_hangup=config.reload,
                 renamed=("--health-port", "--webhooks-health-port"),
             ),
         )
         uvloop.run(serve_together(services))
 
-    run_service(run, known=(InvalidKeyFile,))
+    with tracing_session("hub", is_traced=given["is_traced"]) as tracing:
+        run_service(partial(run, tracing), known=(InvalidKeyFile,))

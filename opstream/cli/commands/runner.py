@@ -6,6 +6,7 @@ import click
 
 from opstream.cli.options import common as common_options
 from opstream.cli.service_process import allow_local_modules, prepare_process, run_service
+from opstream.cli.tracing_session import tracing_session
 from opstream_schemas.urls import BrokerCredentials
 
 
@@ -20,6 +21,7 @@ from opstream_schemas.urls import BrokerCredentials
 @common_options.connect_timeout_option
 @common_options.log_level_option
 @common_options.log_format_option
+@common_options.otel_option
 def runner(
     *,
     servers: tuple[str, ...],
@@ -33,6 +35,7 @@ def runner(
     connect_timeout: float,
     log_level: str,
     log_format: str,
+    is_traced: bool,
 ) -> None:
     """Execute the actions of Python modules. Run as many as you like: they share the work.
 
@@ -49,19 +52,21 @@ def runner(
     from opstream_runner.settings import Settings
 
     allow_local_modules()
-    run_service(
-        lambda: run(
-            Settings(
-                servers=servers,
-                credentials=credentials,
-                modules=modules,
-                concurrency=concurrency,
-                drain=drain,
-                health_port=health_port,
-                health_host=health_host,
-                result_limit=max_result,
-                connect_timeout=connect_timeout,
-            )
-        ),
-        known=(InvalidAction,),
-    )
+    with tracing_session("runner", is_traced=is_traced) as tracing:
+        run_service(
+            lambda: run(
+                Settings(
+                    servers=servers,
+                    credentials=credentials,
+                    modules=modules,
+                    concurrency=concurrency,
+                    drain=drain,
+                    health_port=health_port,
+                    health_host=health_host,
+                    result_limit=max_result,
+                    connect_timeout=connect_timeout,
+                    tracing=tracing,
+                )
+            ),
+            known=(InvalidAction,),
+        )

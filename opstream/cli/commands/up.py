@@ -13,6 +13,7 @@ from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import option
 from opstream.cli.service_process import settle_memory
+from opstream.cli.tracing_session import check_installed
 from opstream.terminal import logs
 
 
@@ -65,6 +66,7 @@ from opstream.terminal import logs
 )
 @common_options.log_level_option
 @common_options.log_format_option
+@common_options.otel_option
 @common_options.request_log_option
 def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Run everything on this machine: broker, api, projector, runner and webhooks.
@@ -84,6 +86,8 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
 
     access_options.check_access(given)
     given["jwt"] = jwt_options.jwt_arguments(jwt_options.take_jwt_settings(given))
+    if given["is_traced"]:
+        check_installed()
     webhook_options.check_config(given)
     proxy_options.check_cors_origins(given["cors_origins"], identity_header="", is_authenticated=bool(given["auth"]))
     if given["port"] and given["port"] == given["nats_port"]:

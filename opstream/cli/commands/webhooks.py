@@ -9,6 +9,7 @@ import click
 from opstream.cli.options import common as common_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.service_process import import_broker_client, prepare_process, run_service
+from opstream.cli.tracing_session import tracing_session
 
 
 @click.command
@@ -23,6 +24,7 @@ from opstream.cli.service_process import import_broker_client, prepare_process, 
 @common_options.connect_timeout_option
 @common_options.log_level_option
 @common_options.log_format_option
+@common_options.otel_option
 def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
     """Deliver outcomes over HTTP: to endpoints of --config, and to the callbacks of requests. Run two for safety.
 
@@ -39,16 +41,18 @@ def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named a
     from opstream_webhooks.main import run
     from opstream_webhooks.settings import Settings
 
-    run_service(
-        lambda: run(
-            Settings(
-                servers=given["servers"],
-                credentials=given["credentials"],
-                source=webhook_options.config_source(given),
-                allowed_networks=given["networks"],
-                health_port=given["health_port"],
-                health_host=given["health_host"],
-                connect_timeout=given["connect_timeout"],
+    with tracing_session("webhooks", is_traced=given["is_traced"]) as tracing:
+        run_service(
+            lambda: run(
+                Settings(
+                    servers=given["servers"],
+                    credentials=given["credentials"],
+                    source=webhook_options.config_source(given),
+                    allowed_networks=given["networks"],
+                    health_port=given["health_port"],
+                    health_host=given["health_host"],
+                    connect_timeout=given["connect_timeout"],
+                    tracing=tracing,
+                )
             )
         )
-    )

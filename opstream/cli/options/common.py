@@ -99,6 +99,14 @@ request_log_option: Final[Decorator[Any]] = option(
     default=True,
     help="Write a line for each HTTP request when it has ended; those of probes only with --log-level debug.",
 )
+otel_option: Final[Decorator[Any]] = option(
+    "--otel",
+    "is_traced",
+    variable="OTEL",
+    is_flag=True,
+    help="Send traces to a collector of OpenTelemetry (docs/tracing.md): http://localhost:4318, or what the standard "
+    "variables say, e.g. OTEL_EXPORTER_OTLP_ENDPOINT. It needs the extra: pip install 'opstream[otel]'.",
+)
 concurrency_option: Final[Decorator[Any]] = option(
     "--concurrency",
     variable="CONCURRENCY",

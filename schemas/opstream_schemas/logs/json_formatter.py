@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 LINE_LIMIT: Final = 32_768
 """Bytes of a line. `opstream up` and collectors of logs split longer ones, and then no part is JSON."""
@@ -59,6 +59,13 @@ class BatchRecord(logging.LogRecord):
         self.entries = entries
 
 
+class ActiveSpan:
+    """Where lines learn the ids of the active span. Tracing sets it while it is on (`traces/otel.py`)."""
+
+    ids: ClassVar[Callable[[], Mapping[str, str]] | None] = None
+    """Returns the members `trace_id` and `span_id`; nothing without an active span."""
+
+
 class JsonLogFormatter(logging.Formatter):
     """Formats a record as one line of ASCII.
 
@@ -78,6 +85,8 @@ class JsonLogFormatter(logging.Formatter):
             **self._head(record, record.created, _message(record)),
             **_fields(record),
         }
+        if ActiveSpan.ids is not None:
+            members.update(ActiveSpan.ids())
         if record.exc_info and record.exc_info[0] is not None:
             members["traceback"] = _traceback(self, record)
         elif record.stack_info:

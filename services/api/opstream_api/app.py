@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Final
 
+import msgspec
 from litestar import Litestar, Request, Response, route
 from litestar.enums import HttpMethod, ScopeType
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
@@ -135,7 +136,11 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
     if dependencies.cors_origins:
         guarded = CorsMiddleware(guarded, origins=dependencies.cors_origins)
     return HeaderMiddleware(
-        guarded, new_id=dependencies.new_request_id, count=dependencies.meter.count, log=dependencies.request_log
+        guarded,
+        new_id=dependencies.new_request_id,
+        count=dependencies.meter.count,
+        log=dependencies.request_log,
+        tracing=dependencies.tracing,
     )
 
 
@@ -213,6 +218,9 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
         logged.operation_id, logged.caller = submit.stored_id, submit.caller.identity
         if dependencies.submitter.knows(submit.kind):
             logged.route = submit_template(submit.kind, bool(submit.resource_id))
+            logged.action = str(submit.kind)
+        if dependencies.tracing.is_on:  # what comes of the request is linked to this span, not to the client's
+            submit = msgspec.structs.replace(submit, trace=dependencies.tracing.active().trace or submit.trace)
         body = await read_body(receive, headers, dependencies.body_limit)
         if body is None:
             return empty_response(400)  # the client has disconnected, so nothing is recorded and nothing is sent

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from opstream_journal.runtime.conditions import Conditions
+from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 
 from .access.access_control import AccessControl
 from .http.callback_header import CallbackPolicy
@@ -62,4 +63,5 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     new_request_id: Callable[[], str]
     """Generates an id for each HTTP request."""
     request_log: RequestLog | None = None
+    tracing: Tracer = NO_TRACING
     """Gets each request when it has ended; None for no such log."""

@@ -110,7 +110,7 @@ async def connected_api(
             connection, lambda: check_provisioned(connection), settings.connect_timeout
         )
         _check_body_limit(settings.body_limit, max_msg_size)
-        journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic)
+        journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic, tracing=settings.tracing)
         await journal.start()
         await stack.enter_async_context(BrokerMonitor(connection, conditions).running())
         catalog = ActionCatalog(connection)
@@ -204,6 +204,7 @@ async def connected_api(
                 new_operation_id=_new_id,
                 new_request_id=_new_request_id,
                 request_log=request_log,
+                tracing=settings.tracing,
             )
         )
         yield ConnectedApi(app, hosts, conditions, capacity, watches, brief_waits)

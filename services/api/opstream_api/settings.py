@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from opstream_journal.provisioning.topology import BODY_LIMIT
+from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 from .access.tokens.jwt_settings import JwtSettings
@@ -72,3 +73,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     machine only."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at the start, longer than a broker restart takes."""
+    tracing: Tracer = NO_TRACING
+    """Makes the spans of this process."""

@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from opstream_journal import Journal
+from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 
 from .attempt_meter import AttemptMeter
 from .heartbeat_log import HeartbeatLog
@@ -33,3 +34,5 @@ class RunnerDependencies(msgspec.Struct, frozen=True):
     """What failing heartbeats write to the log."""
     meter: AttemptMeter = msgspec.field(default_factory=AttemptMeter)
     """Measures attempts."""
+    tracing: Tracer = NO_TRACING
+    """Makes the spans of attempts."""

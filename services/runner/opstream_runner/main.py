@@ -114,7 +114,7 @@ async def _build_runner(
 ) -> Runner:
     max_msg_size = await retry_until_ready(connection, lambda: check_provisioned(connection), settings.connect_timeout)
     _check_result_limit(settings.result_limit, max_msg_size, connection.nc.max_payload)
-    journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic)
+    journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic, tracing=settings.tracing)
     await journal.start()
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     dependencies = RunnerDependencies(
@@ -125,6 +125,7 @@ async def _build_runner(
         new_id=_new_id,
         result_limit=settings.result_limit,
         jitter=_jitter,
+        tracing=settings.tracing,
     )
     runner = Runner(
         connection, dependencies, actions, name=name, concurrency=settings.concurrency, drain=settings.drain

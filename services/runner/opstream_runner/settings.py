@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from opstream_journal.provisioning.topology import BODY_LIMIT
+from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 
@@ -32,3 +33,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A result's maximum, in bytes of JSON; a larger one fails the operation. The journal must accept 16 KiB more."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at the start: longer than a broker restart, short enough to notice a mistake."""
+    tracing: Tracer = NO_TRACING
+    """Makes the spans of this process."""

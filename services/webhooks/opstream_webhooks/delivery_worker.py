@@ -25,6 +25,8 @@ from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import decode_event, with_own_id
+from opstream_schemas.names import Kind
+from opstream_schemas.traces.tracer import NO_TRACING, DeliveryRequest, Tracer
 from opstream_schemas.urls import Url
 from opstream_schemas.webhook_delivery import (
     CALLBACK_ENDPOINT,
@@ -74,6 +76,7 @@ class DeliveryWorker:
         monotonic: monotonic seconds.
         jitter: a random number of [0, 1).
         delays: seconds between attempts.
+        tracing: makes a span for each attempt that sends something.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class DeliveryWorker:
         monotonic: Callable[[], float],
         jitter: Callable[[], float],
         delays: Sequence[float] = DELAYS,
+        tracing: Tracer = NO_TRACING,
     ) -> None:
         self._connection = connection
         self._deliveries = deliveries
@@ -100,6 +104,7 @@ class DeliveryWorker:
         self._monotonic = monotonic
         self._jitter = jitter
         self._delays = delays
+        self._tracing = tracing
         consumer = PullConsumer(connection, subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER, clock=monotonic)
         self._pool = WorkerPool(connection, consumer, slots=MAX_IN_FLIGHT)
         self._foreign = BoundedLog(logger, "messages of WEBHOOKS that are no deliveries", clock=monotonic)
@@ -176,7 +181,35 @@ class DeliveryWorker:
         except _NothingToSend as error:
             return "", SendResult(error=str(error), is_final=error.is_final)
         headers = signed_headers(identity, at, body, endpoint.signers)
+        if self._tracing.is_on:
+            return identity, await self._send_traced(delivery, endpoint.url, headers, body)
         return identity, await self._sender.send(endpoint.url, headers, body)
+
+    async def _send_traced(
+        self, delivery: WebhookDelivery, url: Url, headers: dict[str, str], body: bytes
+    ) -> SendResult:
+        kind = Kind.parse(delivery.action)
+        request = None
+        with contextlib.suppress(InvalidEvent, JournalError):  # then the span has no link
+            request = await self._deliveries.request_trace(delivery.operation_id, kind)
+        sent = DeliveryRequest(
+            url=url.redacted,
+            host=url.host,
+            port=url.port,
+            endpoint=delivery.endpoint,
+            attempt=delivery.attempt,
+            operation_id=delivery.operation_id,
+            kind=kind,
+        )
+        with self._tracing.delivery_span(sent, request) as span:
+            if span.trace is not None:
+                headers["traceparent"] = span.trace.traceparent
+            result = await self._sender.send(url, headers, body)
+            if result.status:
+                span.note("http.response.status_code", result.status)
+            if not result.is_success:
+                span.fail(str(result.status) if result.status else "no_response")
+        return result
 
     async def _load_event(self, delivery: WebhookDelivery) -> tuple[bytes, str]:
         """Return the event of a delivery as its receiver may read it, and its `webhook-id`.

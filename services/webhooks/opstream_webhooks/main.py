@@ -68,6 +68,7 @@ async def serve(settings: Settings, config: ReloadableConfig, stopping: asyncio.
             now=_utc_now,
             monotonic=time.monotonic,
             jitter=random.random,
+            tracing=settings.tracing,
         )
         return [fanout, worker]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 from .address_guard import Network
@@ -28,3 +29,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     machine only."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at startup: longer than a restart of the broker takes."""
+    tracing: Tracer = NO_TRACING
+    """Makes the spans of this process."""

@@ -19,6 +19,7 @@ from opstream_journal.runtime.service import ServiceLoop
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 from opstream_schemas.webhook_delivery import DeliveryAttempt, decode_delivery_attempt
 from opstream_webhooks.address_guard import Resolver, resolve_by_system
 from opstream_webhooks.config import ConfigSource, ReloadableConfig
@@ -62,13 +63,16 @@ def composed(
     seconds: float = 1.0,
     resolve: Resolver = resolve_by_system,
     now: Callable[[], datetime] = utc_now,
+    tracing: Tracer = NO_TRACING,
 ) -> list[ServiceLoop]:
     """The loops of a replica on a connection of the test."""
     deliveries = DeliveryStore(link)
     sender = HttpSender(resolve, allowed, seconds=seconds)
     limits = ReceiverLimits(time.monotonic, random.random)
     clocks: dict[str, Any] = {"now": now, "monotonic": time.monotonic}
-    worker = DeliveryWorker(link, deliveries, config, sender, limits, **clocks, jitter=random.random, delays=delays)
+    worker = DeliveryWorker(
+        link, deliveries, config, sender, limits, **clocks, jitter=random.random, delays=delays, tracing=tracing
+    )
     return [Fanout(link, deliveries, config, **clocks), worker]
 
 

@@ -19,6 +19,7 @@ import opstream_projector.main
 import opstream_runner.main
 import opstream_webhooks.main
 from opstream.cli.app import main
+from opstream_schemas.traces.tracer import Tracer
 
 pytestmark = pytest.mark.unit
 
@@ -42,6 +43,8 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     for service in ("api", "runner", "projector", "webhooks"):
         monkeypatch.setattr(f"opstream.cli.commands.{service}.prepare_process", lambda *_: None)
     monkeypatch.setattr("opstream.terminal.logs.configure", lambda *_, **__: None)
+    begun = Tracer()
+    monkeypatch.setattr("opstream.cli.tracing_session.begin_tracing", lambda _: begun)
     monkeypatch.syspath_prepend(".")  # undoes what the commands do to the path
     return found
 
@@ -58,7 +61,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--drain", "0"),
             *("--public-url", "https://a.example/x/", "--actions", "a.b", "--actions", "c", "--max-body", "1KiB"),
             *("--max-result", "2KiB", "--archive", "--log-level", "debug", "--health-port", "9"),
-            *("--log-format", "json", "--no-request-log"),
+            *("--log-format", "json", "--no-request-log", "--otel"),
             *("--webhooks-config", HOOKS, "--callback-host", "a.example", "--callback-secret", SECRET),
             *("--allow-private", "10.0.0.0/8", "--allow-http"),
             *("--allowed-host", "api.example", "--allowed-origin", "https://c.example", "--processes"),
@@ -67,6 +70,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--auth", "keys", "--auth-keys-file", "keys.json", "--caller-requests", "9/m"),
         ],
         {
+            "OTEL": "true",
             "PROCESSES": "true",
             "SECURE": "true",
             "AUTH": "keys",
@@ -158,7 +162,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
                 "1MiB",
             ),
             *("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1", "--identity-header", "X-Forwarded-User"),
-            *("--client-id-header", "X-Client-Id", "--connect-timeout", "5", "--no-request-log"),
+            *("--client-id-header", "X-Client-Id", "--connect-timeout", "5", "--no-request-log", "--otel"),
             *("--health-port", "9", "--health-host", "::1"),
             *(
                 "--allowed-host",
@@ -174,6 +178,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--auth", "keys", "--auth-keys-file", "keys.json", "--caller-requests", "9/m"),
         ],
         {
+            "OTEL": "1",
             "AUTH": "keys",
             "AUTH_KEYS_FILE": "keys.json",
             "CALLER_REQUESTS": "9/m",
@@ -214,7 +219,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
                 "--health-host",
                 "::1",
             ),
-            *("--drain", "1m", "--max-result", "1B", "--connect-timeout", "5s"),
+            *("--drain", "1m", "--max-result", "1B", "--connect-timeout", "5s", "--otel"),
         ],
         {
             "NATS_URL": "nats://a:1",
@@ -223,6 +228,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "CONCURRENCY": "1",
             "HEALTH_PORT": "9",
             "HEALTH_HOST": "::1",
+            "OTEL": "1",
             "DRAIN": "1m",
             "MAX_RESULT": "1B",
             "CONNECT_TIMEOUT": "5s",
@@ -274,6 +280,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             ),
             *("--callback-host", "a.example", "--callback-secret", SECRET, "--allow-private", "10.0.0.0/8"),
             "--allow-http",
+            "--otel",
         ],
         {
             "NATS_URL": "nats://a:1",
@@ -284,6 +291,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "WEBHOOKS_CONFIG": HOOKS,
             "CALLBACK_HOSTS": "a.example",
             "CALLBACK_SECRETS": SECRET,
+            "OTEL": "1",
             "ALLOW_PRIVATE": "10.0.0.0/8",
             "ALLOW_HTTP": "yes",
         },

@@ -12,9 +12,12 @@ from time import perf_counter
 from typing import Final
 
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from .request_log import CLOSING_KEY, REQUEST_KEY, LoggedRequest, RequestLog
+from opstream_schemas.traces.tracer import METHODS, NO_TRACING, Span, Tracer
+
+from .request_log import CLOSING_KEY, PROBES, REQUEST_KEY, LoggedRequest, RequestLog, is_operation_id, path_template
+from .requests import parse_headers, parse_trace
 
 CountRequest = Callable[[str, str, int, float], None]
 """Counts a request by its method, path, status code and seconds."""
@@ -55,15 +58,23 @@ class HeaderMiddleware:
         new_id: generates request ids.
         count: called with method, path, status code and seconds when a response begins.
         log: gets each request when it has ended; None for no log of requests.
+        tracing: makes a span for each request but probes.
     """
 
     def __init__(
-        self, app: ASGIApp, *, new_id: Callable[[], str], count: CountRequest, log: RequestLog | None = None
+        self,
+        app: ASGIApp,
+        *,
+        new_id: Callable[[], str],
+        count: CountRequest,
+        log: RequestLog | None = None,
+        tracing: Tracer = NO_TRACING,
     ) -> None:
         self._app = app
         self._new_id = new_id
         self._count = count
         self._log = log
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI)."""
@@ -82,7 +93,7 @@ class HeaderMiddleware:
         log = self._log
         request: LoggedRequest | None = None
         is_closing: Callable[[], bool] = scope.get(CLOSING_KEY, _never)  # type: ignore[assignment] # a key of ours
-        if log is not None:
+        if log is not None or self._tracing.is_on:
             request = state[REQUEST_KEY] = LoggedRequest(scope["method"], request_id)
 
         async def send_with_headers(message: Message) -> None:
@@ -97,10 +108,37 @@ class HeaderMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            if request is None or not self._tracing.is_on or scope["path"] in PROBES:
+                await self._app(scope, receive, send_with_headers)
+            else:
+                await self._call_traced(request, scope, receive, send_with_headers)
         finally:
             if log is not None and request is not None:
                 log.add(request, scope["path"], began)
+
+    async def _call_traced(self, request: LoggedRequest, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        parent = parse_trace(parse_headers(scope["headers"]))
+        with self._tracing.request_span(request.method, scope["scheme"], parent) as span:
+            request.span_ids = span.ids
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                _describe(span, request, scope["path"])
+
+
+def _describe(span: Span, request: LoggedRequest, path: str) -> None:
+    """Give the span of a request that has ended its name and attributes."""
+    route = request.route or path_template(request.method, path)
+    span.rename(f"{request.method if request.method in METHODS else 'HTTP'} {route}")
+    span.note("http.route", route)
+    if request.status:
+        span.note("http.response.status_code", request.status)
+        if request.status >= 500:
+            span.fail(str(request.status))
+    if request.action:
+        span.note("opstream.action", request.action)
+    if is_operation_id(request.operation_id):
+        span.note("opstream.operation.id", request.operation_id)
 
 
 def _never() -> bool:

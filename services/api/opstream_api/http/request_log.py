@@ -32,9 +32,10 @@ CLOSING_KEY: Final = "opstream.closing"
 STATUS_ROUTE: Final = "/status/{id}"
 _OTHER: Final = "/{path}"
 _SUBMIT: Final = "/{resource}/{id}:{action}"
-_PROBES: Final = frozenset({"/healthz", "/readyz"})
+PROBES: Final = frozenset({"/healthz", "/readyz"})
+"""Paths that are asked for every few seconds, so that their lines and spans would hide all others."""
 _FIXED: Final = frozenset(
-    {*_PROBES, "/openapi.json", "/asyncapi.json", "/docs", "/.well-known/oauth-protected-resource"}
+    {*PROBES, "/openapi.json", "/asyncapi.json", "/docs", "/.well-known/oauth-protected-resource"}
 )
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._@:/+")
 
@@ -50,9 +51,12 @@ class LoggedRequest:
         is_aborted: True if the client left, or the connection was dropped, before the response was complete.
         seconds: from the request to the end of the response.
         created: when it ended, in Unix seconds.
+        action: the action that the request is about, if the catalog has it; only traces show it.
+        span_ids: of trace and span, if the request has one.
     """
 
     __slots__ = (
+        "action",
         "caller",
         "created",
         "is_aborted",
@@ -61,6 +65,7 @@ class LoggedRequest:
         "request_id",
         "route",
         "seconds",
+        "span_ids",
         "status",
     )
 
@@ -74,12 +79,14 @@ class LoggedRequest:
         self.is_aborted = True
         self.seconds = 0.0
         self.created = 0.0
+        self.action = ""
+        self.span_ids = ("", "")
 
     def text(self) -> str:
         """Return the line for people."""
         end = " aborted" if self.is_aborted else ""
         caller = f" caller={_quoted(self.caller)}" if self.caller else ""
-        operation = f" operation={self.operation_id}" if _is_operation_id(self.operation_id) else ""
+        operation = f" operation={self.operation_id}" if is_operation_id(self.operation_id) else ""
         return (
             f"{self.method} {self.route} {self.status or '-'}{end} {self.seconds * 1000:.1f} ms"
             f"{operation}{caller} request={self.request_id}"
@@ -87,12 +94,14 @@ class LoggedRequest:
 
     def members_json(self) -> str:
         """Return the members of the JSON line."""
-        operation = f',"operationId":"{self.operation_id}"' if _is_operation_id(self.operation_id) else ""
+        operation = f',"operationId":"{self.operation_id}"' if is_operation_id(self.operation_id) else ""
         caller = f',"caller":{encode_text(self.caller)}' if self.caller else ""
         end = ',"isAborted":true' if self.is_aborted else ""
+        trace_id, span_id = self.span_ids
+        span = f',"trace_id":"{trace_id}","span_id":"{span_id}"' if trace_id else ""
         return (
             f'"method":{encode_text(self.method)},"path":"{self.route}","status":{self.status},'
-            f'"ms":{self.seconds * 1000:.1f},"requestId":"{self.request_id}"{operation}{caller}{end}'
+            f'"ms":{self.seconds * 1000:.1f},"requestId":"{self.request_id}"{operation}{caller}{end}{span}'
         )
 
 
@@ -117,7 +126,7 @@ class RequestLog:
 
     def add(self, request: LoggedRequest, path: str, began: float) -> None:
         """Write a line about a request that has ended, soon. Probes are at the level debug."""
-        is_probe = path in _PROBES
+        is_probe = path in PROBES
         if not logger.isEnabledFor(logging.DEBUG if is_probe else logging.INFO):
             return
         request.seconds = self.clock() - began
@@ -175,7 +184,8 @@ def _quoted(caller: str) -> str:
     return caller if _PLAIN.issuperset(caller) else encode_text(caller)
 
 
-def _is_operation_id(text: str) -> bool:
+def is_operation_id(text: str) -> bool:
+    """Return True for the id of an operation, by its grammar."""
     try:
         return bool(text) and bool(check_operation_id(text))
     except ValueError:

@@ -23,6 +23,7 @@ from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.child_process import ChildProcessHandler
 from opstream_runner.handler.handler_loop import HandlerLoop
 from opstream_runner.handler.in_process import InProcessHandler
+from opstream_runner.handler.invocation import Postponed, Raised
 from opstream_runner.handler.supervision import RunningHandler, StopReason, StopSignal, supervise
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.operation.commands import ReportProgress
@@ -122,6 +123,8 @@ class Attempt:
             self._is_completing = True
             self._dependencies.meter.observe(self._action.kind, self._dependencies.monotonic() - began)
             restore_logs()
+            if self._dependencies.tracing.is_on and isinstance(outcome, Raised | Postponed):
+                self._dependencies.tracing.active().fail(str(outcome.error.code))
             self._on_handled()
             result = AttemptResult(
                 attempt=self._live.number,
@@ -170,17 +173,22 @@ class Attempt:
 
     def _start_handler(self) -> RunningHandler:
         operation = self._recorder.operation
+        tracing = self._dependencies.tracing
+        trace = operation.trace
+        if tracing.is_on:
+            trace = tracing.active().trace or trace
         context = ActionContext(
             operation_id=operation.id,
             resource_id=operation.resource_id,
             attempt=self._live.number,
-            traceparent=operation.trace.traceparent if operation.trace else "",
+            traceparent=trace.traceparent if trace else "",
             report=self._on_progress,
             cancel_requested=self._should_stop,
         )
         limit = self._dependencies.result_limit
         if self._action.is_isolated:
-            return ChildProcessHandler(self._action, self._input, context, limit, self._start_recording_progress)
+            report = self._start_recording_progress
+            return ChildProcessHandler(self._action, self._input, context, limit, report, is_traced=tracing.is_on)
         return InProcessHandler(self._action, self._input, context, limit, self._handler_loop)
 
     def _should_stop(self) -> bool:

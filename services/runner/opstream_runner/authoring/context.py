@@ -43,7 +43,8 @@ class ActionContext:
         operation_id: the same in all attempts, so a key for idempotent work.
         resource_id: the resource's own id from the URL; empty for `POST /resource:action`.
         attempt: 1 for the first; higher after an attempt that failed, or whose runner was lost or stopped.
-        traceparent: W3C Trace Context of the request, empty without one. Pass it on in the action's calls.
+        traceparent: W3C Trace Context of the attempt's span, or of the request if the runner does not trace; empty
+            without one. Pass it on in the action's calls.
     """
 
     def __init__(

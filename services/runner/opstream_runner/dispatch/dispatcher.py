@@ -340,7 +340,9 @@ class Dispatcher:
                     case Reject(data=data):
                         await self._execute(AppendEvent(row, data), loaded, message, slot)
                     case Admit():
-                        await self._start_attempt(loaded, message, slot)
+                        number, request = operation.attempt + 1, operation.trace
+                        with self._dependencies.tracing.attempt_span(operation.kind, operation.id, number, request):
+                            await self._start_attempt(loaded, message, slot)
 
     async def _start_attempt(self, loaded: LoadedOperation, message: DeliveredMessage, slot: _Slot) -> None:
         command = StartAttempt(

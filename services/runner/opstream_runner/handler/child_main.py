@@ -33,9 +33,11 @@ from opstream_runner.authoring.context import COMPLETED, ActionContext, Progress
 from opstream_runner.containment.author_loop import run_until
 from opstream_runner.containment.forks import keep_from_forks, prepare_forks
 from opstream_runner.containment.log_guard import protect_logs
+from opstream_schemas.events import Trace
 from opstream_schemas.logs.json_formatter import JsonLogFormatter
 from opstream_schemas.operation.commands import truncate_error
 from opstream_schemas.text import truncate_text
+from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 
 from .child_protocol import FRAME_HEADER, Begun, ChildStart, Reported, decode_start, encode_frame
 from .child_warden import stand_guard
@@ -58,6 +60,8 @@ LOG_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S"
 """Both are those of the `opstream` command: the lines appear between those of the runner."""
 _PARENT_POLL_MS: Final = 1_000
 """Milliseconds between two checks of the parent's process id."""
+_LAST_SPANS_SECONDS: Final = 0.5
+"""Seconds to send the spans of the handler, after the outcome. The runner waits for the process a second."""
 
 
 class RunnerChannel:
@@ -149,6 +153,7 @@ def main() -> None:
             target=_watch_lifeline, args=(lifeline, os.getppid()), name="opstream lifeline", daemon=True
         ).start()
         _configure_process(start)
+        tracing = _start_tracing(start)
         # What the handler forks ends at SIGTERM as usual, and can't write into the channel.
         prepare_forks()
         protect_logs()
@@ -161,8 +166,9 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, interrupt.on_signal)
         run = _run_async if action.is_async else _run_plain
-        with keep_from_forks(lambda: [channel_fd]):
+        with keep_from_forks(lambda: [channel_fd]), tracing.outer_span(Trace(traceparent=start.traceparent)):
             run(action, start, context, interrupt, channel)
+        tracing.close(_LAST_SPANS_SECONDS)
 
 
 def kill_group_with_runner(lifeline: int) -> None:
@@ -212,6 +218,15 @@ def _configure_process(start: ChildStart) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=start.log_level, handlers=[handler])
+
+
+def _start_tracing(start: ChildStart) -> Tracer:
+    """Let spans of the handler be sent, nested in the attempt's."""
+    if not start.is_traced:
+        return NO_TRACING
+    from opstream_schemas.traces.otel import start_tracing
+
+    return start_tracing("opstream-runner", is_child=True, timeout=_LAST_SPANS_SECONDS)
 
 
 def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerInterrupt) -> ActionContext:

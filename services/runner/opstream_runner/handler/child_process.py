@@ -54,6 +54,7 @@ class ChildProcessHandler:
         context: its values are copied into the context that the handler gets.
         limit: the result's maximum, in bytes of JSON.
         report: called with each progress report that is to be recorded.
+        is_traced: whether the context's `traceparent` is that of the attempt's span.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class ChildProcessHandler:
         context: ActionContext,
         limit: int,
         report: Callable[[float, str], object],
+        *,
+        is_traced: bool = False,
     ) -> None:
         self._start = ChildStart(
             module=action.module,
@@ -76,6 +79,7 @@ class ChildProcessHandler:
             path=_search_path(),
             log_level=logging.getLogger().level,
             is_log_json=isinstance(own_formatter(), JsonLogFormatter),
+            is_traced=is_traced,
         )
         self._lease = action.spec.policy.lease
         self._report = report

@@ -34,6 +34,8 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     """The runner's `sys.path`."""
     log_level: int
     is_log_json: bool = False
+    is_traced: bool = False
+    """Whether `traceparent` is that of the attempt's span, in which spans of the handler are nested."""
 
 
 class Begun(msgspec.Struct, frozen=True, tag=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -55,7 +56,8 @@ async def run_in_thread(function: Callable[[], _T], name: str) -> _T:
 
     if getattr(threading, "excepthook", None) is None:  # an author's code has taken it away: no thread can be made then
         threading.excepthook = threading.__excepthook__
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    # As asyncio.to_thread does it: the attempt's span is active in the handler, too.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name=name, daemon=True)
     thread.start()
     timer = loop.call_later(_CHECK_INTERVAL, check)
     try:
