@@ -101,6 +101,8 @@ class ServerAddress(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     cluster_port: int = 0
+    monitoring_port: int = 0
+    """On which it shows its state over HTTP, without a login; 0 for none."""
 
 
 def server_config(
@@ -128,6 +130,8 @@ def server_config(
         "logtime_utc: true",
         f"jetstream {{ store_dir: {json.dumps(store)}, sync_interval: always }}  # an acknowledged event is on disk",
     ]
+    if server.monitoring_port:
+        lines.append(f"http: {json.dumps(_address(server.host, server.monitoring_port))}")
     if tls:
         lines.append(f'tls {{ {_files(tls, ("cert_file", "key_file"))}, min_version: "1.2" }}')
     if len(servers) > 1:

@@ -63,6 +63,15 @@ def _check_hosts(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     metavar="PORT",
     help="The port on which servers of a cluster reach each other.",
 )
+@option(
+    "--monitoring-port",
+    variable="MONITORING_PORT",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    metavar="PORT",
+    help="The port on which each server shows its state, for 'opstream doctor --monitoring'; 0 for none. It asks for "
+    "no login: let only your operators' machines reach it.",
+)
 @common_options.actions_option()
 @option(
     "--subscriber",
@@ -153,7 +162,7 @@ def _request(given: dict[str, Any], tls: dict[str, str]) -> SetupRequest:
     folder = given["out"].absolute()
     return SetupRequest(
         folder=folder,
-        servers=_addresses(given["hosts"], int(given["count"]), given["nats_port"], given["cluster_port"]),
+        servers=_addresses(given),
         actions=_actions(given["modules"]),
         durables=tuple(dict.fromkeys(given["durables"])),
         store=given["store"] or str(folder / "store" / "{name}"),
@@ -173,20 +182,22 @@ def _check_tls(tls: dict[str, str], *, has_test_certificates: bool, is_plain: bo
         raise click.UsageError("--tls-cert, --tls-key and --tls-ca belong together: write all three")
 
 
-def _addresses(hosts: tuple[str, ...], count: int, port: int, cluster_port: int) -> tuple[ServerAddress, ...]:
+def _addresses(given: dict[str, Any]) -> tuple[ServerAddress, ...]:
     from opstream.broker_setup.server_config import ServerAddress
 
+    hosts, count, monitoring = given["hosts"], int(given["count"]), given["monitoring_port"]
     if len(hosts) not in {1, count}:
         raise click.UsageError(f"--server-host: there are {len(hosts)} for --servers {count}: write one for each")
-    if not port:
+    if not given["nats_port"]:
         raise click.UsageError("--nats-port: write the port, since clients are started with it")
     is_one_machine = len(hosts) < count
     return tuple(
         ServerAddress(
             name=f"n{number + 1}",
             host=hosts[0] if is_one_machine else hosts[number],
-            port=port + number * is_one_machine,
-            cluster_port=cluster_port + number * is_one_machine,
+            port=given["nats_port"] + number * is_one_machine,
+            cluster_port=given["cluster_port"] + number * is_one_machine,
+            monitoring_port=monitoring and monitoring + number * is_one_machine,
         )
         for number in range(count)
     )

@@ -144,7 +144,7 @@ def provision_broker(settings: ProvisionSettings) -> None:
 
 async def _provision(settings: ProvisionSettings, specs: list[ActionSpec]) -> ProvisionReport:
     from opstream.cli.broker_session import broker_session
-    from opstream_journal import BrokerRefused
+    from opstream_journal import BrokerRefused, retry_until_ready
     from opstream_journal.provisioning.archive import current_archive
     from opstream_journal.provisioning.provision import current_sizing
     from opstream_journal.provisioning.provision import provision as provision_journal
@@ -155,7 +155,9 @@ async def _provision(settings: ProvisionSettings, specs: list[ActionSpec]) -> Pr
     ) as connection:
         _check_max_payload(settings, connection.nc.max_payload)
         _check_replicas(settings, connection)
-        sizing = requested_sizing(settings, await current_sizing(connection) or Sizing(), specs)
+        # Servers of a cluster that have just been started take connections before they have agreed on a leader.
+        current = await retry_until_ready(connection, lambda: current_sizing(connection), settings.connect_timeout)
+        sizing = requested_sizing(settings, current or Sizing(), specs)
         archive = requested_archive(settings, await current_archive(connection))
         until = time.monotonic() + PEERS_TIMEOUT
         while True:

@@ -54,4 +54,7 @@ def test_a_cluster_asks_for_more_than_a_certificate() -> None:
     assert 'tls { cert_file: "a b.pem", key_file: "k", min_version: "1.2" }' in text
     single = server_config(servers[0], servers[:1], store="/data", tls={})
     assert "cluster" not in single
+    assert "http" not in single
+    seen = ServerAddress(name="n1", host="::1", port=4222, monitoring_port=8222)
+    assert 'http: "[::1]:8222"' in server_config(seen, [seen], store="/data", tls={})
     assert "tls" not in single
