@@ -44,11 +44,12 @@ _ORDER: Final = (
     PlannedStream(name=subjects.PARKED_STREAM, has_tail=True),
     PlannedStream(name=_HOLDS, has_tail=True),
     PlannedStream(name=_ACTIONS, has_tail=True),
+    PlannedStream(name=subjects.ACCESS_LOG_STREAM),
     PlannedStream(name=subjects.DELIVERIES_STREAM),
 )
 """TIMERS must not end before what the journal has copied from it."""
 
-_OPTIONAL: Final = frozenset({subjects.ARCHIVE_STREAM, subjects.PARKED_STREAM})
+_OPTIONAL: Final = frozenset({subjects.ARCHIVE_STREAM, subjects.PARKED_STREAM, subjects.ACCESS_LOG_STREAM})
 LAST_RESTORED: Final = subjects.DELIVERIES_STREAM
 """Restored when all else is done. Services of versions that know no mark of a restore don't start without it."""
 

@@ -37,6 +37,8 @@ WEBHOOKS_STREAM: Final = "WEBHOOKS"
 """Deliveries that wait to be sent."""
 DELIVERIES_STREAM: Final = "DELIVERIES"
 """A record of each attempt to deliver."""
+ACCESS_LOG_STREAM: Final = "ACCESS_LOG"
+"""Requests that were denied, and acts of administrators (docs/adr/0053)."""
 WEBHOOKS_CONSUMER: Final = "webhooks"
 """Consumer on OPERATIONS: outcomes."""
 WEBHOOKS_DUE_CONSUMER: Final = "webhooks_due"
@@ -52,6 +54,7 @@ TIMERS_SUBJECTS: Final = ("timers.>", WAKE_SOURCE, DUE_SOURCE)
 WEBHOOKS_DUE_FILTER: Final = "webhooks.due.>"
 WEBHOOKS_SUBJECTS: Final = ("webhooks.later.>", WEBHOOKS_DUE_FILTER)
 DELIVERIES_SUBJECTS: Final = ("deliveries.*.*.*",)
+ACCESS_LOG_SUBJECTS: Final = ("access_log.denied.*", "access_log.act.*")
 
 ARCHIVE_SOURCE: Final = "operations.*.*.*.*"
 """Subjects that the archive copies: every event, but no wake-up timer and no deadline."""
@@ -198,6 +201,19 @@ def delivery_record_subject(operation_id: str, endpoint: str, outcome: str) -> s
 def delivery_records_filter(operation_id: str = "*", endpoint: str = "*", outcome: str = "*") -> str:
     """Return the filter of the records of some attempts to deliver; `*` stands for any value."""
     return delivery_record_subject(operation_id, endpoint, outcome)
+
+
+def denial_subject(*, is_proven: bool) -> str:
+    """Return the subject of records of denials: of callers that proved who they are, or of strangers.
+
+    Each has a limit of its own, so that strangers can't push out what the others are about.
+    """
+    return f"access_log.denied.{'caller' if is_proven else 'stranger'}"
+
+
+def act_subject(act: str) -> str:
+    """Return the subject of the records of one kind of acts of administrators (`AdminAct`)."""
+    return f"access_log.act.{act}"
 
 
 def lock_key(scope: str, resource_id: str, tenant: str = "") -> str:

@@ -21,7 +21,7 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 from opstream_schemas.events import EVENT_DATA, Requested
 
-from . import webhook_topology
+from . import access_topology, webhook_topology
 
 BODY_LIMIT: Final = 256 * 1024
 """Bytes of a submit's body, and of a result, by default."""
@@ -56,7 +56,7 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
 
 SIZING_FIELDS: Final = frozenset({"num_replicas", "max_age", "max_bytes", "max_msg_size"})
 
-OPTIONAL_STREAMS: Final = frozenset({subjects.bucket_stream(subjects.ACCESS_BUCKET)})
+OPTIONAL_STREAMS: Final = frozenset({subjects.bucket_stream(subjects.ACCESS_BUCKET), subjects.ACCESS_LOG_STREAM})
 """Streams that services do without until they are told to use them. The service that needs one checks for it."""
 
 OPTIONAL_FIELDS: Final = frozenset({"allow_atomic"})
@@ -113,7 +113,9 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
     # Each write rolls up its key (`jetstream/kv.py`). A limit would be faster, but leave no trace on the disk.
     locks = _bucket_stream(subjects.HOLDS_BUCKET, sizing, max_msgs_per_subject=-1)
     access = _bucket_stream(subjects.ACCESS_BUCKET, sizing, max_msgs_per_subject=-1)
-    return [timers, operations, view, actions, locks, *webhook_topology.webhook_streams(sizing.replicas), access]
+    access_log = access_topology.access_log_stream(sizing.replicas)
+    webhooks = webhook_topology.webhook_streams(sizing.replicas)
+    return [timers, operations, view, actions, locks, *webhooks, access, access_log]
 
 
 def projector_consumers() -> list[ConsumerConfig]:

@@ -57,6 +57,7 @@ _OPTIONAL: Final = {
     subjects.WEBHOOKS_STREAM: "no webhook is delivered",
     subjects.DELIVERIES_STREAM: "no delivery is recorded",
     subjects.bucket_stream(subjects.ACCESS_BUCKET): "an API with --auth that starts knows no key, and no client's id",
+    subjects.ACCESS_LOG_STREAM: "no denial and no act of an administrator is recorded",
     subjects.ARCHIVE_STREAM: "no event is archived ('opstream provision --archive' makes it)",
 }
 """Streams that a system may have: they count as missing once this process has seen them."""

@@ -37,6 +37,7 @@ CONSEQUENCES: Final = {
     subjects.WEBHOOKS_STREAM: "deliveries may be lost: 'opstream redeliver' sends them",
     subjects.DELIVERIES_STREAM: "records of deliveries are lost",
     subjects.PARKED_STREAM: "dead letters are lost",
+    subjects.ACCESS_LOG_STREAM: "records of denials and of acts of administrators are lost",
     subjects.ARCHIVE_STREAM: "archived events are lost: restore the archive while the journal still has the later ones",
 }
 """What follows if the broker cuts a stream besides the journal, and what to do."""

@@ -27,6 +27,7 @@ from opstream_schemas.events import (
     Started,
     Succeeded,
 )
+from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.names import Kind
 
 API: Final = "$JS.API"
@@ -125,6 +126,9 @@ def _api() -> Iterable[Grant]:
     yield from _reads(_ACCESS, "reads API keys and the secret of the installation")
     keys = subjects.bucket_subject(subjects.ACCESS_BUCKET, subjects.access_key("*"))
     yield Grant(keys, "hears of new and revoked API keys; without it they come within a second", Way.LISTEN)
+    for is_proven in (True, False):
+        yield Grant(subjects.denial_subject(is_proven=is_proven), "records what it denied")
+    yield Grant(subjects.act_subject(AdminAct.CANCELED), "records that an admin canceled another caller's operation")
 
 
 def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
@@ -206,6 +210,7 @@ def _auditor() -> Iterable[Grant]:
     yield from _COMMON
     for stream in (_OPERATIONS, _VIEW, subjects.ARCHIVE_STREAM, subjects.DELIVERIES_STREAM, subjects.PARKED_STREAM):
         yield from _reads(stream, "reads the history")
+    yield from _reads(subjects.ACCESS_LOG_STREAM, "reads what was denied, and what administrators did")
     yield from _witnesses("compares the journal with its readers")
 
 

@@ -22,6 +22,7 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.broker_access.permissions import API, ActionAccess, Grant, Role, Way, permissions
 from opstream_schemas.events import EVENT_DATA
+from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.names import Kind
 from tests.support.broker.roles import RoleBroker
 from tests.support.system.wait import eventually
@@ -63,6 +64,9 @@ SUBJECTS: Final = [
     subjects.webhook_due_subject("billing", "op1"),
     subjects.webhook_later_subject("billing", "op1"),
     subjects.delivery_record_subject("op1", "billing", "delivered"),
+    subjects.denial_subject(is_proven=True),
+    subjects.denial_subject(is_proven=False),
+    *(subjects.act_subject(act) for act in AdminAct),
     subjects.dead_letter_subject(DURABLE, 1),
     subjects.dead_letter_subject("other", 1),
 ]

@@ -37,6 +37,8 @@ SAMPLES: Final[dict[str, Any]] = {
     "tenant": "acme",
     "scope": "action.book.upload",
     "resource_id": "7",
+    "is_proven": False,
+    "act": "canceled",
 }
 """Arguments of the functions that make subjects, by their names."""
 NO_SUBJECTS: Final = {
