@@ -14,6 +14,7 @@ from opstream_schemas.operation.rate_limit import parse_rate
 from .access.access_control import AccessControl
 from .access.access_end import AccessEnds
 from .access.authentication import CHALLENGE, Authenticator
+from .access.denials.access_recorder import AccessRecorder
 from .access.keys.key_file import KeyFileWatch
 from .access.keys.key_registry import KeyRegistry
 from .access.limits.request_exchange import RequestExchange
@@ -30,7 +31,11 @@ from .settings import KEYS, Settings
 
 @asynccontextmanager
 async def open_access(
-    settings: Settings, connection: Connection, status: StatusReader, conditions: Conditions
+    settings: Settings,
+    connection: Connection,
+    status: StatusReader,
+    conditions: Conditions,
+    recorder: AccessRecorder,
 ) -> AsyncIterator[AccessControl | None]:
     """Yield what the routes need to know of access, kept up to date; None for a service that asks for no credentials.
 
@@ -64,7 +69,11 @@ async def open_access(
                 stack.push_async_callback(watch.stop)
                 await retry_until_ready(connection, watch.start, settings.connect_timeout)
         operations = OperationAccess(
-            ids=OperationIds(secret), cached=status.cached, read=status.read, refold=status.refold
+            ids=OperationIds(secret),
+            cached=status.cached,
+            read=status.read,
+            refold=status.refold,
+            on_foreign=recorder.note_foreign,
         )
         requests = None
         if settings.caller_requests:

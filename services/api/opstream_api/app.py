@@ -135,12 +135,14 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
     )
     if dependencies.cors_origins:
         guarded = CorsMiddleware(guarded, origins=dependencies.cors_origins)
+    recorder = dependencies.access_recorder
     return HeaderMiddleware(
         guarded,
         new_id=dependencies.new_request_id,
         count=dependencies.meter.count,
         log=dependencies.request_log,
         tracing=dependencies.tracing,
+        denied=None if recorder is None else recorder.note_denied,
     )
 
 

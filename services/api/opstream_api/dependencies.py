@@ -10,6 +10,7 @@ from opstream_journal.runtime.conditions import Conditions
 from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 
 from .access.access_control import AccessControl
+from .access.denials.access_recorder import AccessRecorder
 from .http.callback_header import CallbackPolicy
 from .http.caller_identity import CallerResolver
 from .http.docs_page import DocsPage
@@ -42,6 +43,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     """Counts the requests."""
     access: AccessControl | None = None
     """Who may do what; None for a service that asks for no credentials."""
+    access_recorder: AccessRecorder | None = None
+    """Gets each denial, and each act of an administrator; None for no record of them."""
     callers: CallerResolver
     openapi: DocumentCache
     asyncapi: DocumentCache

@@ -20,6 +20,7 @@ import uvloop
 from litestar.types import ASGIApp
 
 from opstream_journal import ActionCatalog, Drifted, Journal, SnapshotStore, connect, retry_until_ready
+from opstream_journal.access_log import AccessLog
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.metrics.instruments import Gauges
 from opstream_journal.metrics.page import Metrics
@@ -33,6 +34,8 @@ from opstream_journal.runtime.service import run_until_signal
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.setback_watch import SetbackWatch
 
+from .access.authentication import principal_of
+from .access.denials.access_recorder import AccessRecorder
 from .access_setup import open_access
 from .app import create_app
 from .asyncapi import action_asyncapi_document
@@ -146,7 +149,15 @@ async def connected_api(
         stack.push_async_callback(end_task, asyncio.create_task(follower.run(), name="journal follower"))
         setback_watch = SetbackWatch(connection, conditions, now=_utc_now, on_look=cache.suspend)
         stack.push_async_callback(end_task, asyncio.create_task(setback_watch.run(), name="setback watch"))
-        access = await stack.enter_async_context(open_access(settings, connection, status, conditions))
+        callers = CallerResolver(
+            trusted=settings.trusted_proxies,
+            identity_header=settings.identity_header,
+            client_id_header=settings.client_id_header,
+        )
+        recorder = AccessRecorder(AccessLog(connection), callers, principal_of=principal_of)
+        recorder.start()
+        stack.push_async_callback(recorder.stop)
+        access = await stack.enter_async_context(open_access(settings, connection, status, conditions, recorder))
         public_url = settings.public_url.rstrip("/")
         hosts = HostPolicy.of(settings.allowed_hosts, bound_to=settings.host, public_url=public_url)
         request_log = RequestLog() if settings.has_request_log and RequestLog.is_enabled() else None
@@ -179,11 +190,8 @@ async def connected_api(
                 capacity=capacity,
                 conditions=conditions,
                 access=access,
-                callers=CallerResolver(
-                    trusted=settings.trusted_proxies,
-                    identity_header=settings.identity_header,
-                    client_id_header=settings.client_id_header,
-                ),
+                access_recorder=recorder,
+                callers=callers,
                 openapi=DocumentCache(
                     catalog,
                     partial(

@@ -141,6 +141,8 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
         logged.operation_id, logged.caller = found.stored_id, by
     with _shown_as(found):
         operation = await dependencies.canceler.cancel(found.stored_id, by=by, reason=reason)
+    if found.is_foreign and principal is not None and dependencies.access_recorder is not None:
+        dependencies.access_recorder.note_cancel(principal, found.stored_id)
     return monitor_response(operation, retry_after=dependencies.status.retry_after(operation))
 
 

@@ -14,7 +14,9 @@ from opstream_api.http.request_origin import is_own
 from opstream_api.http.responses import error_as_asgi
 from opstream_api.http.submit_request import mark_rejected
 from opstream_journal.runtime.request_head import PROBES
+from opstream_schemas.logs.access_log import DenialReason
 
+from .denials.denial import DENIAL_KEY, Denial
 from .limits.request_limit import RequestLimit
 from .principal import Owner, Principal
 from .status_access import StatusAccess, private_answers, take_status_token
@@ -25,6 +27,8 @@ CHALLENGE: Final = "Bearer"
 _KEY: Final = "opstream_principal"
 """Of the principal in the scope's `state`."""
 _SCHEME: Final = b"bearer"
+_REFUSED: Final = frozenset({401, 404})
+"""Status codes for credentials that are not valid, of all kinds. Others have been proven, or could not be checked."""
 
 
 class Authenticator(Protocol):
@@ -40,6 +44,10 @@ class Authenticator(Protocol):
         Raises:
             ApiError: the same with a reason, or they can't be checked now.
         """
+        ...
+
+    def denial(self, credentials: bytes) -> Denial:
+        """Return why credentials that were refused are not valid, for the access log. It takes as long for each."""
         ...
 
 
@@ -84,6 +92,8 @@ class AuthenticationMiddleware:
                 if self._limit is not None:
                     _check_limit(self._limit, principal, scope)
             except ApiError as error:
+                if error.status in _REFUSED:
+                    scope["state"][DENIAL_KEY] = self._denial(scope, token)
                 if not is_own(scope["path"]):
                     mark_rejected(error, {name for name, _ in scope["headers"]})
                 await error_as_asgi(error)(scope, receive, send)
@@ -99,13 +109,21 @@ class AuthenticationMiddleware:
             raise unauthenticated(self._challenge)
         return principal
 
+    def _denial(self, scope: HTTPScope, status_token: str | None) -> Denial:
+        """Return why a request was refused."""
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not values and status_token is not None:
+            return Denial(DenialReason.INVALID_STATUS_TOKEN)
+        credentials = _credentials(values)
+        for authenticator in self._authenticators:
+            if credentials and authenticator.takes(credentials):
+                return authenticator.denial(credentials)
+        return Denial(DenialReason.NO_CREDENTIALS)
+
     async def _bearer(self, values: list[bytes]) -> Principal | None:
-        if len(values) != 1:  # of two, a proxy in front may have checked the other one
+        credentials = _credentials(values)
+        if not credentials:
             return None
-        scheme, _, credentials = values[0].partition(b" ")
-        if scheme.lower() != _SCHEME:
-            return None
-        credentials = credentials.strip(b" ")
         for authenticator in self._authenticators:
             if authenticator.takes(credentials):
                 return await authenticator.authenticate(credentials)
@@ -126,6 +144,14 @@ def _check_limit(limit: RequestLimit, principal: Principal, scope: HTTPScope) ->
     if wait:
         message = f"these credentials have sent more than {limit.rate} requests: wait as long as Retry-After says"
         raise too_many_requests(message, wait)
+
+
+def _credentials(values: list[bytes]) -> bytes:
+    """Return the credentials of the headers `Authorization`; empty if there are none of this scheme."""
+    if len(values) != 1:  # of two, a proxy in front may have checked the other one
+        return b""
+    scheme, _, credentials = values[0].partition(b" ")
+    return credentials.strip(b" ") if scheme.lower() == _SCHEME else b""
 
 
 def principal_of(scope: Any) -> Principal | None:  # noqa: ANN401 - ASGI's

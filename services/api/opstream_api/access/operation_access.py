@@ -25,6 +25,10 @@ _STORED_LENGTH: Final = 44
 """Of each id that `OperationIds.stored_id` returns."""
 
 
+def _ignore(_principal: Principal) -> None:
+    """The default of `on_foreign`."""
+
+
 class OperationIds:
     """Derives the ids under which operations are stored from tenants and the clients' own ids.
 
@@ -52,6 +56,8 @@ class FoundOperation(NamedTuple):
     stored_id: str
     own_id: str
     """The id by which its client knows it."""
+    is_foreign: bool = False
+    """True for an operation of another caller, which an admin cancels."""
 
 
 class OperationAccess:
@@ -62,6 +68,7 @@ class OperationAccess:
         cached: returns the cached state of a stored id, which may be old; None without one. Owners never change.
         read: returns the state of a stored id, or raises `OperationNotFound`.
         refold: returns the state of a stored id from the journal alone, or raises `OperationNotFound`.
+        on_foreign: hears of a principal that asks for an operation of another caller.
     """
 
     def __init__(
@@ -71,11 +78,13 @@ class OperationAccess:
         cached: Callable[[str], Operation | None],
         read: Callable[[str], Awaitable[Operation]],
         refold: Callable[[str], Awaitable[Operation]],
+        on_foreign: Callable[[Principal], None] = _ignore,
     ) -> None:
         self.ids = ids
         self._cached = cached
         self._read = read
         self._refold = refold
+        self._on_foreign = on_foreign
 
     async def find_to_read(self, principal: Principal, own_id: str) -> FoundOperation:
         """Return the operation that a principal reads, waits for or follows.
@@ -87,6 +96,7 @@ class OperationAccess:
             raise forbidden(READ, "read operations")
         operation = await self._find(principal, own_id)
         if not (operation.caller == principal.subject or principal.scopes.reads_all):
+            self._on_foreign(principal)
             raise operation_not_found()
         return FoundOperation(operation.id, operation.public_id)
 
@@ -104,8 +114,9 @@ class OperationAccess:
         if not scopes.is_admin and (operation.caller != principal.subject or not operation.own_id):
             if scopes.reads_all:
                 raise forbidden(ADMIN, "cancel operations of other callers")
+            self._on_foreign(principal)
             raise operation_not_found()
-        return FoundOperation(operation.id, operation.public_id)
+        return FoundOperation(operation.id, operation.public_id, operation.caller != principal.subject)
 
     async def _find(self, principal: Principal, own_id: str) -> Operation:
         """Return an operation of the principal's tenant, of whichever caller."""

@@ -22,6 +22,12 @@ from .requests import parse_headers, parse_trace
 CountRequest = Callable[[str, str, int, float], None]
 """Counts a request by its method, path, status code and seconds."""
 
+NoteDenied = Callable[[HTTPScope, int], None]
+"""Hears of a request that is answered with one of `DENIALS`, and its status code."""
+
+DENIALS: Final = frozenset({401, 403, 404, 421, 429})
+"""Status codes of requests that may be denials."""
+
 REQUEST_ID_KEY: Final = "opstream_request_id"
 """Key of the request id in the scope's `state`, for log lines."""
 
@@ -59,6 +65,7 @@ class HeaderMiddleware:
         count: called with method, path, status code and seconds when a response begins.
         log: gets each request when it has ended; None for no log of requests.
         tracing: makes a span for each request but probes.
+        denied: hears of requests that may be denials; None for no record of them.
     """
 
     def __init__(
@@ -69,12 +76,14 @@ class HeaderMiddleware:
         count: CountRequest,
         log: RequestLog | None = None,
         tracing: Tracer = NO_TRACING,
+        denied: NoteDenied | None = None,
     ) -> None:
         self._app = app
         self._new_id = new_id
         self._count = count
         self._log = log
         self._tracing = tracing
+        self._denied = denied
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI)."""
@@ -101,6 +110,8 @@ class HeaderMiddleware:
                 headers = [(HEADER_CASE.get(name, name), value) for name, value in message["headers"]]
                 message["headers"] = headers + added
                 self._count(scope["method"], scope["path"], message["status"], perf_counter() - began)
+                if message["status"] in DENIALS and self._denied is not None:
+                    self._denied(scope, message["status"])
                 if request is not None and not is_closing():
                     request.status = message["status"]
             elif request is not None and not message.get("more_body"):

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from opstream_api.access.access_end import AccessEnds
+from opstream_api.access.denials.denial import Denial
 from opstream_api.access.principal import Principal
 from opstream_api.access.scopes import Scopes
 from opstream_schemas.errors import InvalidName
+from opstream_schemas.logs.access_log import DenialReason
 
 from .api_key import PREFIX, ApiKeyRecord, check_record, decode_key, digest_of
 
@@ -41,6 +43,8 @@ class KeyRegistry:
         self._ends = ends
         self._now = now
         self._keys: dict[str, _KnownKey] = {}
+        self._revoked: dict[str, _KnownKey] = {}
+        """Only to say why one is refused."""
         self._unknown = _KnownKey(digest_of(b""), -math.inf, _NOBODY)
 
     def takes(self, credentials: bytes) -> bool:
@@ -56,6 +60,18 @@ class KeyRegistry:
         known = self._keys.get(key_id.decode("latin-1"), self._unknown)
         is_right = hmac.compare_digest(known.digest, digest_of(credentials))
         return known.principal if is_right and self._now() < known.expires else None
+
+    def denial(self, credentials: bytes) -> Denial:
+        """Return why a key was refused. Only the right secret proves whose key it was."""
+        key_id = credentials[_ID_BEGIN : credentials.find(b"_", _ID_BEGIN)].decode("latin-1")
+        revoked = self._revoked.get(key_id)
+        known = revoked or self._keys.get(key_id, self._unknown)
+        is_right = hmac.compare_digest(known.digest, digest_of(credentials))
+        if known is self._unknown:
+            return Denial(DenialReason.UNKNOWN_KEY)
+        if not is_right:
+            return Denial(DenialReason.WRONG_SECRET, key_id=key_id)
+        return Denial(DenialReason.EXPIRED_KEY if revoked is None else DenialReason.REVOKED_KEY, known.principal)
 
     def is_current(self, principal: Principal) -> bool:
         """Return True if a principal's key is still the one that it was. A status token's has no subject."""
@@ -84,13 +100,15 @@ class KeyRegistry:
 
     def use(self, records: Iterable[ApiKeyRecord]) -> None:
         """Use these records in place of all others."""
-        before, self._keys = self._keys, {}
+        before, self._keys, self._revoked = self._keys, {}, {}
         for record in records:
             known = before.get(record.id)
             if record.revoked is None:
                 fresh = _known(record)
                 # The same object for the same key: so requests that wait see that nothing has changed.
                 self._keys[record.id] = known if known == fresh and known is not None else fresh
+            else:
+                self._revoked[record.id] = _known(record)
         for key_id, known in before.items():
             if self._keys.get(key_id) is not known:
                 self._ends.end(key_id)

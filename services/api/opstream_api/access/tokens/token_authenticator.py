@@ -6,11 +6,13 @@ import logging
 import time
 from typing import Final
 
+from opstream_api.access.denials.denial import Denial
 from opstream_api.access.principal import Principal
 from opstream_api.access.resource_metadata import challenge
 from opstream_api.errors import ApiError, unauthenticated
 from opstream_journal.runtime.conditions import Conditions
 from opstream_schemas.errors import ErrorCode
+from opstream_schemas.logs.access_log import DenialReason
 
 from .errors import ProviderAway, TokenRefused
 from .jwt_settings import JwtSettings
@@ -60,6 +62,10 @@ class TokenAuthenticator:
     def takes(self, credentials: bytes) -> bool:
         """Return True if credentials have the form of a JSON Web Token."""
         return credentials.count(b".") == _DOTS
+
+    def denial(self, _credentials: bytes) -> Denial:
+        """Return why a token was refused: it proves nothing, so not whose it is."""
+        return Denial(DenialReason.INVALID_TOKEN)
 
     async def authenticate(self, credentials: bytes) -> Principal | None:
         """Return the principal of a token.

@@ -165,3 +165,24 @@ async def test_a_wait_ends_when_its_key_expires() -> None:
     with rig.ends.watch(principal) as ended:
         async with asyncio.timeout(5):
             await ended
+
+
+async def test_a_refused_key_has_a_reason_that_only_its_bearer_can_prove() -> None:
+    """The access log names a caller only if the secret was right; a stranger's text is never in it."""
+    rig = Rig()
+    expired, revoked = made("ann", expires=NOW), made("bob")
+    live = made("cid")
+    rig.registry.use([expired[1], msgspec.structs.replace(revoked[1], revoked=NOW), live[1]])
+    denials = {
+        text: rig.registry.denial(text.encode())
+        for text in (expired[0], revoked[0], live[0] + "x", revoked[0] + "x", "ops_zzz_secret", "ops_")
+    }
+    shown = [(one.reason, one.principal.subject if one.principal else "", one.key_id) for one in denials.values()]
+    assert shown == [
+        ("expired-key", "ann", ""),
+        ("revoked-key", "bob", ""),
+        ("wrong-secret", "", live[1].id),
+        ("wrong-secret", "", revoked[1].id),
+        ("unknown-key", "", ""),
+        ("unknown-key", "", ""),
+    ]

@@ -1,0 +1,211 @@
+"""Strangers and callers are denied, and administrators act; the access log shows it, and stays small."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import logging
+import math
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from opstream.cli.app import main
+from opstream_api.access.denials.access_recorder import AccessRecorder
+from opstream_api.access.denials.denial import Denial
+from opstream_api.http.caller_identity import CallerResolver
+from opstream_journal import Connection, announce_action
+from opstream_journal.access_log import AccessLog
+from opstream_journal.provisioning.provision import provision
+from opstream_journal.provisioning.topology import Sizing
+from opstream_schemas.logs.access_log import DenialReason
+from opstream_schemas.subjects import ACCESS_LOG_STREAM
+from tests.support.access.desk import serving_with_keys
+from tests.support.api.service import serving, spec
+from tests.support.broker.server import Broker
+from tests.support.system.wait import eventually
+
+pytestmark = pytest.mark.broker
+
+PROXIES = (ipaddress.ip_network("127.0.0.0/8"),)
+ADDRESSES = ("192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2")
+
+
+async def audit(broker: Broker, *arguments: str) -> list[dict[str, Any]]:
+    """What `opstream audit --access` prints."""
+    done = await asyncio.to_thread(
+        CliRunner().invoke, main, ["audit", "--access", "--nats", broker.url, "--json", *arguments]
+    )
+    assert done.exit_code == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+async def attack(port: int, number: int) -> None:
+    """Send requests with wrong keys over one connection, 16 at a time."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    address = ADDRESSES[number % len(ADDRESSES)]
+    for batch in range(125):
+        for one in range(16):
+            key = f"ops_{number}x{batch}x{one}_secret-{batch}-{one}"
+            writer.write(
+                f"GET /status/id-{batch}-{one} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {address}\r\n"
+                f"Authorization: Bearer {key}\r\n\r\n".encode()
+            )
+        for _ in range(16):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b" 401 " in head[:16]
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            await reader.readexactly(length)
+    writer.close()
+
+
+async def test_strangers_do_not_fill_the_log(broker: Broker, link: Connection) -> None:
+    """10,000 requests with wrong keys from four addresses, two of one IPv6 network, are a few records. All are counted,
+    and no text that a stranger sent is in them. The journal gets none."""
+    before = (await link.nc.jetstream().stream_info("OPERATIONS")).state.last_seq
+    async with serving_with_keys(broker, link, trusted_proxies=PROXIES) as desk:
+        await asyncio.gather(*(attack(desk.api.port, number) for number in range(5)))
+    records = await audit(broker)
+    assert {record["reason"] for record in records} == {"unknown-key"}
+    assert sum(record["count"] for record in records) == 10_000
+    assert {record["address"] for record in records} == {"192.0.2.1", "192.0.2.2", "2001:db8::/64"}
+    assert len(records) <= 3 * 3  # an address and a minute; the attack takes less than two
+    assert {record["path"] for record in records} == {"/status/{id}"}
+    assert "secret" not in json.dumps(records)
+    assert (await link.nc.jetstream().stream_info("OPERATIONS")).state.last_seq == before
+
+
+async def test_each_denial_has_its_reason(broker: Broker, link: Connection) -> None:
+    """A caller is named once its credentials prove who it is; a stranger by its address."""
+    await announce_action(link, spec())
+    async with serving_with_keys(broker, link, allowed_hosts=("127.0.0.1",)) as desk:
+        ann = await desk.caller("acme", "ann", "submit", "read", "cancel")
+        bob = await desk.caller("acme", "bob", "read")
+        old = await desk.caller("acme", "old", "read")
+        await desk.revoke(old)
+        assert (await ann.submit(headers={"Operation-Id": "one"})).status_code == 202
+
+        async def is_revoked() -> bool:
+            return (await old.get("/openapi.json")).status_code == 401
+
+        await eventually(is_revoked, within=2)
+        assert (await bob.submit()).status_code == 403
+        for _ in range(3):
+            assert (await bob.get("/status/one")).status_code == 404
+        assert (await bob.get("/status/never")).status_code == 404
+        assert (
+            await ann.client.post("/book/1:upload-start", headers={"Origin": "http://evil.test"})
+        ).status_code == 403
+        async with httpx.AsyncClient(base_url=desk.api.url, trust_env=False) as stranger:
+            assert (await stranger.get("/status/one")).status_code == 401
+            assert (await stranger.get("/status/one?token=abc")).status_code == 404
+            assert (await stranger.get("/status/one", headers={"Host": "evil.test"})).status_code == 421
+            wrong = {"Authorization": f"Bearer ops_{ann.record.id}_guess"}
+            assert (await stranger.get("/status/one", headers=wrong)).status_code == 401
+    records = await audit(broker)
+    seen: Counter[tuple[str, ...]] = Counter()
+    for one in records:
+        who = one.get("caller") or one["address"]
+        seen[one["reason"], who, one.get("keyId", "")] += one["count"]
+    here = "127.0.0.1"
+    assert seen.pop(("revoked-key", "old", old.record.id)) >= 1
+    seen.pop(("unknown-key", here, ""), None)  # keys that the service did not know yet
+    assert seen == {
+        ("missing-scope", "bob", bob.record.id): 1,
+        ("foreign-operation", "bob", bob.record.id): 3,
+        ("cross-site", here, ""): 1,
+        ("no-credentials", here, ""): 1,
+        ("invalid-status-token", here, ""): 1,
+        ("unknown-host", here, ""): 1,
+        ("wrong-secret", here, ann.record.id): 1,
+    }
+    assert await audit(broker, "--caller", "acme/bob") == [one for one in records if one.get("caller") == "bob"]
+    assert "guess" not in json.dumps(records)
+    assert await audit(broker, "--until", "2000-01-01") == []
+
+
+async def test_acts_of_administrators_are_recorded(broker: Broker, link: Connection) -> None:
+    """A cancel of another caller's operation, by its admin; a key that is made or revoked, by the command. A caller
+    that cancels its own operation is no administrator."""
+    await announce_action(link, spec())
+    async with serving_with_keys(broker, link) as desk:
+        ann = await desk.caller("acme", "ann", "submit", "read", "cancel")
+        root = await desk.caller("acme", "root", "admin")
+        for own_id in ("one", "two"):
+            assert (await ann.submit(headers={"Operation-Id": own_id})).status_code == 202
+        assert (await ann.cancel("one")).status_code == 200
+        assert (await root.cancel("two")).status_code == 200
+        stored = desk.ids.stored_id("acme", "two")
+
+        async def is_recorded() -> bool:  # at once, and not only at the end of the minute
+            return (await link.nc.jetstream().stream_info(ACCESS_LOG_STREAM)).state.messages >= 1
+
+        await eventually(is_recorded, within=5)
+    for arguments in (["add", "--subject", "ci", "--scope", "read"], ["revoke", root.record.id]):
+        done = await asyncio.to_thread(CliRunner().invoke, main, ["apikey", *arguments, "--nats", broker.url])
+        assert done.exit_code == 0, done.stderr
+        assert "access log" not in done.stderr
+    canceled, added, revoked = [one for one in await audit(broker) if one["type"] == "act"]
+    assert (canceled["act"], canceled["by"], canceled["tenant"]) == ("canceled", "root", "acme")
+    assert (canceled["target"], canceled["keyId"]) == (stored, root.record.id)
+    assert (added["act"], added["detail"]) == ("key-added", "of ci: read")
+    assert (revoked["act"], revoked["target"], revoked["detail"]) == ("key-revoked", root.record.id, "of acme/root")
+    assert "@" in revoked["by"]
+
+
+async def test_a_broker_of_an_earlier_version_has_no_log(
+    broker: Broker, link: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The service works as before, and says once what to run. What it counted is there once the stream is made."""
+    await link.nc.jetstream().delete_stream(ACCESS_LOG_STREAM)
+    recorder = AccessRecorder(AccessLog(link), CallerResolver(), principal_of=lambda _: None)
+    with caplog.at_level(logging.WARNING):
+        recorder._count(Denial(DenialReason.UNKNOWN_KEY), "192.0.2.1", "GET", "/status/{id}")
+        for _ in range(3):
+            await recorder.flush(math.inf)
+    (line,) = [one.getMessage() for one in caplog.records]
+    assert "opstream provision --update" in line
+    async with serving(broker.url, allowed_hosts=("127.0.0.1",)) as api:
+        assert (await api.client.get("/docs", headers={"Host": "evil.test"})).status_code == 421
+        ready = await api.client.get("/readyz")
+        assert (ready.status_code, "ACCESS_LOG" in ready.text) == (200, False)
+    done = await asyncio.to_thread(CliRunner().invoke, main, ["audit", "--access", "--nats", broker.url])
+    assert done.exit_code == 1
+    assert "opstream provision --update" in done.stderr
+    await provision(link, Sizing())
+    await recorder.flush(math.inf)
+    (record,) = await audit(broker)
+    assert (record["reason"], record["count"]) == ("unknown-key", 1)
+
+
+async def test_the_log_is_bounded_whatever_is_written(broker: Broker, link: Connection) -> None:
+    """The stream keeps so many records of each kind and drops the oldest, so strangers push out no act; and it can be
+    neither purged nor deleted from."""
+    config = (await link.nc.jetstream().stream_info(ACCESS_LOG_STREAM)).config
+    assert (config.max_msgs, config.max_msgs_per_subject, config.max_msg_size) == (100_000, 10_000, 2_048)
+    assert (str(config.discard), config.max_age, config.deny_delete, config.deny_purge) == (
+        "old",
+        7_776_000,
+        True,
+        True,
+    )
+    assert config.max_msgs_per_subject is not None
+    act = b'{"type":"act","act":"restored","at":"2026-11-30T00:00:00Z"}'
+    await link.nc.jetstream().publish("access_log.act.restored", act)
+    for _ in range(0, config.max_msgs_per_subject + 1_000, 100):
+        await asyncio.gather(*(link.nc.publish("access_log.denied.stranger", b"{}") for _ in range(100)))
+    await link.nc.flush()
+
+    async def is_stored() -> bool:
+        state = (await link.nc.jetstream().stream_info(ACCESS_LOG_STREAM)).state
+        return state.last_seq == config.max_msgs_per_subject + 1_001
+
+    await eventually(is_stored, within=30)
+    state = (await link.nc.jetstream().stream_info(ACCESS_LOG_STREAM)).state
+    assert state.messages == config.max_msgs_per_subject + 1
+    kept = await link.nc.jetstream().get_last_msg(ACCESS_LOG_STREAM, "access_log.act.restored")
+    assert kept.data == act
