@@ -18,6 +18,7 @@ from opstream.cli.options.value_types import Duration
 from opstream.terminal.console import CommandError, line_width, printable, shown_json
 from opstream.terminal.table import text_beside
 from opstream_schemas.errors import InvalidName
+from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
@@ -256,10 +257,11 @@ def _store(place: KeyPlace, record: ApiKeyRecord) -> None:
         if not await bucket.put_record(record.id, encode_key(record), 0):
             raise CommandError("another key has this id, by chance: run it again")
 
+    detail = f"of {_owner(record)}: {', '.join(record.scopes)}"
     if place.file is not None:
         _change_file(place.file, lambda records: [*records, record])
     else:
-        _with_bucket(place, put)
+        _with_bucket(place, put, lambda _: (AdminAct.KEY_ADDED, record.id, detail))
 
 
 def _records(place: KeyPlace) -> Sequence[ApiKeyRecord]:
@@ -308,7 +310,7 @@ def _revoke(place: KeyPlace, key_id: str, now: datetime) -> ApiKeyRecord:
     if not key_id.isalnum() or not key_id.isascii():
         raise unknown
     try:
-        return _with_bucket(place, put)
+        return _with_bucket(place, put, lambda changed: (AdminAct.KEY_REVOKED, key_id, f"of {_owner(changed)}"))
     except InvalidName as error:
         raise CommandError(f"the key {key_id} is not in use: {error}") from error
 
@@ -326,8 +328,15 @@ def _change_file(path: Path, change: Callable[[Sequence[ApiKeyRecord]], Sequence
         raise CommandError(str(error)) from error
 
 
-def _with_bucket(place: KeyPlace, work: Callable[[AccessBucket], Awaitable[_T]]) -> _T:
+def _with_bucket(
+    place: KeyPlace,
+    work: Callable[[AccessBucket], Awaitable[_T]],
+    act: Callable[[_T], tuple[AdminAct, str, str]] | None = None,
+) -> _T:
+    """Do something with the bucket, and record the act, its target and its detail, if it is one."""
+
     async def run() -> _T:
+        from opstream.cli.admin_acts import record_act
         from opstream.cli.broker_session import broker_session
         from opstream_journal.stores.access_bucket import AccessBucket
 
@@ -337,8 +346,12 @@ def _with_bucket(place: KeyPlace, work: Callable[[AccessBucket], Awaitable[_T]])
             bucket = AccessBucket(connection)
             await bucket.start()
             try:
-                return await work(bucket)
+                done = await work(bucket)
             finally:
                 await bucket.stop()
+            if act is not None:
+                what, target, detail = act(done)
+                await record_act(connection, what, target=target, detail=detail)
+            return done
 
     return asyncio.run(run())

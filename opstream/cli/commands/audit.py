@@ -1,8 +1,9 @@
-"""`opstream audit`: prints the timeline of one operation, made from its events."""
+"""`opstream audit`: prints the timeline of one operation, made from its events; or the access log."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from datetime import UTC, datetime
@@ -13,11 +14,14 @@ import msgspec
 
 from opstream.cli.options import common as common_options
 from opstream.cli.options import history as history_options
-from opstream.cli.options.option import checked
+from opstream.cli.options.option import Decorator, checked, option
+from opstream.cli.options.value_types import resolve_moment
+from opstream.terminal.access_log_text import access_heading, access_row
 from opstream.terminal.console import EXIT_INTERRUPTED, CommandError, line_width, printable, shown_json, supports_colour
 from opstream.terminal.progress_bar import StreamProgress
 from opstream.terminal.table import text_beside
 from opstream.terminal.timeline_text import NAME_WIDTH, timeline_json, timeline_lines
+from opstream_schemas.logs.access_log import encode_access_record
 from opstream_schemas.names import check_operation_id
 from opstream_schemas.operation.forced_end import OperationMessage
 from opstream_schemas.subjects import OPERATIONS_STREAM
@@ -25,6 +29,7 @@ from opstream_schemas.timeline import Timeline, build_timeline
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
+    from opstream.history.access_log_reader import AccessQuery
     from opstream.history.event_reader import HistoryQuery
     from opstream_journal import Connection, Journal
     from opstream_schemas.integrity.setback import Loss
@@ -55,8 +60,42 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.query.event_filter.operation_id
 
 
+class AccessLogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of `opstream audit --access`."""
+
+    query: AccessQuery
+    is_json: bool
+    servers: tuple[str, ...]
+    credentials: BrokerCredentials = NO_CREDENTIALS
+    connect_timeout: float
+    """Seconds."""
+
+
+def _optional_id(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    return "" if value is None else str(checked(check_operation_id)(ctx, param, value))
+
+
+_access_option: Final[Decorator[Any]] = option(
+    "--access",
+    "is_access",
+    variable="ACCESS",
+    is_flag=True,
+    help="Instead of an operation: what was denied over HTTP, and what administrators did (docs/audit.md). A table on "
+    "a terminal, otherwise one JSON object per line.",
+)
+_caller_option: Final[Decorator[Any]] = option(
+    "--caller",
+    variable="CALLER",
+    default="",
+    metavar="NAME",
+    help="With --access, only the records of this caller: its subject, TENANT/SUBJECT, id of a key, or address.",
+)
+
+
 @click.command
-@click.argument("operation", metavar="ID", callback=checked(check_operation_id), type=str)
+@click.argument("operation", metavar="[ID]", callback=_optional_id, type=str, required=False)
+@_access_option
+@_caller_option
 @history_options.timeline_options
 @history_options.with_data_option
 @history_options.audit_json_option
@@ -64,6 +103,8 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True):
 @common_options.connect_timeout_option
 def audit(
     *,
+    is_access: bool,
+    caller: str,
     is_json: bool,
     is_whole: bool,
     servers: tuple[str, ...],
@@ -77,10 +118,32 @@ def audit(
     time before the operation began). The exit status is 1 if there is no such operation, if its events are not those
     that were recorded, or if the journal has lost one of them.
 
+    With --access and without an ID it prints the access log, oldest first: one record for the denials of one caller,
+    for one reason, in one minute; and each act of an administrator.
+
     \b
     Example:
       opstream audit 019abc12-3456-7890-abcd-ef0123456789 --json | jq .seconds
+      opstream audit --access --since 1h
     """
+    if is_access:
+        given |= {"is_whole": is_whole}
+        print_access_log(
+            AccessLogSettings(
+                query=_access_query(given, caller),
+                is_json=is_json,
+                servers=servers,
+                credentials=credentials,
+                connect_timeout=connect_timeout,
+            )
+        )
+        return
+    if not given["operation"] or caller:
+        raise click.UsageError(
+            "--caller is for the access log: add --access, or leave it out"
+            if caller
+            else "it needs the ID of an operation; or --access for what was denied and what administrators did"
+        )
     if not given["is_archive"] and (given["since"] or given["until"] or given["action"] != ("*", "*")):
         raise click.UsageError(
             "--since, --until and --action are for the archive: add --from-archive, or leave them out"
@@ -125,6 +188,55 @@ def print_timeline(settings: AuditSettings) -> None:
         raise CommandError(f"operation {operation_id} has messages that are not those that were recorded for it")
     if loss is not None:
         raise CommandError(lost)
+
+
+def _access_query(given: dict[str, Any], caller: str) -> AccessQuery:
+    from opstream.history.access_log_reader import AccessQuery
+
+    if given["operation"] or given["is_archive"] or given["action"] != ("*", "*") or given["is_whole"]:
+        raise click.UsageError("--access takes neither an ID nor --from-archive, --action or --with-data: leave it out")
+    now = datetime.now(UTC)
+    since, until = resolve_moment(given["since"], now), resolve_moment(given["until"], now)
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError(f"--since {since.isoformat()} is not before --until {until.isoformat()}")
+    return AccessQuery(since=since, until=until, caller=caller)
+
+
+def print_access_log(settings: AccessLogSettings) -> None:
+    """Print the access log: a table on a terminal, otherwise one JSON object per line.
+
+    Raises:
+        CommandError: the broker has no access log; or as `broker_session`.
+        SystemExit: Ctrl-C was pressed.
+    """
+    try:
+        asyncio.run(_show_access_log(settings))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+async def _show_access_log(settings: AccessLogSettings) -> None:
+    from opstream.cli.broker_session import broker_session
+    from opstream.history.access_log_reader import read_access_log
+
+    is_table = sys.stdout.isatty() and not settings.is_json
+    width = line_width(sys.stdout)
+    has_records = False
+    session = broker_session(settings.servers, "audit", settings.connect_timeout, credentials=settings.credentials)
+    async with session as connection:
+        records = read_access_log(connection, settings.query, _print_notice)
+        async with contextlib.aclosing(records):
+            async for record in records:
+                if is_table and not has_records:
+                    click.echo(access_heading(width))
+                has_records = True
+                click.echo(access_row(record, width) if is_table else shown_json(encode_access_record(record)))
+    if not has_records:
+        click.echo("opstream: the access log has no such record", err=True)
+
+
+def _print_notice(text: str) -> None:
+    click.echo(printable(text), err=True)
 
 
 async def _read(settings: AuditSettings) -> tuple[list[OperationMessage], Loss | None]:

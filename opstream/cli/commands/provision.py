@@ -17,6 +17,7 @@ from opstream.cli.options.value_types import Duration, Size
 from opstream.terminal import logs
 from opstream.terminal.console import CommandError
 from opstream_schemas.action_spec import ActionSpec
+from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ def provision_broker(settings: ProvisionSettings) -> None:
 
 
 async def _provision(settings: ProvisionSettings, specs: list[ActionSpec]) -> ProvisionReport:
+    from opstream.cli.admin_acts import record_act
     from opstream.cli.broker_session import broker_session
     from opstream_journal import BrokerRefused, retry_until_ready
     from opstream_journal.provisioning.archive import current_archive
@@ -178,6 +180,8 @@ async def _provision(settings: ProvisionSettings, specs: list[ActionSpec]) -> Pr
                     raise CommandError(too_few_servers(sizing.replicas, known, str(error))) from error
             else:
                 await _make_secret(connection, settings.connect_timeout)
+                if changes := [*report.made, *report.updated]:
+                    await record_act(connection, AdminAct.PROVISIONED, detail="; ".join(changes))
                 return report
             await connection.sleep(PEERS_DELAY)
 

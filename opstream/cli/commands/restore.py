@@ -15,6 +15,7 @@ from opstream.cli.options import common as common_options
 from opstream.cli.options.option import PathType, option
 from opstream.terminal.console import EXIT_INTERRUPTED, EXIT_SETBACK, CommandError
 from opstream.terminal.progress_bar import ProgressBar
+from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.text import format_count
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
@@ -157,6 +158,7 @@ async def _restore(
     options: RestoreOptions, manifest: Manifest, bar: ProgressBar
 ) -> tuple[Reconciled, RestoredKeys | None]:
     from opstream.backup.restore import Restorer, RestoreSettings
+    from opstream.cli.admin_acts import record_act
     from opstream.cli.broker_session import broker_session
     from opstream.cli.cluster_size import known_servers, too_few_servers
     from opstream_journal.provisioning.provision import check_provisioned
@@ -184,6 +186,9 @@ async def _restore(
     )
     async with session as connection:
         await check_provisioned(connection)
+        await record_act(
+            connection, AdminAct.RESTORED, detail=f"a backup that ended at {manifest.ended_at.isoformat()}"
+        )
         if options.keys:
             await _verify_chain(connection, options)
     return done, restorer.keys

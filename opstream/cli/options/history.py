@@ -164,7 +164,8 @@ audit_json_option: Final[Decorator[Any]] = option(
     "is_json",
     variable="JSON",
     is_flag=True,
-    help="The same as one JSON object, for machines, with the seconds of each kind of phase.",
+    help="The same as one JSON object, for machines, with the seconds of each kind of phase. With --access: one JSON "
+    "object per line, also on a terminal.",
 )
 overwrite_option: Final[Decorator[Any]] = option(
     "--overwrite", "is_overwriting", variable="OVERWRITE", is_flag=True, help="Replace the file if it exists."
