@@ -40,6 +40,7 @@ ALL = (
     "stream WEBHOOKS",
     "stream DELIVERIES",
     "stream KV_access",
+    "stream ACCESS_LOG",
     "consumer projector",
     "consumer projector_due",
     "consumer projector_deadlines",
