@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from nats.js.errors import APIError
 
 from opstream.cli.app import main
-from opstream_api.access.denials.access_recorder import AccessRecorder
+from opstream_api.access.denials.access_recorder import MAX_ROWS, AccessRecorder
 from opstream_api.access.denials.denial import Denial
 from opstream_api.http.caller_identity import CallerResolver
 from opstream_journal import Connection, announce_action
@@ -182,6 +182,49 @@ async def test_a_broker_of_an_earlier_version_has_no_log(
     await recorder.flush(math.inf)
     (record,) = await audit(broker)
     assert (record["reason"], record["count"]) == ("unknown-key", 1)
+
+
+async def test_a_minute_is_written_soon_after_its_end(broker: Broker, link: Connection) -> None:
+    """The task writes it, and no earlier; more strangers than there are rows are one record, with the right sum."""
+    now = 1_800_000_030.0
+    recorder = AccessRecorder(
+        AccessLog(link), CallerResolver(), principal_of=lambda _: None, now=lambda: now, period=0.05
+    )
+    for number in range(MAX_ROWS + 200):
+        recorder._count(Denial(DenialReason.UNKNOWN_KEY), f"10.0.{number // 250}.{number % 250}", "GET", "/{path}")
+    recorder.start()
+
+    async def stored() -> int:
+        return (await link.nc.jetstream().stream_info(ACCESS_LOG_STREAM)).state.messages
+
+    async def has_others() -> bool:
+        return await stored() == 1
+
+    await eventually(has_others, within=5)
+    now += 60
+
+    async def has_all() -> bool:
+        return await stored() == MAX_ROWS + 1
+
+    await eventually(has_all, within=20)
+    await recorder.stop()
+    records = await audit(broker)
+    assert sum(record["count"] for record in records) == MAX_ROWS + 200
+    (others,) = [record for record in records if record.get("isOthers")]
+    assert (others["count"], "address" in others) == (200, False)
+
+
+async def test_a_caller_above_its_limit_is_recorded(broker: Broker, link: Connection) -> None:
+    """A 429 is a denial of the caller, whose key the record names."""
+    async with serving_with_keys(broker, link, caller_requests="5/h") as desk:
+        ann = await desk.caller("acme", "ann", "read", is_awaited=False)
+
+        async def is_above() -> bool:
+            return (await ann.get("/openapi.json")).status_code == 429
+
+        await eventually(is_above, within=5)
+    (record,) = [one for one in await audit(broker, "--caller", "acme/ann") if one["reason"] == "too-many-requests"]
+    assert (record["count"], record["keyId"]) == (1, ann.record.id)
 
 
 async def test_the_log_is_bounded_whatever_is_written(broker: Broker, link: Connection) -> None:
