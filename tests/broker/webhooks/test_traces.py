@@ -130,6 +130,26 @@ async def test_a_failed_attempt_is_a_failed_span(link: Connection) -> None:
     assert "printer" not in "".join(span.to_json() for span in memory.named(ATTEMPT))
 
 
+async def test_a_plain_handler_is_within_its_attempt(link: Connection) -> None:
+    """Its thread has the attempt's span as the active one, so what it makes is nested there."""
+    memory = SpanMemory()
+    stage = await traced_stage(link, memory)
+    seen: list[int] = []
+
+    @action("book:upload-start")
+    def handler(request: Input, ctx: ActionContext) -> int:
+        seen.append(trace.get_current_span().get_span_context().span_id)
+        return 1
+
+    async with stage.runner([handler], dependencies=stage.dependencies(tracing=memory.tracer)):
+        await stage.request("op-1")
+        await stage.ended("op-1")
+        await eventually(lambda: memory.named(ATTEMPT))
+    context = memory.only(ATTEMPT).context
+    assert context is not None
+    assert seen == [context.span_id]
+
+
 async def test_without_tracing_a_trace_is_passed_on_as_before(
     broker: Broker, link: Connection, journal: Journal, receiver: WebhookReceiver
 ) -> None:
