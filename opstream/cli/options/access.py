@@ -52,7 +52,8 @@ def _checked_rate(ctx: click.Context, param: click.Parameter, value: str | None)
     try:
         return str(parse_rate(value)) if value is not None else ""
     except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
+        message = f"{value!r} is not a rate: write a whole number for each s, m, h or d, as in 100/s"
+        raise click.BadParameter(message, ctx, param) from error
 
 
 _caller_requests_option: Final[Decorator[Any]] = option(
