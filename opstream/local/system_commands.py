@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auth_keys_file: Path | None = None
     caller_requests: str = ""
     """Of each caller; empty for any number."""
+    caller_open_operations: int = 0
+    """Of each caller; 0 for any number."""
     jwt: tuple[str, ...] = ()
     """The API's options about bearer tokens, as they are."""
     is_insecure: bool = False
@@ -217,6 +219,9 @@ class SystemCommands:
             *_each("--auth", settings.auth),
             *(("--auth-keys-file", str(settings.auth_keys_file)) if settings.auth_keys_file else ()),
             *(("--caller-requests", settings.caller_requests) if settings.caller_requests else ()),
+            *_each(
+                "--caller-open-operations", [settings.caller_open_operations] * bool(settings.caller_open_operations)
+            ),
             *settings.jwt,
             *(("--insecure",) if settings.is_insecure else ()),
             *_each("--allowed-host", settings.allowed_hosts),

@@ -49,6 +49,8 @@ WAKE_SOURCE: Final = "fire.>"
 WAKE_DESTINATION: Final = "wake.>"
 DUE_SOURCE: Final = "overdue.>"
 DUE_DESTINATION: Final = "due.>"
+DEADLINES_FILTER: Final = "timers.*.*.*.deadline"
+"""Scheduled timers of deadlines."""
 TIMERS_SUBJECTS: Final = ("timers.>", WAKE_SOURCE, DUE_SOURCE)
 
 WEBHOOKS_DUE_FILTER: Final = "webhooks.due.>"

@@ -39,6 +39,7 @@ _API_OPTIONS: Final = (
     "auth",
     "auth_keys_file",
     "caller_requests",
+    "caller_open_operations",
     "jwt",
     "trusted_proxies",
     "identity_header",

@@ -66,9 +66,20 @@ _caller_requests_option: Final[Decorator[Any]] = option(
 )
 
 
+_caller_open_option: Final[Decorator[Any]] = option(
+    "--caller-open-operations",
+    variable="CALLER_OPEN_OPERATIONS",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    metavar="NUMBER",
+    help="How many operations each caller may have open, over all API processes together; 0 for any number. It needs "
+    "--auth.",
+)
+
+
 def access_options(command: F) -> F:
     """Add all options of this module."""
-    for decorate in (_caller_requests_option, _insecure_option, _keys_file_option, _auth_option):
+    for decorate in (_caller_open_option, _caller_requests_option, _insecure_option, _keys_file_option, _auth_option):
         command = decorate(command)
     return command
 
@@ -84,6 +95,11 @@ def check_access(given: Mapping[str, Any]) -> None:
     if given["caller_requests"] and not given["auth"]:
         raise click.UsageError(
             "--caller-requests needs --auth, which tells one caller from another: add --auth keys, or leave it out"
+        )
+    if given["caller_open_operations"] and not given["auth"]:
+        raise click.UsageError(
+            "--caller-open-operations needs --auth, which tells one caller from another: add --auth keys, or leave it "
+            "out"
         )
     if given["is_insecure"] and given["auth"]:
         raise click.UsageError("--insecure is for a service without --auth: leave one of them out")

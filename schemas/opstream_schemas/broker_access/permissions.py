@@ -122,6 +122,7 @@ def _api() -> Iterable[Grant]:
     yield from _reads(_VIEW, "reads statuses")
     yield from _hears_of_actions("reads the catalog of actions")
     yield from _reads(_HOLDS, "reads queues for exclusive resources")
+    yield from _reads(_TIMERS, "counts what each caller has open, at its start")
     yield from _witnesses("counts what waits, and looks for a journal that lost events")
     yield from _reads(_ACCESS, "reads API keys and the secret of the installation")
     keys = subjects.bucket_subject(subjects.ACCESS_BUCKET, subjects.access_key("*"))

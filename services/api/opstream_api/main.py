@@ -19,7 +19,7 @@ import uuid_utils
 import uvloop
 from litestar.types import ASGIApp
 
-from opstream_journal import ActionCatalog, Drifted, Journal, SnapshotStore, connect, retry_until_ready
+from opstream_journal import ActionCatalog, Connection, Drifted, Journal, SnapshotStore, connect, retry_until_ready
 from opstream_journal.access_log import AccessLog
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.metrics.instruments import Gauges
@@ -36,6 +36,8 @@ from opstream_journal.stores.setback_watch import SetbackWatch
 
 from .access.authentication import principal_of
 from .access.denials.access_recorder import AccessRecorder
+from .access.limits.open_operations import OpenOperations
+from .access.limits.open_survey import OpenSurvey
 from .access_setup import open_access
 from .app import create_app
 from .asyncapi import action_asyncapi_document
@@ -145,7 +147,8 @@ async def connected_api(
         conditions.on_doubt(status.doubt_cached)
         conditions.on_doubt(cache.forget_ended)
         brief_waits = BriefWaits(status=status, watches=watches, now=_utc_now)
-        follower = JournalFollower(connection, status, watches, brief_waits)
+        survey = _open_survey(settings, connection)
+        follower = JournalFollower(connection, status, watches, brief_waits, survey)
         stack.push_async_callback(end_task, asyncio.create_task(follower.run(), name="journal follower"))
         setback_watch = SetbackWatch(connection, conditions, now=_utc_now, on_look=cache.suspend)
         stack.push_async_callback(end_task, asyncio.create_task(setback_watch.run(), name="setback watch"))
@@ -154,10 +157,9 @@ async def connected_api(
             identity_header=settings.identity_header,
             client_id_header=settings.client_id_header,
         )
-        recorder = AccessRecorder(AccessLog(connection), callers, principal_of=principal_of)
-        recorder.start()
-        stack.push_async_callback(recorder.stop)
+        recorder = _start_recorder(stack, connection, callers)
         access = await stack.enter_async_context(open_access(settings, connection, status, conditions, recorder))
+        await _wait_for_survey(survey, settings.connect_timeout)
         public_url = settings.public_url.rstrip("/")
         hosts = HostPolicy.of(settings.allowed_hosts, bound_to=settings.host, public_url=public_url)
         request_log = RequestLog() if settings.has_request_log and RequestLog.is_enabled() else None
@@ -179,6 +181,7 @@ async def connected_api(
                     now=_utc_now,
                     clock=time.monotonic,
                     new_id=_new_id,
+                    open_operations=survey.operations if survey is not None else None,
                 ),
                 status=status,
                 watches=watches,
@@ -259,6 +262,31 @@ async def _serve(settings: Settings, sock: socket.socket, stopping: asyncio.Even
         logger.info("stopped before the broker was reachable")
     finally:
         stop_task.cancel()
+
+
+def _start_recorder(stack: AsyncExitStack, connection: Connection, callers: CallerResolver) -> AccessRecorder:
+    recorder = AccessRecorder(AccessLog(connection), callers, principal_of=principal_of)
+    recorder.start()
+    stack.push_async_callback(recorder.stop)
+    return recorder
+
+
+def _open_survey(settings: Settings, connection: Connection) -> OpenSurvey | None:
+    limit = settings.caller_open_operations
+    return OpenSurvey(connection, OpenOperations(limit)) if limit else None
+
+
+async def _wait_for_survey(survey: OpenSurvey | None, patience: float) -> None:
+    """Wait until the service knows what each caller has open. After `patience` seconds it serves all the same."""
+    if survey is None:
+        return
+    try:
+        async with asyncio.timeout(patience):
+            await survey.known.wait()
+    except TimeoutError:
+        logger.warning(
+            "not all open operations are counted after %g s: callers may begin more until they are", patience
+        )
 
 
 def _client_gauge(watches: WatchRegistry) -> Gauges:

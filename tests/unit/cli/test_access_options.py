@@ -22,6 +22,7 @@ def checked(**changes: Any) -> None:
             "auth_keys_file": None,
             "is_insecure": False,
             "caller_requests": "",
+            "caller_open_operations": 0,
             **changes,
         }
     )
@@ -56,6 +57,7 @@ def test_what_is_asked_for_by_name_is_done(changes: dict[str, Any]) -> None:
         ({"auth": ("keys",), "is_insecure": True}, "leave one of them out"),
         ({"auth_keys_file": "keys.json"}, "of no use"),
         ({"caller_requests": "9/s"}, "needs --auth"),
+        ({"caller_open_operations": "9"}, "needs --auth"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], problem: str) -> None:
@@ -68,6 +70,7 @@ def test_contradictions_are_refused(changes: dict[str, Any], problem: str) -> No
             *(["--insecure"] if "is_insecure" in changes else []),
             *(["--auth-keys-file", "keys.json"] if "auth_keys_file" in changes else []),
             *(["--caller-requests", "9/s"] if "caller_requests" in changes else []),
+            *(["--caller-open-operations", "9"] if "caller_open_operations" in changes else []),
         ],
     )
     assert result.exit_code == 2

@@ -13,6 +13,7 @@ import contextlib
 import logging
 from typing import Final
 
+from opstream_api.access.limits.open_survey import OpenSurvey
 from opstream_journal import Connection, JournalError
 from opstream_journal.jetstream.ordered_consumer import ScannedMessage
 from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds, stream_identity
@@ -43,15 +44,22 @@ class JournalFollower:
         status: holds the cached operations.
         watches: hear of each event.
         brief_waits: hear of each end.
+        survey: counts what each caller has open; None for a service without that limit.
     """
 
     def __init__(
-        self, connection: Connection, status: StatusReader, watches: WatchRegistry, brief_waits: BriefWaits
+        self,
+        connection: Connection,
+        status: StatusReader,
+        watches: WatchRegistry,
+        brief_waits: BriefWaits,
+        survey: OpenSurvey | None = None,
     ) -> None:
         self._connection = connection
         self._status = status
         self._watches = watches
         self._brief_waits = brief_waits
+        self._survey = survey
 
     async def run(self) -> None:
         """Follow until cancelled. While the broker is away nothing is learned, and polls read as before."""
@@ -70,10 +78,11 @@ class JournalFollower:
         stream = await stream_identity(self._connection, subjects.OPERATIONS_STREAM)
         self._watches.refresh_all()  # of what was stored until now they hear nothing
         # Without patience: after an outage it begins again with what is new, and reads nothing that it missed.
+        survey = self._survey
         scan = scan_stream(
             self._connection,
             subjects.OPERATIONS_STREAM,
-            first=stream.last + 1,
+            first=stream.last + 1 if survey is None else await survey.begin(stream.last),
             is_following=True,
             patience=0.0,
             heartbeat=_HEARTBEAT,
@@ -83,6 +92,8 @@ class JournalFollower:
                 is_shown = stream.replicas == 1 or await self._is_shown(batch[-1].sequence)
                 for message in batch:
                     self._take(message, is_shown=is_shown)
+                if survey is not None:
+                    survey.taken_until(batch[-1].sequence)
                 await self._watches.pause(_LINGER)
 
     async def _is_shown(self, sequence: int) -> bool:
@@ -101,6 +112,8 @@ class JournalFollower:
         if first != _EVENTS:
             return
         operation_id, event_name = rest.partition(".")[0], rest.rpartition(".")[2]
+        if self._survey is not None:
+            self._survey.take(operation_id, event_name, message.data)
         if event_name in ENDS:
             self._brief_waits.add_end(operation_id)
         if is_shown and self._status.is_followed(operation_id, message.sequence):

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_api.errors import JOURNAL_OUTAGE, ApiError, journal_error, operation_unreadable
+from opstream_api.access.limits.open_operations import OpenOperations
+from opstream_api.access.principal import Owner
+from opstream_api.errors import JOURNAL_OUTAGE, ApiError, journal_error, operation_unreadable, too_many_requests
 from opstream_api.http.submit_request import SubmitRequest
 from opstream_api.inputs.input_validation import InputValidator, decode_input
 from opstream_api.queues.runner_presence import RunnerPresence
@@ -32,7 +34,7 @@ from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
-from opstream_schemas.events import EventData, Requested
+from opstream_schemas.events import Event, EventData, RecordedEvent, Requested
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import first_event, fold_for_reader, initial
 from opstream_schemas.operation.resource_lock import busy_error
@@ -46,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 BUDGET: Final = 4.5
 """Seconds for one submit: the contract's 5 (contract.md), less the time to read the request and to respond."""
+OPEN_RETRY_AFTER: Final = 5
+"""Seconds after which a caller may try again that has as many operations open as it may. When one ends is not known."""
 EVENT_SOURCE: Final = "opstream/api"
 """CloudEvents `source` of the events that this service appends."""
 
@@ -73,6 +77,7 @@ class Submitter:
         now: returns the time for events and deadlines, with a time zone.
         clock: returns monotonic seconds.
         new_id: generates event ids.
+        open_operations: of each caller; None for no limit.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Submitter:
         now: Callable[[], datetime],
         clock: Callable[[], float],
         new_id: Callable[[], str],
+        open_operations: OpenOperations | None = None,
     ) -> None:
         self._journal = journal
         self._catalog = catalog
@@ -99,6 +105,7 @@ class Submitter:
         self._now = now
         self._clock = clock
         self._new_id = new_id
+        self._open = open_operations
         self._validator = InputValidator()
 
     def knows(self, kind: Kind) -> bool:
@@ -146,6 +153,10 @@ class Submitter:
             if await self._journal.last_message(request.stored_id) is None:
                 raise
             return _accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
+        if self._open is not None and self._open.is_full(request.stored_id, _owner(request)):
+            if await self._journal.last_message(request.stored_id) is None:
+                raise _too_many_open(self._open.limit)
+            return _accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
         lock = subjects.lock_key(spec.lock_scope, request.resource_id, request.tenant) if spec.lock_scope else ""
         if spec.policy.on_conflict == "reject" and lock:
             await self._check_resource_free(request, lock)
@@ -172,7 +183,7 @@ class Submitter:
         )
         event = first_event(request.stored_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
         try:
-            recorded = await self._journal.append(kind, event, NEW_OPERATION, budget=until - self._clock())
+            recorded = await self._append(request, event, until)
         except VersionConflict:
             operation = await self._find_existing(request, value, digest)
         else:
@@ -182,6 +193,28 @@ class Submitter:
             self._runners.note_submit(kind)
             operation = initial(recorded)
         return _accepted(self._cache.put(operation), spec)
+
+    async def _append(self, request: SubmitRequest, event: Event, until: float) -> RecordedEvent:
+        """Append the event; until it is stored or refused it counts as an open operation of the caller.
+
+        Raises:
+            JournalError: as `Journal.append`.
+            ApiError: `TooManyRequests`: others of the caller came first.
+        """
+        counted = self._open
+        if counted is None:
+            return await self._journal.append(request.kind, event, NEW_OPERATION, budget=until - self._clock())
+        if counted.is_full(request.stored_id, _owner(request)):
+            raise _too_many_open(counted.limit)
+        is_stored = False
+        is_ours = counted.begin(request.stored_id, _owner(request))
+        try:
+            recorded = await self._journal.append(request.kind, event, NEW_OPERATION, budget=until - self._clock())
+            is_stored = True
+        finally:
+            if is_ours:
+                counted.settle(request.stored_id, is_stored=is_stored)
+        return recorded
 
     async def _check_resource_free(self, request: SubmitRequest, lock: str) -> None:
         """Refuse the request while another operation owns the resource.
@@ -236,6 +269,15 @@ class Submitter:
             message = f"{key.header} names operation {key.operation_id} of another request: use a new one"
             raise ApiError(ErrorCode.OPERATION_ID_REUSED, message, target=key.header)
         return operation
+
+
+def _owner(request: SubmitRequest) -> Owner:
+    return Owner(request.tenant, request.caller.identity)
+
+
+def _too_many_open(limit: int) -> ApiError:
+    message = f"this caller has {limit} operations open, which is its limit: wait until one of them has ended"
+    return too_many_requests(message, OPEN_RETRY_AFTER)
 
 
 def _is_retention_over(operation: Operation, now: datetime) -> bool:
