@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,8 @@ from opstream.events import Event, EventsBroker, subscribe
 from opstream_journal import connect
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_schemas import subjects
+from opstream_schemas.broker_access.permissions import API, ActionAccess, Role, Way, permissions
+from opstream_schemas.names import Kind
 from opstream_schemas.urls import BrokerCredentials
 from tests.support.broker.server import SERVER, free_port
 from tests.support.system import role_actions
@@ -26,6 +29,13 @@ pytestmark = pytest.mark.e2e
 
 ACTIONS: Final = "role_actions"
 DURABLE: Final = "mailer"
+_SENT: Final = re.compile(r'"OPSTREAM_([A-Z_a-z]+)/nkey:\w+" - <<- \[H?PUB (\S+)')
+"""A line of the broker's log: the account of the sender, and the subject."""
+REFUSED: Final = (
+    subjects.bucket_subject(subjects.VIEW_BUCKET, "opstream-probe"),  # all look by it whether the server stores
+    f"{API}.CONSUMER.CREATE.*.*",  # a scan asks for a consumer first, and reads without one if it gets none
+)
+"""What processes send although they may not: they are refused at once, and go on."""
 
 
 class SecuredSystem:
@@ -47,9 +57,18 @@ class SecuredSystem:
             *("--nats-port", str(self.port), "--test-certificates"),
         )
         assert "made       " in made
-        broker = Process(command=[str(SERVER), "-c", str(self.folder / "setup" / "n1.conf")], cwd=self.folder)
-        self._stack.enter_context(broker).wait_for("Server is ready")
+        command = [str(SERVER), "-c", str(self.folder / "setup" / "n1.conf"), "-V"]  # its log has what each login sends
+        self.broker = self._stack.enter_context(Process(command=command, cwd=self.folder))
+        self.broker.wait_for("Server is ready")
         self.run("provision", *self.login("admin"), "--actions", ACTIONS, "--archive", "--seal-catalog")
+
+    def sent(self) -> dict[Role, set[str]]:
+        """All subjects to which the processes of each role have sent, answers to requests left out."""
+        found: dict[Role, set[str]] = {}
+        for account, subject in _SENT.findall(self.broker.output):
+            if not subject.startswith("_INBOX."):
+                found.setdefault(Role(account.partition("_")[0].lower()), set()).add(subject)
+        return found
 
     def start_services(self, *of_api: str) -> None:
         callbacks = ("--callback-host", self._host, "--allow-http")
@@ -123,10 +142,27 @@ async def test_everything_works_with_the_keys_of_roles(tmp_path: Path) -> None:
             system.run("verify", "--chain", *auditor)
             assert "Succeeded" in system.run("audit", "retried", *auditor)
             system.run("export", "history.parquet", *auditor)
+            found = system.sent()
+            assert {Role.API, Role.RUNNER, Role.PROJECTOR, Role.WEBHOOKS, Role.SUBSCRIBER, Role.AUDITOR} <= found.keys()
+            _has_sent_what_it_may(system)
             for name, process in system.services.items():
                 assert process.is_running, process.output
                 assert "no responder" not in process.output, name
                 assert " ERROR " not in process.output, name
+
+
+def _has_sent_what_it_may(system: SecuredSystem) -> None:
+    """Check that the table has a row for each subject to which a process has sent, by its role and its stream."""
+    kinds = [Kind("work", name) for name in ("flaky", "first", "second", "rated")]
+    actions = [ActionAccess(kind, "group.works") for kind in kinds]
+    for role, sent in system.sent().items():
+        rows = [row.subject for row in permissions(role, actions=actions, durable=DURABLE) if row.way is not Way.LISTEN]
+        assert [one for one in sorted(sent) if not any(_matches(row, one) for row in (*rows, *REFUSED))] == [], role
+
+
+def _matches(pattern: str, subject: str) -> bool:
+    parts = (re.escape(part).replace(r"\*", r"[^.]+") for part in pattern.removesuffix(".>").split("."))
+    return bool(re.fullmatch(r"\.".join(parts) + (r"\..+" if pattern.endswith(".>") else ""), subject))
 
 
 async def test_an_api_that_asks_for_keys_needs_no_more(tmp_path: Path) -> None:
@@ -167,6 +203,7 @@ async def test_an_api_that_asks_for_keys_needs_no_more(tmp_path: Path) -> None:
                 assert process.is_running, process.output
                 assert "no responder" not in process.output, name
                 assert " ERROR " not in process.output, name
+            _has_sent_what_it_may(system)
 
 
 async def _stored_ids(system: SecuredSystem) -> set[str]:
