@@ -35,6 +35,7 @@ ANY_TEXT: Final[Mapping[str, str]] = {
     "--auth-keys-file": "a file, of which the service says what is wrong",
     "--file": "the same, for opstream apikey",
     "--jwt-audience": "any text that the issuer puts into tokens",
+    "--caller": "any text of an access record",
     **dict.fromkeys(
         ("--jwt-tenant-claim", "--jwt-subject-claim", "--jwt-scope-claim"), "the name of a claim, any text"
     ),
