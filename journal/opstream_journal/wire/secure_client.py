@@ -6,11 +6,14 @@ with the login, where a server does not offer TLS: what lies between the two cou
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import time
 from typing import Any, Final
 
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
+from nats.aio.transport import TcpTransport
 
 from opstream_journal.errors import InvalidCredentials
 from opstream_schemas.urls import BrokerCredentials
@@ -20,12 +23,42 @@ _NOT_YET_VALID: Final = 9
 _WRONG_NAMES: Final = frozenset({62, 64})
 """A host name, or an address, that the certificate does not have."""
 _UNKNOWN_CA: Final = frozenset({2, 18, 19, 20, 21})
+_FAREWELL: Final = 1.0
+"""Seconds."""
 _MISSING: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE")
 _REFUSED: Final = ("UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN", "CERTIFICATE_REVOKED")
 
 
 class NoTls(nats.errors.Error):
     """The server does not speak TLS, and this process must not go on without."""
+
+
+class PromptTransport(TcpTransport):
+    """A connection that ends at once where the other side does not take part in its end.
+
+    After a handshake that failed, nats-py waits for ever for the end of the connection below, and after a login that
+    was refused for the 30 s of asyncio's farewell. So it would not go on to the next server.
+    """
+
+    async def connect_tls(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - nats-py's
+        """Do the handshake; if it fails, leave nothing to wait for."""
+        try:
+            await super().connect_tls(*args, **options)
+        except BaseException:
+            if self._io_writer is not None:
+                self._io_writer.transport.abort()
+            self._io_writer = self._io_reader = None
+            raise
+
+    async def wait_closed(self) -> None:
+        """Wait for the other side's farewell, one second at most."""
+        writer = self._io_writer
+        if writer is None:
+            return
+        try:
+            await asyncio.wait_for(super().wait_closed(), _FAREWELL)  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            writer.transport.abort()
 
 
 class SecureClient(Client):
@@ -50,6 +83,15 @@ class SecureClient(Client):
             return tls_context(self._credentials)
         except InvalidCredentials as error:
             raise nats.errors.Error(str(error)) from None
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        if s.uri.scheme in {"ws", "wss"}:
+            await super()._connect_to_server(s)
+            return
+        s.last_attempt = time.monotonic()
+        self._transport = PromptTransport()  # type: ignore[no-untyped-call]
+        seconds = self.options["connect_timeout"]
+        await self._transport.connect(s.uri, buffer_size=DEFAULT_BUFFER_SIZE, connect_timeout=seconds)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - nats-py's
         is_wanted = self._credentials.has_tls or (self._current_server and self._current_server.uri.scheme == "tls")

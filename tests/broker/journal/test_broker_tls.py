@@ -111,6 +111,17 @@ async def test_certificates_of_the_broker(files: Files, tmp_path: Path) -> None:
         assert "is for another name" in await refusal(broker.url, files.ca)
 
 
+async def test_the_next_server_after_a_bad_certificate(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose certificate has expired does not keep a process from the next one."""
+    monkeypatch.setattr("nats.aio.client.shuffle", lambda _servers: None)
+    with Broker(extra=files.server_lines()) as good:
+        files.issue("server", LOCAL, datetime.now(UTC) - timedelta(days=1))
+        with Broker(extra=files.server_lines()) as bad:
+            connection = await connect([bad.url, good.url], "test", connect_timeout=10, credentials=files.ca)
+            assert connection.is_connected
+            await connection.close()
+
+
 async def test_a_certificate_of_the_process(files: Files) -> None:
     """A broker that asks for a certificate says whether there is none, or one that it does not accept."""
     with Broker(extra=files.server_lines("verify: true")) as broker:

@@ -161,7 +161,7 @@ def test_audit(given: list[Any]) -> None:
         (["replay", "--from-sequence", "0"], "x>=1"),
         (["replay", "--format", "xml"], "is not one of"),
         (["replay", "--nats", "http://x"], "is not a broker's URL"),
-        (["audit"], "Missing argument 'ID'"),
+        (["audit"], "it needs the ID of an operation"),
         (["audit", "a b"], "operation id 'a b' must be"),
         (["audit", "op-1", "--since", "1h"], "are for the archive: add --from-archive"),
         (["export"], "Missing argument 'FILE.parquet'"),
