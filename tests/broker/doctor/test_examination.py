@@ -271,11 +271,11 @@ async def test_many_subjects(link: Connection, journal: Journal) -> None:
 async def test_a_login_that_may_not_see_all(tmp_path: Path) -> None:
     """An admin sees everything. With another role's login the finding says whose to take."""
     with RoleBroker(tmp_path, []) as roles:
-        admin_link, api_link, auditor_link = [await roles.connect(one) for one in ("admin", "api", "auditor")]
+        admin_link, webhooks_link, auditor_link = [await roles.connect(one) for one in ("admin", "webhooks", "auditor")]
         try:
             await provision(admin_link, Sizing())
             assert await needed(admin_link) == set()
-            found = (await findings(api_link))["NotExamined"]
+            found = (await findings(webhooks_link))["NotExamined"]
             assert "the login of the role admin" in found.next_step
             parts = await Examination(auditor_link).run()
             unknown = [one for one in parts if one.name == "NotExamined"]
@@ -286,7 +286,7 @@ async def test_a_login_that_may_not_see_all(tmp_path: Path) -> None:
             assert "SingleServer" in {one.name for one in parts}
         finally:
             await auditor_link.close()
-            await api_link.close()
+            await webhooks_link.close()
             await admin_link.close()
 
 
