@@ -36,8 +36,9 @@ class NoTls(nats.errors.Error):
 class PromptTransport(TcpTransport):
     """A connection that ends at once where the other side does not take part in its end.
 
-    After a handshake that failed, nats-py waits for ever for the end of the connection below, and after a login that
-    was refused for the 30 s of asyncio's farewell. So it would not go on to the next server.
+    After a handshake that failed or was given up, nats-py waits for ever for the end of the connection below: it would
+    not go on to the next server, and a start that timed out would not end. A server that is silent later would keep the
+    process for the 30 s of asyncio's farewell.
     """
 
     async def connect_tls(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - nats-py's

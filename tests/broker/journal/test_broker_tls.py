@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -120,6 +121,19 @@ async def test_the_next_server_after_a_bad_certificate(files: Files, monkeypatch
             connection = await connect([bad.url, good.url], "test", connect_timeout=10, credentials=files.ca)
             assert connection.is_connected
             await connection.close()
+
+
+async def test_a_handshake_without_an_answer(files: Files) -> None:
+    """A server that asks for TLS, and then says nothing, does not keep a process from its end."""
+
+    async def ask_for_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id": "silent", "tls_required": true, "max_payload": 1024}\r\n')
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(ask_for_tls, "127.0.0.1", 0)
+    async with server, asyncio.timeout(20):
+        await refusal(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", files.ca)
 
 
 async def test_a_certificate_of_the_process(files: Files) -> None:
