@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
-import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
@@ -31,17 +29,11 @@ from opstream_journal.wire.client_patches import (
     socket_of,
     tolerate_invalid_bytes,
 )
+from opstream_journal.wire.connect_failures import ConnectFailures
 from opstream_journal.wire.fast_parser import FastParser, Receive
-from opstream_journal.wire.secure_client import SecureClient, explain_tls_error, tls_context
+from opstream_journal.wire.secure_client import SecureClient, explain_tls_error, tls_context, tried_server
 from opstream_journal.wire.sender import Sender
-from opstream_schemas.urls import (
-    NO_CREDENTIALS,
-    PASSWORD_VARIABLE,
-    TOKEN_VARIABLE,
-    USER_VARIABLE,
-    BrokerCredentials,
-    hide_credentials,
-)
+from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials, hide_credentials
 
 from .inbox import RequestInbox
 from .server_version import explain_old_server
@@ -55,8 +47,6 @@ _PING_INTERVAL: Final = 5.0
 _DRAIN_TIMEOUT: Final = 2.0
 _FLUSH_TIMEOUT: Final = 1
 _CANCEL_RETRY_DELAY: Final = 0.1
-_REFUSED_REGEX: Final = re.compile(r"authorization|authentication", re.IGNORECASE)
-"""In the broker's error for a login that it refuses, has revoked, or that has expired."""
 
 
 def end_process(reason: str) -> None:
@@ -237,7 +227,7 @@ class Connection:
             await end_task(reconnecting)
 
     async def _log_error(self, error: Exception) -> None:
-        text = explain_tls_error(error, "this URL") or str(error) or type(error).__name__
+        text = explain_tls_error(error, tried_server(self.nc)) or str(error) or type(error).__name__
         if self.is_connected:
             # The end of the connection follows, and `_handle_disconnect` says so.
             level = logging.DEBUG if isinstance(error, nats.errors.UnexpectedEOF | OSError) else logging.WARNING
@@ -299,14 +289,9 @@ async def connect(
     if not servers:
         raise BrokerUnreachable("no NATS broker is named: set --nats")
     connection = Connection(name, on_lost=on_lost, prefixes=prefixes)
-    refusals: list[Exception] = []
-
-    async def keep_refusal(error: Exception) -> None:
-        if isinstance(error, ssl.SSLError):
-            refusals[:] = [error]
-
-    quiet = connection.client_options() | {"error_cb": keep_refusal}
     client = SecureClient(credentials)
+    failures = ConnectFailures(servers, client)
+    quiet = connection.client_options() | {"error_cb": failures.keep}
     login = login_options(credentials, client)
     if credentials.has_tls:
         tls_context(credentials)
@@ -316,12 +301,9 @@ async def connect(
     finally:
         await end_task(task)
     if task.cancelled():
-        why = client.last_error
-        if isinstance(why, ConnectionError) and refusals:
-            why = refusals[0]  # the broker's reason is read only if it is faster than the end of the connection
         connection.expect_close()
         await client.close()
-        raise unreachable_error(servers, connect_timeout, why, remedy=remedy) from why
+        raise BrokerUnreachable(failures.explain(connect_timeout, remedy)) from failures.cause
     if (error := task.exception()) is not None:
         # nats-py retries for ever, so an error that it raises at once is about the addresses.
         where = ", ".join(map(hide_credentials, servers))
@@ -334,24 +316,6 @@ async def connect(
         raise BrokerTooOld(too_old)
     client._error_cb = connection._log_error  # noqa: SLF001 - nats-py has no setter; errors of single tries are noise until now
     return connection.attach(client)
-
-
-def unreachable_error(
-    servers: Sequence[str], seconds: float, why: Exception | None = None, *, remedy: str = "set --nats"
-) -> BrokerUnreachable:
-    """Return the error for a broker that did not answer in time. `why` is the error of the last try."""
-    where = ", ".join(map(hide_credentials, servers))
-    if tls := explain_tls_error(why, where):
-        return BrokerUnreachable(tls)
-    if isinstance(why, nats.errors.Error) and _REFUSED_REGEX.search(str(why)):
-        return BrokerUnreachable(
-            f"the broker at {where} refuses the login ({why}): check --nats-creds, --nats-nkey, "
-            f"{USER_VARIABLE} and {PASSWORD_VARIABLE}, or {TOKEN_VARIABLE} (of an EventsBroker its credentials)"
-        )
-    said = f" (the last try: {why})" if isinstance(why, nats.errors.Error) else ""
-    return BrokerUnreachable(
-        f"no NATS broker answered at {where} within {seconds:g} s{said}: start one ('opstream broker') or {remedy}"
-    )
 
 
 async def end_task(task: asyncio.Task[Any]) -> None:

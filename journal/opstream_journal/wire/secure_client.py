@@ -16,7 +16,7 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.transport import TcpTransport
 
 from opstream_journal.errors import InvalidCredentials
-from opstream_schemas.urls import BrokerCredentials
+from opstream_schemas.urls import BrokerCredentials, hide_credentials
 
 _EXPIRED: Final = 10
 _NOT_YET_VALID: Final = 9
@@ -72,6 +72,8 @@ class SecureClient(Client):
     def __init__(self, credentials: BrokerCredentials) -> None:
         super().__init__()
         self._credentials = credentials
+        self.tried = ""
+        """The server to which it connects now, or tried to last, without its login."""
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
@@ -86,6 +88,7 @@ class SecureClient(Client):
             raise nats.errors.Error(str(error)) from None
 
     async def _connect_to_server(self, s: Srv) -> None:
+        self.tried = hide_credentials(s.uri.geturl())
         if s.uri.scheme in {"ws", "wss"}:
             await super()._connect_to_server(s)
             return
@@ -101,6 +104,11 @@ class SecureClient(Client):
                 raise NoTls("the server does not speak TLS")
             info["tls_required"] = True  # it takes both, and this process only one
         await super()._process_info(info, initial_connection)
+
+
+def tried_server(client: Client) -> str:
+    """Return the server to which a client connects now, or tried to last, as a text shows it."""
+    return client.tried if isinstance(client, SecureClient) and client.tried else "this URL"
 
 
 def tls_context(credentials: BrokerCredentials) -> ssl.SSLContext:

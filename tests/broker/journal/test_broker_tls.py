@@ -14,7 +14,7 @@ from opstream_journal import BrokerUnreachable, connect
 from opstream_journal.broker_login import public_key, read_seed, seed_of
 from opstream_journal.errors import InvalidCredentials
 from opstream_schemas.urls import BrokerCredentials
-from tests.support.broker.server import Broker
+from tests.support.broker.server import Broker, free_port
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
@@ -64,10 +64,10 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
-async def refusal(url: str, credentials: BrokerCredentials) -> str:
+async def refusal(url: str, credentials: BrokerCredentials, *more: str) -> str:
     """The text with which a start ends."""
     with pytest.raises(BrokerUnreachable) as refused:
-        await connect([url], "test", connect_timeout=1, credentials=credentials)
+        await connect([url, *more], "test", connect_timeout=1, credentials=credentials)
     return str(refused.value)
 
 
@@ -121,6 +121,43 @@ async def test_the_next_server_after_a_bad_certificate(files: Files, monkeypatch
             connection = await connect([bad.url, good.url], "test", connect_timeout=10, credentials=files.ca)
             assert connection.is_connected
             await connection.close()
+
+
+async def test_each_server_has_its_own_reason(files: Files) -> None:
+    """Of several servers the error says which has what: one certificate has expired, one is for another name, one
+    server is down."""
+    down = f"nats://127.0.0.1:{free_port()}"
+    files.issue("server", LOCAL, datetime.now(UTC) - timedelta(days=1))
+    with Broker(extra=files.server_lines()) as expired:
+        files.issue("server", ("elsewhere.example",))
+        with Broker(extra=files.server_lines()) as misnamed:
+            urls = [expired.url, misnamed.url.removeprefix("nats://"), down]
+            with pytest.raises(BrokerUnreachable) as refused:
+                await connect(urls, "test", connect_timeout=3, credentials=files.ca)
+    text = str(refused.value)
+    assert f"the certificate of the broker at {expired.url} has expired" in text
+    assert f"the certificate of the broker at 127.0.0.1:{misnamed.port} is for another name" in text
+    assert f"nothing answered at {down} within 3 s" in text
+
+
+async def test_servers_of_one_reason(files: Files) -> None:
+    """What two servers have in common is said once, with both."""
+    with Broker(extra=files.server_lines()) as first, Broker(extra=files.server_lines()) as second:
+        text = await refusal(first.url, BrokerCredentials(), second.url)
+    assert text.startswith(f"the certificate of the broker at {first.url}, {second.url} is not signed by a CA")
+    assert text.count("--nats-tls-ca") == 1
+
+
+async def test_the_log_names_the_server(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that has lost its connection says which server has a bad certificate."""
+    with Broker(extra=files.server_lines()) as broker:
+        connection = await connect([broker.url], "test", connect_timeout=10, credentials=files.ca)
+        broker.kill()
+        files.issue("server", LOCAL, datetime.now(UTC) - timedelta(days=1))
+        with caplog.at_level(logging.DEBUG):
+            broker.start()
+            await eventually(lambda: f"the broker at {broker.url} has expired" in caplog.text)
+        await connection.close()
 
 
 async def test_a_handshake_without_an_answer(files: Files) -> None:
