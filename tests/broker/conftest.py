@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Final
 
 import pytest
 
-from opstream_journal import Connection, Journal, SnapshotStore, connect
+from opstream_journal import Connection, Journal, SnapshotStore, connect, retry_until_ready
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from tests.support.broker.server import Broker, Cluster
 from tests.support.webhooks.receiver import WebhookReceiver, receiving
+
+_PROVISION_TIMEOUT: Final = 30.0
 
 
 @pytest.fixture
@@ -65,7 +68,8 @@ async def _linked(brokers: Sequence[Broker], sizing: Sizing) -> AsyncIterator[Co
     servers = [broker.url for broker in brokers]
     link = await connect(servers, "test", connect_timeout=10, on_lost=logging.getLogger(__name__).error)
     try:
-        await provision(link, sizing)
+        # A cluster that has just been started may elect another leader at once, on a slow machine above all.
+        await retry_until_ready(link, lambda: provision(link, sizing), _PROVISION_TIMEOUT)
         yield link
     finally:
         for broker in brokers:

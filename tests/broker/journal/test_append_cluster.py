@@ -21,6 +21,7 @@ from opstream_journal import (
     SnapshotStore,
     VersionConflict,
     announce_action,
+    retry_until_ready,
 )
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.batch_read import BatchReader
@@ -52,7 +53,8 @@ def nodes() -> Iterator[Cluster]:
 async def cluster(nodes: Cluster) -> AsyncIterator[Cluster]:
     """The cluster, provisioned; afterwards all nodes run again."""
     async with linked(*nodes.urls) as link:
-        await provision(link, Sizing(replicas=3))
+        # The test before has had its servers elect leaders; while one is missing, this is refused.
+        await retry_until_ready(link, lambda: provision(link, Sizing(replicas=3)), 30)
     yield nodes
     for node in nodes.nodes:
         if node.is_paused:
@@ -80,8 +82,18 @@ def op() -> str:
     return f"op-{random.getrandbits(64):x}"
 
 
+async def stored_events(journal: Journal, operation_id: str) -> list[RecordedEvent]:
+    """All events of an operation. A read is refused while there is no leader, and a slow machine may elect one at any
+    time."""
+    while True:
+        try:
+            return await journal.events(operation_id)
+        except JournalUnavailable:
+            await asyncio.sleep(0.05)  # without a connection that comes at once, and nothing else would run
+
+
 async def stored_ids(journal: Journal, operation_id: str) -> list[str]:
-    return [event.id for event in await journal.events(operation_id)]
+    return [event.id for event in await stored_events(journal, operation_id)]
 
 
 async def publish_raw(link: Connection, event: Event, expected: int) -> int:
@@ -130,7 +142,7 @@ async def test_racing_writers(cluster: Cluster, op: str) -> None:
         journals = [await opened(link) for link in (one, two, three)]
         operation = await extend(journals[0], await begin(journals[0], op), started())
         operation = await race(journals, operation, writers=8, rounds=50)
-        assert folded(None, *await journals[1].events(op)) == operation
+        assert folded(None, *await stored_events(journals[1], op)) == operation
 
 
 async def test_racing_first_events(cluster: Cluster, op: str) -> None:
@@ -144,7 +156,7 @@ async def test_racing_first_events(cluster: Cluster, op: str) -> None:
                 return_exceptions=True,
             )
             assert sorted(type(answer).__name__ for answer in answers) == ["RecordedEvent"] + ["VersionConflict"] * 5
-            assert len(await journals[0].events(f"{op}-{round_}")) == 1
+            assert len(await stored_events(journals[0], f"{op}-{round_}")) == 1
 
 
 async def test_in_flight_is_waited_for(cluster: Cluster, link: Connection, journal: Journal, op: str) -> None:
@@ -195,7 +207,7 @@ async def test_given_up_while_followers_hang(cluster: Cluster, journal: Journal,
 async def _settled(journal: Journal, op: str) -> list[RecordedEvent]:
     """Return the events once none of the operation is in flight any more, which a probe without a conflict shows."""
     while True:
-        events = await journal.events(op)
+        events = await stored_events(journal, op)
         ahead = ExpectedVersion(events[-1].sequence + 10_000_000)
         try:
             await journal.append(KIND, following(folded(None, *events), Canceled()), ahead, budget=10)
@@ -218,7 +230,7 @@ async def test_the_leader_hangs(cluster: Cluster, op: str) -> None:
             assert time.monotonic() - began < 1 + 0.3
         leader.resume()
         event = await journals[1].append(KIND, first(f"{op}-after"), NEW_OPERATION, budget=20)
-        assert [one.sequence for one in await journals[1].events(f"{op}-after")] == [event.sequence]
+        assert [one.sequence for one in await stored_events(journals[1], f"{op}-after")] == [event.sequence]
 
 
 async def test_reads_while_a_follower_hangs(cluster: Cluster, journal: Journal, op: str) -> None:
@@ -315,7 +327,7 @@ async def test_the_leader_is_killed_during_appends(cluster: Cluster, op: str) ->
             await eventually(lambda: all(len(written[one]) >= mark + 20 for one, mark in marks.items()), within=20)
             is_over.set()
         for operation_id, acknowledged in written.items():
-            events = await journals[0].events(operation_id)
+            events = await stored_events(journals[0], operation_id)
             assert folded(None, *events).position == len(events)
             ids = [event.id for event in events]
             assert [one for one in ids if one in set(acknowledged)] == acknowledged
@@ -324,13 +336,8 @@ async def test_the_leader_is_killed_during_appends(cluster: Cluster, op: str) ->
 
 
 async def _reload(journal: Journal, operation_id: str) -> Operation | None:
-    while True:
-        try:
-            events = await journal.events(operation_id)
-        except JournalUnavailable:
-            await asyncio.sleep(0.05)  # without a connection that comes at once, and nothing else would run
-            continue
-        return folded(None, *events) if events else None
+    events = await stored_events(journal, operation_id)
+    return folded(None, *events) if events else None
 
 
 async def test_a_view_write_that_lost_a_race(link: Connection, journal: Journal, op: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.azure.gate import FileGate
 from tests.support.broker.small_disk import MEBIBYTE, no_small_disk, small_disk
 from tests.support.system.echo_actions import MODULE, poll, submit
 from tests.support.system.processes import Process
@@ -17,6 +19,15 @@ from tests.support.system.processes import Process
 pytestmark = pytest.mark.e2e
 
 READY = r"^opstream is ready: API (\S+), broker (\S+)$"
+GATE = """
+
+import sys
+from pathlib import Path
+
+gate = Path("gate")
+if "runner" in sys.argv and gate.exists():
+    gate.read_text()  # a named pipe: until the test has written to it
+"""
 
 
 def test_a_full_disk_that_is_freed(workplace: Path, http: httpx.Client) -> None:
@@ -54,6 +65,8 @@ def test_a_start_on_a_full_disk(workplace: Path, http: httpx.Client, moment: str
     if reason := no_small_disk():
         pytest.skip(reason)
     command = ("up", "--port", "0", "--nats-port", "0", "--data-dir", "data", "--actions", MODULE)
+    with (workplace / f"{MODULE}.py").open("a", encoding="utf-8") as module:
+        module.write(GATE)
     with small_disk(workplace / "data", 48 * MEBIBYTE) as disk:
         if moment == "before a later start":
             with Process(*command, cwd=workplace) as up:
@@ -62,11 +75,15 @@ def test_a_start_on_a_full_disk(workplace: Path, http: httpx.Client, moment: str
                 assert up.wait(30) == 0
         if moment != "while services start":
             disk.fill(leave=MEBIBYTE // 8)
+        # A runner that starts faster than the disk is filled would have stored all that it needs.
+        gate = FileGate(workplace / "gate") if moment == "while services start" else None
         with Process(*command, cwd=workplace) as up:
-            if moment == "while services start":
+            if gate is not None:
                 up.wait_for(r"opstream +\| starting api", timeout=60)
                 disk.fill()
-                # The runner can't make its consumer, and ends.
+                asyncio.run(gate.open())
+                gate.path.unlink()  # the next runner need not wait
+                # The runner can't announce its actions, and ends.
                 up.wait_for(r"the runner ended, since nothing can be stored; it is started again", timeout=60)
             up.wait_for(r"opstream +\| the disk of the broker is full: nothing can be stored", timeout=60)
             disk.free()

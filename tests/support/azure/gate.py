@@ -1,4 +1,4 @@
-"""The gate at which the action `azure:pass` waits until a test opens it.
+"""A gate at which an action waits until a test opens it, or the import of a module of actions.
 
 gate = FileGate(tmp_path / "gate")
 http.post("/azure/1:pass", json={"path": str(gate.path)})
@@ -15,7 +15,7 @@ from typing import Final
 from tests.support.system.wait import eventually
 
 WORD: Final = "through"
-"""The result of the action."""
+"""What is read there: the result of the action `azure:pass`."""
 
 
 class FileGate:
@@ -30,7 +30,7 @@ class FileGate:
         os.mkfifo(path)
 
     async def open(self) -> None:
-        """Release the action once it waits. This blocks no thread, so a failing test also ends."""
+        """Release what waits, once it does. This blocks no thread, so a failing test also ends."""
         await eventually(self._write, within=10)
 
     def _write(self) -> bool:
