@@ -39,7 +39,7 @@ _NOT_FOUND: Final = 404
 _PAGE: Final = 500
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 _PAGE_TIMEOUT: Final = 10.0
-_POLLS: Final = (0.005, 0.025)
+_POLLS: Final = (0.001, 0.025)
 """Seconds between two looks at the end of a stream: after a message, and the most that they grow to."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
