@@ -14,8 +14,8 @@ STREAMS_ACCOUNT: Final = "OPSTREAM"
 API_PREFIX: Final = "JS.ops"
 """The name under which a role's account imports JetStream's API. A mapping there lets clients use `$JS.API`."""
 _ROUTE_FILES: Final = ("cert_file", "key_file", "ca_file")
-_THRESHOLD: Final = "45s"
-"""How long the broker keeps the way back of a request with many answers; a pull takes 30 s at most."""
+_THRESHOLD: Final = "15s"
+"""How long the broker keeps the way back of a request after its last answer; a pull has a heartbeat each 2.5 s."""
 
 
 class Party(msgspec.Struct, frozen=True, kw_only=True):

@@ -121,6 +121,16 @@ class Connection:
         """Return True if the connection is up. While it is down, a publish fails instead of being buffered."""
         return self._nc is not None and self._nc.is_connected
 
+    @property
+    def keeps_pulls(self) -> bool:
+        """Return True if the broker may pass messages to pulls of subscriptions that have ended (ADR 0055).
+
+        A server that leads a consumer, and to which the client is not connected, can't see whether a login listens that
+        has an account of its own. Which account it has is not told, so each login to a cluster counts.
+        """
+        info = self.nc._server_info  # noqa: SLF001 - nats-py shows neither of the two
+        return bool(info.get("cluster") and info.get("auth_required"))
+
     def descriptors(self) -> list[int]:
         """Return the file descriptor of the connection's socket; none while it is down."""
         sock = None if self._nc is None else socket_of(self._nc)

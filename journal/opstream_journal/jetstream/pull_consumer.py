@@ -28,11 +28,15 @@ from .connection import Connection, end_task
 
 logger = logging.getLogger(__name__)
 
+EXPIRES: Final = 5.0
+"""Seconds that a pull waits at the broker, unless its maker says otherwise."""
 _BACKOFF: Final = 0.5
 _DRAIN_TIMEOUT: Final = 2.0
 _SHORT_REPLY: Final = 9
 _ACK: Final = b"+ACK"
 _NAK: Final = b"-NAK"
+_NAK_LATER: Final = b'-NAK {"delay": 250000000}'
+"""Where the pulls of a consumer that stops are the only ones, the broker would send the message back at once."""
 _IDLE: Final = "100"
 _EXPIRED: Final = frozenset({"404", "408"})
 _BAD_REQUEST: Final = "400"
@@ -127,7 +131,8 @@ class PullConsumer:
         stream: the stream.
         consumer: the name of the consumer, which must exist.
         clock: returns monotonic seconds.
-        expires: seconds after which the broker forgets a pull that it can't serve. Then the next one is sent.
+        expires: seconds after which the broker forgets a pull that it can't serve. Then the next one is sent. For so
+            long it may pass messages to a connection that was lost (`Connection.keeps_pulls`).
         heartbeat: seconds between the broker's heartbeats while it has no message; at most half of `expires`. After
             two intervals without one, the next pull is sent.
     """
@@ -139,8 +144,8 @@ class PullConsumer:
         consumer: str,
         *,
         clock: Callable[[], float],
-        expires: float = 30.0,
-        heartbeat: float = 5.0,
+        expires: float = EXPIRES,
+        heartbeat: float = EXPIRES / 2,
     ) -> None:
         self._connection = connection
         self._stream = stream
@@ -158,6 +163,7 @@ class PullConsumer:
         self._last_error = ""
         self._is_stream_gone = False
         self._last_heard = clock()
+        self._pulled_at = self._last_heard
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -200,7 +206,10 @@ class PullConsumer:
                 await self._gone.wait()
 
     async def stop(self) -> None:
-        """Stop pulling. Release the messages that were delivered but not taken with `next`."""
+        """Stop pulling. Release the messages that were delivered but not taken with `next`.
+
+        Where the broker may keep pulls (`Connection.keeps_pulls`), it takes until the last one expires.
+        """
         if self._task is None:
             return
         self._demand = 0
@@ -208,12 +217,23 @@ class PullConsumer:
         await end_task(self._task)
         self._task = None
         self._connection.pulls.forget(self._consumer)
+        if self._connection.keeps_pulls:
+            await self._outlast_pulls()
         if self._subscription is not None and self._connection.is_connected:
             await self._drain(self._subscription)
         while not self._queue.empty():
             message = self._queue.get_nowait()
             if message is not None:
                 await message.nak()
+
+    async def _outlast_pulls(self) -> None:
+        """Release at once what still comes, until the broker has ended the pulls. After that nothing is sent here."""
+        until = self._pulled_at + self._expires + _BACKOFF
+        while self._outstanding and self._connection.is_connected and (rest := until - self._clock()) > 0:
+            self._pull_due.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(rest, _BACKOFF)):
+                    await self._pull_due.wait()
 
     async def _drain(self, subscription: Subscription) -> None:
         """Unsubscribe, and receive what the broker had sent before.
@@ -284,7 +304,7 @@ class PullConsumer:
             return
         request = {"batch": count, "expires": int(self._expires * 1e9), "idle_heartbeat": int(self._heartbeat * 1e9)}
         self._outstanding += count
-        self._last_heard = self._clock()
+        self._last_heard = self._pulled_at = self._clock()
         try:
             self._connection.sender.send(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
@@ -310,7 +330,8 @@ class PullConsumer:
         self._outstanding = max(0, self._outstanding - 1)
         if self._demand <= 0:
             # From a pull that was given up (after a reconnect or a silence) and is served nevertheless.
-            delivered._send(_NAK)  # noqa: SLF001
+            delivered._send(_NAK_LATER if self._task is None else _NAK)  # noqa: SLF001
+            self._pull_due.set()
             return
         self._demand -= 1
         self._queue.put_nowait(delivered)

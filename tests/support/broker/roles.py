@@ -2,6 +2,8 @@
 
 with RoleBroker(folder, actions, durables=["mailer"]) as broker:
     connection = await broker.connect("api")
+
+`RoleCluster` is the same with three servers.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from opstream.broker_setup.setup_folder import ACCOUNTS_FILE, KEYS_FOLDER, Setup
 from opstream_journal import Connection, connect
 from opstream_schemas.broker_access.permissions import ActionAccess
 from opstream_schemas.urls import BrokerCredentials
-from tests.support.broker.server import Broker
+from tests.support.broker.server import Broker, Cluster
 
 
-class RoleBroker:
-    """One server.
+class RoleLogins:
+    """The keys, and the accounts that know them.
 
     Args:
         folder: gets the keys.
@@ -39,16 +41,27 @@ class RoleBroker:
                 store=str(folder / "store"),
             )
         )
-        self.broker = Broker(extra=(self.folder / ACCOUNTS_FILE).read_text())
+        self.accounts = (self.folder / ACCOUNTS_FILE).read_text()
 
     def credentials(self, login: str) -> BrokerCredentials:
         """Of a login, by the name of its key."""
         return BrokerCredentials(nkey=str(self.folder / KEYS_FOLDER / f"{login}.nk"))
 
+    async def connect_to(self, urls: Sequence[str], login: str) -> Connection:
+        """Connect with a login to one of these servers."""
+        return await connect(urls, login, connect_timeout=10, credentials=self.credentials(login))
+
+
+class RoleBroker(RoleLogins):
+    """One server. The arguments are those of the logins."""
+
+    def __init__(self, folder: Path, actions: Sequence[ActionAccess], *, durables: Sequence[str] = ()) -> None:
+        super().__init__(folder, actions, durables=durables)
+        self.broker = Broker(extra=self.accounts)
+
     async def connect(self, login: str) -> Connection:
         """Connect with a login."""
-        url = self.broker.url
-        return await connect([url], login, connect_timeout=10, credentials=self.credentials(login))
+        return await self.connect_to([self.broker.url], login)
 
     def __enter__(self) -> Self:
         self.broker.start()
@@ -56,3 +69,18 @@ class RoleBroker:
 
     def __exit__(self, *_: object) -> None:
         self.broker.close()
+
+
+class RoleCluster(RoleLogins):
+    """Three servers. The arguments are those of the logins."""
+
+    def __init__(self, folder: Path, actions: Sequence[ActionAccess], *, durables: Sequence[str] = ()) -> None:
+        super().__init__(folder, actions, durables=durables)
+        self.cluster = Cluster(extra=self.accounts)
+
+    def __enter__(self) -> Self:
+        self.cluster.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.__exit__()

@@ -263,15 +263,21 @@ class Broker:
 
 
 class Cluster:
-    """Three brokers on loopback, for streams with three replicas."""
+    """Three brokers on loopback, for streams with three replicas.
 
-    def __init__(self, size: int = 3) -> None:
+    Args:
+        size: how many.
+        extra: further lines for the configuration of each.
+    """
+
+    def __init__(self, size: int = 3, *, extra: str = "") -> None:
         ports = [free_port() for _ in range(size)]
         routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
         self.nodes = [
             Broker(
                 f"n{number}",
-                extra=f"cluster {{ name: lab, listen: 127.0.0.1:{port}, no_advertise: true, routes: [{routes}] }}",
+                extra=f"cluster {{ name: lab, listen: 127.0.0.1:{port}, no_advertise: true, routes: [{routes}] }}\n"
+                + extra,
             )
             for number, port in enumerate(ports, start=1)
         ]
