@@ -50,6 +50,12 @@ class PromptTransport(TcpTransport):
                 self._io_writer.transport.abort()
             self._io_writer = self._io_reader = None
             raise
+        # asyncio does not call it for a transport that was upgraded. The protocol then does not know that it speaks
+        # TLS, which asyncio logs at each end, and reads without a limit.
+        writer = self._io_writer
+        protocol = writer.transport.get_protocol() if writer is not None else None
+        if writer is not None and isinstance(protocol, asyncio.StreamReaderProtocol):  # else it has ended already
+            protocol.connection_made(writer.transport)
 
     async def wait_closed(self) -> None:
         """Wait for the other side's farewell, one second at most."""

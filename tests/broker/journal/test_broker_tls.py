@@ -112,6 +112,19 @@ async def test_certificates_of_the_broker(files: Files, tmp_path: Path) -> None:
         assert "is for another name" in await refusal(broker.url, files.ca)
 
 
+async def test_the_end_of_a_connection(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that ends a connection of TLS leaves no line of asyncio in the log, only that it is lost."""
+    with Broker(extra=files.server_lines()) as broker:
+        connection = await connect([broker.url], "test", connect_timeout=10, credentials=files.ca)
+        broker.kill()
+        await eventually(lambda: not connection.is_connected, within=10)
+        broker.start()
+        await eventually(lambda: connection.is_connected, within=10)
+        await connection.close()
+    assert [one.message for one in caplog.records if one.name == "asyncio"] == []
+    assert "the broker connection is lost" in caplog.text
+
+
 async def test_the_next_server_after_a_bad_certificate(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server whose certificate has expired does not keep a process from the next one."""
     monkeypatch.setattr("nats.aio.client.shuffle", lambda _servers: None)
