@@ -15,6 +15,10 @@ class InvalidCredentials(BrokerUnreachable):
     """The credentials file can't be read, or is none."""
 
 
+class LoginNotPermitted(JournalError):
+    """The login of this process at the broker is another role's, or may not do what the process is for."""
+
+
 class BrokerTooOld(JournalError):
     """The broker's version is one that may lose what it has acknowledged."""
 

@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
+from opstream_schemas.broker_access.logins import STREAMS_ACCOUNT, Login, account_name
 from opstream_schemas.broker_access.permissions import API, ActionAccess, Grant, Role, Way, permissions
 
-STREAMS_ACCOUNT: Final = "OPSTREAM"
 API_PREFIX: Final = "JS.ops"
 """The name under which a role's account imports JetStream's API. A mapping there lets clients use `$JS.API`."""
 _ROUTE_FILES: Final = ("cert_file", "key_file", "ca_file")
@@ -32,9 +32,7 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def account(self) -> str:
         """The name of its account."""
-        if self.role is Role.ADMIN:
-            return STREAMS_ACCOUNT
-        return f"{STREAMS_ACCOUNT}_{self.role.upper()}{f'_{self.durable}' if self.durable else ''}"
+        return account_name(Login(self.role, self.durable))
 
     @property
     def grants(self) -> tuple[Grant, ...]:

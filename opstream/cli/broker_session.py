@@ -15,6 +15,8 @@ from opstream.terminal.wait_notice import wait_notice
 from opstream_journal import Connection, Journal, JournalError, JournalUnavailable, NotProvisioned, connect
 from opstream_journal.missing_leader import explain_unavailable
 from opstream_journal.provisioning.provision import check_journal_is_ours
+from opstream_schemas.broker_access.logins import LoginNeed
+from opstream_schemas.broker_access.permissions import Role
 from opstream_schemas.urls import BrokerCredentials, hide_credentials
 
 NO_JOURNAL: Final = (
@@ -22,13 +24,21 @@ NO_JOURNAL: Final = (
     "backup first (docs/running.md, When the journal was deleted); otherwise 'opstream provision' makes an empty one"
 )
 
+_READING: Final = frozenset({"audit", "deliveries", "export", "parked", "replay", "verify"})
+"""Commands that an auditor may run."""
 _LOOK_THEMSELVES: Final = frozenset({"provision", "restore"})
 """Commands that look at all streams before they touch one."""
 
 
 @asynccontextmanager
 async def broker_session(
-    servers: Sequence[str], command: str, connect_timeout: float, *, credentials: BrokerCredentials, advice: str = ""
+    servers: Sequence[str],
+    command: str,
+    connect_timeout: float,
+    *,
+    credentials: BrokerCredentials,
+    advice: str = "",
+    role: Role | None = None,
 ) -> AsyncIterator[Connection]:
     """Connect to the broker, and close the connection at the end.
 
@@ -38,16 +48,19 @@ async def broker_session(
         connect_timeout: seconds.
         credentials: of the login at the broker.
         advice: what to do about an outage while the command works; the end of the error's text.
+        role: whose login at the broker the command needs, besides the operator's; None for what its name says.
 
     Raises:
         CommandError: the broker can't be reached, refuses, is not provisioned, or has another application's journal,
-            now or later in the session.
+            now or later in the session; or the login is that of another role.
     """
+    role = role or (Role.AUDITOR if command in _READING else Role.ADMIN)
+    need = LoginNeed(process=f"opstream {command}", roles=(role,))
     try:
         shown = ", ".join(map(hide_credentials, servers))
         with wait_notice(f"the broker at {shown}", connect_timeout):
             connection = await connect(
-                servers, f"opstream-{command}", connect_timeout=connect_timeout, credentials=credentials
+                servers, f"opstream-{command}", connect_timeout=connect_timeout, credentials=credentials, need=need
             )
         try:
             if command not in _LOOK_THEMSELVES:

@@ -19,6 +19,8 @@ from faststream.nats import NatsBroker
 
 from opstream_journal import Connection, connect, end_process
 from opstream_journal.wire.client_patches import DEFAULT_PREFIXES, SubjectPrefixes
+from opstream_schemas.broker_access.logins import LoginNeed
+from opstream_schemas.broker_access.permissions import Role
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
@@ -148,6 +150,7 @@ class EventsBroker(NatsBroker):
 
         Raises:
             BrokerUnreachable: there was no connection within `connect_timeout`.
+            LoginNotPermitted: the login is that of another role, or for another durable.
             Drifted: a durable exists with another configuration.
             NotProvisioned: the broker has no journal.
         """
@@ -183,6 +186,10 @@ class EventsBroker(NatsBroker):
             raise failure
 
     async def _connect(self) -> Any:  # noqa: ANN401 - nats-py's client
+        need = None
+        if self.durables:
+            process = f"the subscriber {', '.join(self.durables)}"
+            need = LoginNeed(process=process, roles=(Role.SUBSCRIBER,), durables=tuple(self.durables))
         self._journal_connection = await connect(
             self._servers,
             self._client_name,
@@ -191,6 +198,7 @@ class EventsBroker(NatsBroker):
             on_lost=self._on_lost,
             remedy="give EventsBroker its URL",
             prefixes=self._prefixes,
+            need=need,
         )
         self.config.connect(self._journal_connection.nc)
         return self._journal_connection.nc

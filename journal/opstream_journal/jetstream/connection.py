@@ -8,6 +8,7 @@ Then `on_lost` is called, which by default ends the process (docs/nats.md).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from opstream_journal.broker_login import login_options
-from opstream_journal.errors import BrokerTooOld, BrokerUnreachable
+from opstream_journal.errors import BrokerTooOld, BrokerUnreachable, LoginNotPermitted
 from opstream_journal.outage_log import BoundedLog, OutageLog, SharedOutageLog
 from opstream_journal.storage_limit import RefusedPublishes
 from opstream_journal.wire.client_patches import (
@@ -30,9 +31,11 @@ from opstream_journal.wire.client_patches import (
     tolerate_invalid_bytes,
 )
 from opstream_journal.wire.connect_failures import ConnectFailures
+from opstream_journal.wire.denials import Denials
 from opstream_journal.wire.fast_parser import FastParser, Receive
 from opstream_journal.wire.secure_client import SecureClient, explain_tls_error, tls_context, tried_server
 from opstream_journal.wire.sender import Sender
+from opstream_schemas.broker_access.logins import LoginNeed
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials, hide_credentials
 
 from .inbox import RequestInbox
@@ -63,6 +66,7 @@ class Connection:
         name: shown in the broker's list of connections.
         on_lost: called with the reason after nats-py has closed the connection for good.
         prefixes: of inboxes and of JetStream's API, where the broker's permissions ask for others.
+        need: which logins will do; None for any.
     """
 
     def __init__(
@@ -71,8 +75,11 @@ class Connection:
         *,
         on_lost: Callable[[str], None] = end_process,
         prefixes: SubjectPrefixes = DEFAULT_PREFIXES,
+        need: LoginNeed | None = None,
     ) -> None:
         self.name = name
+        self._need = need
+        self.denials = Denials()
         self._prefixes = prefixes
         self.created_at = asyncio.get_running_loop().time()
         self._on_lost = on_lost
@@ -131,6 +138,15 @@ class Connection:
         info = self.nc._server_info  # noqa: SLF001 - nats-py shows neither of the two
         return bool(info.get("cluster") and info.get("auth_required"))
 
+    @property
+    def account(self) -> str:
+        """The name of the account of this login, as the broker said it at the last connect; empty if it did not."""
+        return self._nc.account if isinstance(self._nc, SecureClient) else ""
+
+    def explain_wrong_login(self) -> str:
+        """Return why this login can't do what the process is for, and the next step; empty if no role says so."""
+        return "" if self._need is None else self._need.explain(self.account)
+
     def descriptors(self) -> list[int]:
         """Return the file descriptor of the connection's socket; none while it is down."""
         sock = None if self._nc is None else socket_of(self._nc)
@@ -163,7 +179,7 @@ class Connection:
             call_api_at(nc, self._prefixes.api)
         self._sender = Sender(nc, self._prefixes.api)
         self._parser = FastParser.install(nc)
-        self._inbox = RequestInbox(self._parser, self._sender)
+        self._inbox = RequestInbox(self._parser, self._sender, self.denials)
         if nc.is_connected:
             self._connected.set()
             limit_unacknowledged_time(nc)
@@ -238,6 +254,7 @@ class Connection:
 
     async def _log_error(self, error: Exception) -> None:
         text = explain_tls_error(error, tried_server(self.nc)) or str(error) or type(error).__name__
+        self.denials.add_error(text)
         if self.is_connected:
             # The end of the connection follows, and `_handle_disconnect` says so.
             level = logging.DEBUG if isinstance(error, nats.errors.UnexpectedEOF | OSError) else logging.WARNING
@@ -285,20 +302,22 @@ async def connect(
     on_lost: Callable[[str], None] = end_process,
     remedy: str = "set --nats",
     prefixes: SubjectPrefixes = DEFAULT_PREFIXES,
+    need: LoginNeed | None = None,
 ) -> Connection:
     """Connect, and wait up to `connect_timeout` seconds for the broker. `remedy` says how to name another one.
 
-    `credentials` come before those of a URL.
+    `credentials` come before those of a URL. `need` says which logins will do.
 
     Raises:
         InvalidCredentials: a file of the login or of TLS can't be read, or is none.
         BrokerUnreachable: no broker answered; the message says what to do.
         BrokerTooOld: the server that answered is older than opstream works with. A reconnect to such a server calls
             `on_lost`.
+        LoginNotPermitted: the login is that of a role that is not in `need`.
     """
     if not servers:
         raise BrokerUnreachable("no NATS broker is named: set --nats")
-    connection = Connection(name, on_lost=on_lost, prefixes=prefixes)
+    connection = Connection(name, on_lost=on_lost, prefixes=prefixes, need=need)
     client = SecureClient(credentials)
     failures = ConnectFailures(servers, client)
     quiet = connection.client_options() | {"error_cb": failures.keep}
@@ -325,7 +344,18 @@ async def connect(
         await client.close()
         raise BrokerTooOld(too_old)
     client._error_cb = connection._log_error  # noqa: SLF001 - nats-py has no setter; errors of single tries are noise until now
-    return connection.attach(client)
+    connection.attach(client)
+    if need is not None:
+        await _check_login(connection)
+    return connection
+
+
+async def _check_login(connection: Connection) -> None:
+    with contextlib.suppress(nats.errors.Error, OSError):  # the first call finds it, too
+        await connection.nc.flush(_FLUSH_TIMEOUT)  # the broker names the account before it answers
+    if wrong := connection.explain_wrong_login():
+        await connection.close()
+        raise LoginNotPermitted(wrong)
 
 
 async def end_task(task: asyncio.Task[Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 
 import nats.errors
 
+from opstream_journal.wire.denials import Denials
 from opstream_journal.wire.fast_parser import FastParser
 from opstream_journal.wire.received_message import ReceivedMessage
 from opstream_journal.wire.sender import Sender
@@ -50,11 +51,13 @@ class RequestInbox:
     Args:
         parser: reads from the connection.
         sender: publishes over it.
+        denials: get the subjects on which nothing answers.
     """
 
-    def __init__(self, parser: FastParser, sender: Sender) -> None:
+    def __init__(self, parser: FastParser, sender: Sender, denials: Denials) -> None:
         self._parser = parser
         self._sender = sender
+        self._denials = denials
         self._prefix = f"{parser.nc.new_inbox()}."
         self._numbers = itertools.count()
         self._pending: dict[str, _OpenRequest] = {}
@@ -111,6 +114,7 @@ class RequestInbox:
         if waiting is None or waiting.answer.done():
             return
         if message.status == _NO_RESPONDERS:
+            self._denials.add(waiting.subject)
             waiting.answer.set_exception(nats.errors.NoRespondersError())
         elif waiting.is_answer(message):
             waiting.answer.set_result(message)

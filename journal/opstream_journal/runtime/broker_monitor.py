@@ -23,6 +23,7 @@ from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection, end_task
 from opstream_journal.missing_leader import AWAY_STEP, is_clustered, look_for_servers
 from opstream_journal.missing_streams import next_step_for
+from opstream_journal.provisioning.login_check import LoginCheck
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
 
@@ -43,6 +44,7 @@ NO_LEADER: Final = "JournalHasNoLeader"
 NOT_STORED: Final = "BrokerStoresNothing"
 CLOCK_SKEW: Final = "ClockSkew"
 STREAM_MISSING: Final = "StreamMissing"
+LOGIN_DENIED: Final = "LoginNotPermitted"
 
 _NEEDED: Final = {
     subjects.OPERATIONS_STREAM: "nothing can be requested, run or read",
@@ -120,6 +122,7 @@ class BrokerMonitor:
     Args:
         connection: the connection.
         conditions: of this process.
+        login: whether the login may do what the process is for; None to leave that out.
         now: the time of this process, with zone.
         interval: see `INTERVAL`.
     """
@@ -128,12 +131,14 @@ class BrokerMonitor:
         self,
         connection: Connection,
         conditions: Conditions,
+        login: LoginCheck | None = None,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         interval: float = INTERVAL,
     ) -> None:
         self._connection = connection
         self._conditions = conditions
+        self._login = login
         self._now = now
         self._interval = interval
         self._storage = StorageWatch(connection, conditions)
@@ -164,6 +169,9 @@ class BrokerMonitor:
         if not self._connection.is_connected:
             self._report_lost_connection()
             return
+        if self._connection.explain_wrong_login():
+            await self._look_at_login()
+            return
         began = self._now()
         try:
             message = await rpc.call(self._connection, f"$JS.API.STREAM.INFO.{subjects.OPERATIONS_STREAM}")
@@ -190,6 +198,16 @@ class BrokerMonitor:
         await self._storage.look(answer.state.bytes, answer.config.max_bytes)
         await self._look_for_streams()
         self._compare_journals(answer)
+        await self._look_at_login()
+
+    async def _look_at_login(self) -> None:
+        if self._login is None:
+            return
+        found = await self._login.look()
+        if found is None:
+            self._conditions.resolve(LOGIN_DENIED)
+        else:
+            self._conditions.report(LOGIN_DENIED, *found, is_blocking=True, level=logging.ERROR)
 
     async def _look_periodically(self) -> None:
         while True:

@@ -11,7 +11,10 @@ from typing import Any, Final, Protocol
 from opstream_journal.jetstream.connection import Connection, connect, end_task
 from opstream_journal.jetstream.readiness import retry_until_ready
 from opstream_journal.metrics.page import Metrics
+from opstream_journal.provisioning.login_check import LoginCheck
 from opstream_journal.provisioning.provision import check_provisioned
+from opstream_schemas.broker_access.logins import need_of_service
+from opstream_schemas.broker_access.permissions import Role
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 from .broker_monitor import BrokerMonitor
@@ -75,6 +78,7 @@ async def run_service(
     name: str,
     compose: Callable[[Connection, int], Awaitable[Sequence[ServiceLoop]]],
     *,
+    role: Role,
     servers: Sequence[str],
     connect_timeout: float,
     credentials: BrokerCredentials = NO_CREDENTIALS,
@@ -88,6 +92,7 @@ async def run_service(
     Args:
         name: of the connection.
         compose: makes the loops from the connection and the journal's `max_msg_size` in bytes.
+        role: of the service at the broker, for which its login is checked.
         servers: NATS URLs of one cluster.
         connect_timeout: seconds to wait for the broker at the start.
         credentials: of the login at the broker.
@@ -97,8 +102,8 @@ async def run_service(
         metrics: what /metrics shows, to which `compose` adds; None for no such path.
 
     Raises:
-        JournalError: the broker can't be reached, lacks something or differs, the health port is taken, or a loop
-            raised it.
+        JournalError: the broker can't be reached, lacks something or differs, the login is another role's, the health
+            port is taken, or a loop raised it.
     """
     sock = listen_for_health(health_host, health_port) if health_port else None
     loops: list[ServiceLoop] = []
@@ -114,12 +119,14 @@ async def run_service(
         )
         health.start()
     try:
-        connection = await connect(servers, name, connect_timeout=connect_timeout, credentials=credentials)
+        need = need_of_service(role)
+        connection = await connect(servers, name, connect_timeout=connect_timeout, credentials=credentials, need=need)
+        login = LoginCheck(connection, role)
         try:
-            loops += await compose(
-                connection, await retry_until_ready(connection, lambda: check_provisioned(connection), connect_timeout)
-            )
-            async with BrokerMonitor(connection, conditions).running():
+            max_msg_size = await retry_until_ready(connection, lambda: check_provisioned(connection), connect_timeout)
+            await retry_until_ready(connection, login.check, connect_timeout)
+            loops += await compose(connection, max_msg_size)
+            async with BrokerMonitor(connection, conditions, login).running():
                 await run_until_first_ends(*(one.run() for one in loops))
         finally:
             await connection.close()

@@ -80,6 +80,8 @@ class SecureClient(Client):
         self._credentials = credentials
         self.tried = ""
         """The server to which it connects now, or tried to last, without its login."""
+        self.account = ""
+        """The name of the account of this login, as the broker said it at the last connect; empty if it did not."""
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
@@ -109,6 +111,8 @@ class SecureClient(Client):
             if not info.get("tls_available"):
                 raise NoTls("the server does not speak TLS")
             info["tls_required"] = True  # it takes both, and this process only one
+        if info.get("connect_info"):  # follows the first PONG
+            self.account = str(info.get("remote_account", ""))
         await super()._process_info(info, initial_connection)
 
 

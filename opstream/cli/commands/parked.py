@@ -125,9 +125,11 @@ def process_dead_letters(settings: ParkedSettings) -> None:
 
 async def _process(settings: ParkedSettings) -> None:
     from opstream.cli.broker_session import broker_session
+    from opstream_schemas.broker_access.permissions import Role
 
+    role = Role.ADMIN if settings.is_retry or settings.is_forgetting else Role.AUDITOR
     async with broker_session(
-        settings.servers, "parked", settings.connect_timeout, credentials=settings.credentials
+        settings.servers, "parked", settings.connect_timeout, credentials=settings.credentials, role=role
     ) as connection:
         keys = await _select(connection, settings)
         if settings.is_retry:

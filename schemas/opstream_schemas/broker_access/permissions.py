@@ -64,6 +64,8 @@ class Grant(msgspec.Struct, frozen=True):
     subject: str
     why: str
     way: Way = Way.REQUEST
+    is_vital: bool = False
+    """True if the role can't do its job without: its processes look for it, and end without."""
 
 
 class ActionAccess(msgspec.Struct, frozen=True):
@@ -110,10 +112,15 @@ def permissions(role: Role, *, actions: Sequence[ActionAccess] = (), durable: st
     return tuple({(one.subject, one.way is Way.LISTEN): one for one in makers[role]()}.values())
 
 
+def vital_permissions(role: Role, *, actions: Sequence[ActionAccess] = ()) -> tuple[Grant, ...]:
+    """Return those rows of a role without which its processes can't do their job. Arguments as of `permissions`."""
+    return tuple(one for one in permissions(role, actions=actions) if one.is_vital)
+
+
 def _api() -> Iterable[Grant]:
     yield from _COMMON
+    yield Grant(subjects.event_type_subject(Requested.name), "accepts operations", is_vital=True)
     for event, why in (
-        (Requested, "accepts operations"),
         (CancelRequested, "accepts requests to cancel"),
         (Canceled, "cancels what has not begun"),
     ):
@@ -143,7 +150,8 @@ def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
         kind = action.kind
         yield from _pulls(_OPERATIONS, subjects.runner_consumer(kind), "takes its operations and wake-ups")
         for event in _RUN_EVENTS:
-            yield Grant(subjects.action_events_filter(kind, event.name), "records what becomes of its operations")
+            subject = subjects.action_events_filter(kind, event.name)
+            yield Grant(subject, "records what becomes of its operations", is_vital=event is Started)
         for watched in _WATCHED_EVENTS:
             text = "hears that a running operation is to stop"
             yield Grant(subjects.action_events_filter(kind, watched.name), text, Way.LISTEN)
@@ -171,7 +179,7 @@ def _projector() -> Iterable[Grant]:
     yield from _reads(_TIMERS, "looks for lost timers")
     yield from _hears_of_actions("names the actions in its metrics")
     yield from _witnesses("looks for a journal that lost events")
-    yield Grant(subjects.bucket_subject(subjects.VIEW_BUCKET, ">"), "writes snapshots")
+    yield Grant(subjects.bucket_subject(subjects.VIEW_BUCKET, ">"), "writes snapshots", is_vital=True)
     yield Grant(subjects.bucket_subject(subjects.HOLDS_BUCKET, ">"), "releases locks of operations that have ended")
     yield Grant(f"{API}.STREAM.PURGE.{_HOLDS}", "releases locks of operations that have ended")
     yield Grant(f"{API}.STREAM.PURGE.{_TIMERS}", "removes timers of operations that have ended")
@@ -192,7 +200,7 @@ def _webhooks() -> Iterable[Grant]:
     yield Grant(f"{API}.STREAM.MSG.GET.{subjects.DELIVERIES_STREAM}", "looks whether an outcome was delivered")
     yield Grant(subjects.webhook_due_subject("*", "*"), "keeps deliveries")
     yield Grant(subjects.webhook_later_subject("*", "*"), "schedules their next attempts")
-    yield Grant(subjects.delivery_records_filter(), "records attempts to deliver")
+    yield Grant(subjects.delivery_records_filter(), "records attempts to deliver", is_vital=True)
 
 
 def _subscriber(durable: str) -> Iterable[Grant]:
@@ -233,7 +241,7 @@ def _reads(stream: str, why: str) -> Iterable[Grant]:
 
 
 def _pulls(stream: str, consumer: str, why: str) -> Iterable[Grant]:
-    yield Grant(f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}", why, Way.STREAM)
+    yield Grant(f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}", why, Way.STREAM, is_vital=True)
     yield Grant(f"$JS.ACK.{stream}.{consumer}.>", why)
 
 

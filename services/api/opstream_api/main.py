@@ -24,6 +24,7 @@ from opstream_journal.access_log import AccessLog
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.metrics.instruments import Gauges
 from opstream_journal.metrics.page import Metrics
+from opstream_journal.provisioning.login_check import LoginCheck
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
 from opstream_journal.runtime.broker_monitor import BrokerMonitor
@@ -33,6 +34,8 @@ from opstream_journal.runtime.health import listen
 from opstream_journal.runtime.service import run_until_signal
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.setback_watch import SetbackWatch
+from opstream_schemas.broker_access.logins import need_of_service
+from opstream_schemas.broker_access.permissions import Role
 
 from .access.authentication import principal_of
 from .access.denials.access_recorder import AccessRecorder
@@ -108,7 +111,11 @@ async def connected_api(
     meter = RequestMeter()
     async with AsyncExitStack() as stack:
         connection = await connect(
-            settings.servers, "opstream-api", connect_timeout=settings.connect_timeout, credentials=settings.credentials
+            settings.servers,
+            "opstream-api",
+            connect_timeout=settings.connect_timeout,
+            credentials=settings.credentials,
+            need=need_of_service(Role.API),
         )
         stack.push_async_callback(connection.close)
         max_msg_size = await retry_until_ready(
@@ -117,7 +124,9 @@ async def connected_api(
         _check_body_limit(settings.body_limit, max_msg_size)
         journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic, tracing=settings.tracing)
         await journal.start()
-        await stack.enter_async_context(BrokerMonitor(connection, conditions).running())
+        await stack.enter_async_context(
+            BrokerMonitor(connection, conditions, LoginCheck(connection, Role.API)).running()
+        )
         catalog = ActionCatalog(connection)
         stack.push_async_callback(catalog.stop)
         await retry_until_ready(connection, catalog.start, settings.connect_timeout)

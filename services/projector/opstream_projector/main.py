@@ -19,6 +19,7 @@ from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_set, run_until_signal
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.setback_watch import SetbackWatch
+from opstream_schemas.broker_access.permissions import Role
 
 from .after_effects import LockReleaser
 from .deadline_scanner import DeadlineScanner
@@ -50,6 +51,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     work = run_service(
         "opstream-projector",
         partial(_compose, settings, conditions, metrics),
+        role=Role.PROJECTOR,
         servers=settings.servers,
         credentials=settings.credentials,
         connect_timeout=settings.connect_timeout,

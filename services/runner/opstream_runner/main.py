@@ -24,12 +24,15 @@ from nats.aio.msg import Msg
 from opstream_journal import Connection, Drifted, Journal, connect, retry_until_ready
 from opstream_journal.metrics.page import Metrics
 from opstream_journal.outage_log import BoundedLog
+from opstream_journal.provisioning.login_check import LoginCheck
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD
 from opstream_journal.runtime.broker_monitor import BrokerMonitor
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.health import HealthServer, listen_for_health
 from opstream_schemas import subjects
+from opstream_schemas.broker_access.logins import need_of_service
+from opstream_schemas.broker_access.permissions import ActionAccess, Role
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.events import CancelRequested, Failed
 from opstream_schemas.names import Kind
@@ -75,6 +78,7 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: socket.socket | None) -> None:
     loop, serving = asyncio.get_running_loop(), asyncio.current_task()
     conditions = Conditions()
+    access = [ActionAccess(action.spec.kind, action.spec.lock_scope) for action in actions]
     for number in _SIGNALS:  # until the runner runs
         loop.add_signal_handler(number, lambda: serving and serving.cancel())
     async with contextlib.AsyncExitStack() as stack:
@@ -84,11 +88,14 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
                 "opstream-runner",
                 connect_timeout=settings.connect_timeout,
                 credentials=settings.credentials,
+                need=need_of_service(Role.RUNNER),
             )
             stack.push_async_callback(connection.close)
             stack.enter_context(keep_from_forks(connection.descriptors))
             metrics = Metrics()
+            login = LoginCheck(connection, Role.RUNNER, actions=access)
             runner = await _build_runner(settings, connection, actions, metrics)
+            await retry_until_ready(connection, login.check, settings.connect_timeout)
         except asyncio.CancelledError:
             runner = None
         # Some of nats-py's waits lose a cancellation that arrives at the same moment as their result.
@@ -105,7 +112,7 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
             )
             health.start()
             stack.push_async_callback(health.stop)
-        async with BrokerMonitor(connection, conditions).running():
+        async with BrokerMonitor(connection, conditions, login).running():
             await _run_until_signal(connection, runner)
 
 

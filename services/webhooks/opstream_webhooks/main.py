@@ -16,6 +16,7 @@ from opstream_journal import Connection
 from opstream_journal.metrics.page import Metrics
 from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_set, run_until_signal
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
+from opstream_schemas.broker_access.permissions import Role
 
 from .address_guard import resolve_by_system
 from .config import ReloadableConfig
@@ -75,6 +76,7 @@ async def serve(settings: Settings, config: ReloadableConfig, stopping: asyncio.
     work = run_service(
         "opstream-webhooks",
         compose,
+        role=Role.WEBHOOKS,
         servers=settings.servers,
         credentials=settings.credentials,
         connect_timeout=settings.connect_timeout,

@@ -149,12 +149,20 @@ class Broker:
 
     def configure(self, jetstream: str) -> None:
         """Give it other settings of JetStream; they count from its next start."""
+        self._jetstream = jetstream
         self._config.write_text(
             f"server_name: {self.name}\n"
             f"listen: 127.0.0.1:{self.port}\n"
             f"http: 127.0.0.1:{self.http_port}\n"
             f'jetstream {{ store_dir: "{self._store}", sync_interval: always, {jetstream} }}\n{self._extra}\n'
         )
+
+    def reload(self, extra: str) -> None:
+        """Give the running server other further lines for its configuration."""
+        self._extra = extra
+        self.configure(self._jetstream)
+        self._signal(signal.SIGHUP)
+        self.log.wait_for("Reloaded server configuration", _START_TIMEOUT)
 
     @property
     def url(self) -> str:
