@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from opstream_journal.errors import JournalError
 
 from .exposition import content_type, render
-from .instruments import Instrument
+from .instruments import Gauges, Instrument, Readings, Sample
 from .process import process_instruments
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,9 @@ REFRESH_INTERVAL: Final = 5.0
 """Seconds between two reads of the broker for gauges, however often the page is asked for."""
 SHARE: Final = 1 / 30
 """The share of its time that such a read may take: a long queue is read less often."""
+KEPT: Final = 60.0
+"""Seconds for which gauges show what was read last, once the next read is due: an election of the broker, or a read that
+takes its time, leaves no gap in which an alert would begin again."""
 PATIENCE: Final = 2.0
 """Seconds that a scrape waits for a read. A scraper gives up after ten, as it comes."""
 _CANCEL_RETRY: Final = 0.1
@@ -41,12 +44,27 @@ class Metrics:
         """Show further instruments."""
         self._instruments += instruments
 
-    def refresh_with(self, read: Callable[[], Awaitable[None]]) -> None:
+    def refresh_with(self, read: Callable[[], Awaitable[None]], *instruments: Instrument) -> None:
         """Call `read` before a page is written, no more often than `REFRESH_INTERVAL` and `SHARE` allow.
 
-        It reads from the broker what gauges show. If it raises a `JournalError`, they must show nothing.
+        Args:
+            read: reads from the broker what gauges show. If it raises a `JournalError`, it must leave what they show as
+                it is; the next read comes soon.
+            instruments: those gauges. They are shown until what was read last is older than `KEPT`, and beside them
+                how old it is.
         """
-        self._refreshes.append(_Refresh(read, self._clock))
+        refresh = _Refresh(read, self._clock)
+        self._refreshes.append(refresh)
+        if instruments:
+            self.add(*(_Kept(one, refresh) for one in instruments))
+            self.add(
+                Gauges(
+                    "opstream_broker_read_age_seconds",
+                    "Seconds since the gauges of this process about queues were read from the broker; no series before the "
+                    "first read. Above a minute these gauges may have no series.",
+                    read=refresh.age,
+                )
+            )
 
     async def page(self, accept: str) -> tuple[str, bytes]:
         """Return the page's media type and text.
@@ -74,7 +92,21 @@ class _Refresh:
         self._read = read
         self._clock = clock
         self._due = 0.0
+        self._retry_delay = REFRESH_INTERVAL
+        """Until the next read, should this one fail."""
+        self._read_at: float | None = None
+        """When the last read ended that did not fail."""
+        self._kept_until = 0.0
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Return True while what was read last may be shown."""
+        return self._clock() <= self._kept_until
+
+    def age(self) -> Readings:
+        """Return for how many seconds what is known has been known."""
+        return [] if self._read_at is None else [((), self._clock() - self._read_at)]
 
     def start(self) -> asyncio.Task[None] | None:
         """Return the read that is under way, or begin one if it is time; None if it is not."""
@@ -84,13 +116,40 @@ class _Refresh:
 
     async def _run(self) -> None:
         began = self._clock()
+        has_read = False
         try:
             await self._read()
+            has_read = True
         except JournalError as error:
             logger.debug("gauges can't be read now: %s", error)
         except Exception:
             logger.exception("gauges can't be read because of an error in the service")
         finally:
             ended = self._clock()
-            self._due = ended + max(REFRESH_INTERVAL, (ended - began) * (1 / SHARE - 1))
+            pause = max(REFRESH_INTERVAL, (ended - began) * (1 / SHARE - 1))
+            if has_read:
+                self._retry_delay = REFRESH_INTERVAL
+                self._read_at, self._kept_until = ended, ended + pause + KEPT
+            else:
+                # It took its time because nothing answered, which says nothing about the length of the queues. Each
+                # failure doubles the pause, so that a broker in trouble is not asked more often than a slow one.
+                pause = min(pause, self._retry_delay)
+                self._retry_delay *= 2
+            self._due = ended + pause
             self.task = None
+
+
+class _Kept:
+    """A family that is shown while its read is not too old."""
+
+    def __init__(self, family: Instrument, refresh: _Refresh) -> None:
+        self.name = family.name
+        self.kind = family.kind
+        self.help = family.help
+        self.label_names = family.label_names
+        self._family = family
+        self._refresh = refresh
+
+    def samples(self) -> Iterator[Sample]:
+        """See `Instrument`."""
+        return self._family.samples() if self._refresh.is_kept else iter(())

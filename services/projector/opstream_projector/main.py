@@ -86,8 +86,8 @@ async def _compose(
     )
     measuring: list[ServiceLoop] = []
     if settings.health_port:
-        metrics.add(*meter.instruments, *gauges.instruments)
-        metrics.refresh_with(gauges.read)
+        metrics.add(*meter.instruments)
+        metrics.refresh_with(gauges.read, *gauges.instruments)
         await gauges.start()
         measuring.append(gauges)
     logger.info("projecting")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from opstream_journal import Connection, JournalError
+from opstream_journal import Connection
 from opstream_journal.metrics.instruments import SHORT_SECONDS, Counts, Gauges, Histograms, Instrument, Readings
 from opstream_journal.queues.consumer_backlogs import read_backlog
 from opstream_journal.queues.message_ages import MessageAges
@@ -26,7 +26,7 @@ class DeliveryMeter:
         self._messages = MessageAges(connection)
         self._due: tuple[int, float, int] | None = None
         """Deliveries that are due, the age of the first in seconds, and outcomes that are not turned into deliveries;
-        None while it is not known."""
+        None before the first read."""
         self._attempts = Counts(
             "opstream_webhook_attempts",
             "Attempts to deliver an outcome, by what became of them: delivered, retrying or gave-up. Sum over "
@@ -43,10 +43,13 @@ class DeliveryMeter:
 
     @property
     def instruments(self) -> list[Instrument]:
-        """What the page shows."""
+        """What the page shows of this process."""
+        return [self._attempts, self._seconds]
+
+    @property
+    def gauges(self) -> list[Instrument]:
+        """What `read` found last."""
         return [
-            self._attempts,
-            self._seconds,
             Gauges(
                 "opstream_webhooks_due",
                 "Deliveries that are due now. Each process shows all of them: take the maximum, never the sum.",
@@ -75,18 +78,11 @@ class DeliveryMeter:
         await self._messages.start()
 
     async def read(self) -> None:
-        """Read what is due. After an error the gauges show nothing.
+        """Read what is due. After an error the gauges show what they showed before.
 
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        try:
-            self._due = await self._read()
-        except JournalError:
-            self._due = None
-            raise
-
-    async def _read(self) -> tuple[int, float, int]:
         due = await read_backlog(self._connection, subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_CONSUMER)
         outcomes = await read_backlog(self._connection, subjects.OPERATIONS_STREAM, subjects.WEBHOOKS_CONSUMER)
         seconds = 0.0
@@ -94,7 +90,7 @@ class DeliveryMeter:
             seconds = await self._messages.age_of_first(
                 subjects.WEBHOOKS_STREAM, subjects.WEBHOOKS_DUE_FILTER, due.first_open
             )
-        return due.open, seconds, outcomes.open
+        self._due = due.open, seconds, outcomes.open
 
     def _shown(self, number: int) -> Readings:
         return [] if self._due is None else [((), self._due[number])]

@@ -57,7 +57,7 @@ async def serve(settings: Settings, config: ReloadableConfig, stopping: asyncio.
         if settings.health_port:
             await meter.start()
             metrics.add(*meter.instruments)
-            metrics.refresh_with(meter.read)
+            metrics.refresh_with(meter.read, *meter.gauges)
         fanout = Fanout(connection, deliveries, config, now=_utc_now, monotonic=time.monotonic)
         worker = DeliveryWorker(
             connection,

@@ -24,7 +24,7 @@ async def test_what_is_due(link: Connection, journal: Journal) -> None:
 
     async def shown() -> dict[str, float]:
         await meter.read()
-        return {one.name: sample.value for one in meter.instruments if one.kind == "gauge" for sample in one.samples()}
+        return {one.name: sample.value for one in meter.gauges for sample in one.samples()}
 
     assert set((await shown()).values()) == {0}
     operation = await ended(journal, "a")

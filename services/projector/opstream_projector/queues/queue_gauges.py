@@ -144,26 +144,22 @@ class QueueGauges:
             self._is_catalog_known = True
 
     async def read(self) -> None:
-        """Look at the queues. After an error the gauges show nothing.
+        """Look at the queues. After an error the gauges show what they showed before.
 
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        try:
-            tally = QueueTally(self.labels, self._messages.now)
-            backlogs = await read_backlogs(self._connection, subjects.OPERATIONS_STREAM)
-            await self._count_pending(tally, backlogs)
-            async for page in self._messages.pages(subjects.TIMERS_STREAM, _TIMERS):
-                for message in page:
-                    tally.add_timer(message)
-            async for page in self._messages.pages(HOLDS_STREAM, _WAITERS):
-                for message in page:
-                    tally.add_waiter(message)
-            tally.overdue += backlogs.get(subjects.PROJECTOR_DUE_CONSUMER, _NO_BACKLOG).open
-            lag = await self._read_lag(backlogs.get(subjects.PROJECTOR_CONSUMER, _NO_BACKLOG))
-        except JournalError:
-            self._tally = self._lag = None
-            raise
+        tally = QueueTally(self.labels, self._messages.now)
+        backlogs = await read_backlogs(self._connection, subjects.OPERATIONS_STREAM)
+        await self._count_pending(tally, backlogs)
+        async for page in self._messages.pages(subjects.TIMERS_STREAM, _TIMERS):
+            for message in page:
+                tally.add_timer(message)
+        async for page in self._messages.pages(HOLDS_STREAM, _WAITERS):
+            for message in page:
+                tally.add_waiter(message)
+        tally.overdue += backlogs.get(subjects.PROJECTOR_DUE_CONSUMER, _NO_BACKLOG).open
+        lag = await self._read_lag(backlogs.get(subjects.PROJECTOR_CONSUMER, _NO_BACKLOG))
         self._tally, self._lag = tally, lag
 
     async def _count_pending(self, tally: QueueTally, backlogs: dict[str, ConsumerBacklog]) -> None:
