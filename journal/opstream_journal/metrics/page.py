@@ -21,8 +21,8 @@ REFRESH_INTERVAL: Final = 5.0
 SHARE: Final = 1 / 30
 """The share of its time that such a read may take: a long queue is read less often."""
 KEPT: Final = 60.0
-"""Seconds for which gauges show what was read last, once the next read is due: an election of the broker, or a read that
-takes its time, leaves no gap in which an alert would begin again."""
+"""Seconds for which gauges show what was read last, once the next read is due: an election of the broker, or a read
+that takes its time, leaves no gap in which an alert would begin again."""
 PATIENCE: Final = 2.0
 """Seconds that a scrape waits for a read. A scraper gives up after ten, as it comes."""
 _CANCEL_RETRY: Final = 0.1
@@ -60,8 +60,8 @@ class Metrics:
             self.add(
                 Gauges(
                     "opstream_broker_read_age_seconds",
-                    "Seconds since the gauges of this process about queues were read from the broker; no series before the "
-                    "first read. Above a minute these gauges may have no series.",
+                    "Seconds since the gauges of this process about queues were read from the broker; no series before "
+                    "the first read. Above a minute these gauges may have no series.",
                     read=refresh.age,
                 )
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
 from typing import Final
 
 from opstream_journal import Connection
@@ -9,7 +10,12 @@ from opstream_journal.metrics.instruments import SHORT_SECONDS, Counts, Gauges, 
 from opstream_journal.queues.consumer_backlogs import read_backlog
 from opstream_journal.queues.message_ages import MessageAges
 from opstream_schemas import subjects
-from opstream_schemas.webhook_delivery import DeliveryAttempt, DeliveryOutcome
+from opstream_schemas.webhook_delivery import CALLBACK_ENDPOINT, DeliveryAttempt, DeliveryOutcome
+
+OTHER: Final = "other"
+"""The label of all endpoints that are not configured."""
+MAX_ENDPOINTS: Final = 1_000
+"""Endpoints with series of their own, at most; the rest share those of `OTHER`."""
 
 _MAX_SECONDS: Final = 30.0
 
@@ -19,10 +25,14 @@ class DeliveryMeter:
 
     Args:
         connection: the connection, which is up.
+        endpoints: returns the names of the configured endpoints now.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, endpoints: Callable[[], Container[str]] = tuple) -> None:
         self._connection = connection
+        self._endpoints = endpoints
+        self._last: dict[str, dict[DeliveryOutcome, float]] = {}
+        """When the last attempt of each outcome ended, in Unix seconds, by the label of its endpoint."""
         self._messages = MessageAges(connection)
         self._due: tuple[int, float, int] | None = None
         """Deliveries that are due, the age of the first in seconds, and outcomes that are not turned into deliveries;
@@ -44,7 +54,19 @@ class DeliveryMeter:
     @property
     def instruments(self) -> list[Instrument]:
         """What the page shows of this process."""
-        return [self._attempts, self._seconds]
+        return [
+            self._attempts,
+            self._seconds,
+            Gauges(
+                "opstream_webhook_last_attempt_timestamp_seconds",
+                "When the last attempt to deliver to an endpoint ended with this outcome, in Unix seconds; 0 for none "
+                "since this process began. Take the maximum over processes.",
+                *("endpoint", "outcome"),
+                read=lambda: [
+                    ((label, str(outcome)), at) for label, ends in self._last.items() for outcome, at in ends.items()
+                ],
+            ),
+        ]
 
     @property
     def gauges(self) -> list[Instrument]:
@@ -70,8 +92,19 @@ class DeliveryMeter:
     def count(self, record: DeliveryAttempt) -> None:
         """Count an attempt that was recorded."""
         self._attempts.of(str(record.outcome)).value += 1
+        label = self._label(record.endpoint)
+        if label not in self._last:
+            self._last[label] = dict.fromkeys(DeliveryOutcome, 0.0)
+        self._last[label][record.outcome] = record.at.timestamp() + record.duration
         if record.webhook_id:  # a request was sent
             self._seconds.of().observe(record.duration)
+
+    def _label(self, endpoint: str) -> str:
+        """Return the endpoint's name if it is configured, or stands for callbacks; otherwise `OTHER`."""
+        if endpoint in self._last:
+            return endpoint
+        is_known = endpoint == CALLBACK_ENDPOINT or endpoint in self._endpoints()
+        return endpoint if is_known and len(self._last) < MAX_ENDPOINTS else OTHER
 
     async def start(self) -> None:
         """Subscribe to the inbox for reads."""

@@ -53,7 +53,7 @@ async def serve(settings: Settings, config: ReloadableConfig, stopping: asyncio.
     async def compose(connection: Connection, _max_msg_size: int) -> list[ServiceLoop]:
         config.log()
         deliveries = DeliveryStore(connection)
-        meter = DeliveryMeter(connection)
+        meter = DeliveryMeter(connection, lambda: config.current.hooks)
         if settings.health_port:
             await meter.start()
             metrics.add(*meter.instruments)

@@ -161,9 +161,7 @@ async def test_a_flood_of_invented_actions(gauges: QueueGauges, link: Connection
     assert found["opstream_waiting"]["other", "Retry"] == 50
 
 
-async def test_a_broker_that_answers_nothing_for_seconds(
-    gauges: QueueGauges, broker: Broker, journal: Journal
-) -> None:
+async def test_a_broker_that_answers_nothing_for_seconds(gauges: QueueGauges, broker: Broker, journal: Journal) -> None:
     """As in an election, a read fails. The page goes on to show what was read before, and is right again five seconds
     later, so that an alert that waits for its time does not begin again."""
     ahead = 0.0

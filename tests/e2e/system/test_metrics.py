@@ -33,6 +33,7 @@ ROOT: Final = Path(__file__).parents[3]
 PAGE: Final = ROOT / "docs/metrics.md"
 DASHBOARD: Final = ROOT / "deploy/grafana/opstream.json"
 RULES: Final = ROOT / "deploy/prometheus/opstream.rules.yml"
+LAST_ATTEMPT: Final = "opstream_webhook_last_attempt_timestamp_seconds"
 MODULE: Final = "metered"
 ACTIONS: Final = '''\
 """Actions that succeed, fail, wait for a file, or wait for their turn."""
@@ -231,6 +232,10 @@ def test_operations_move_the_metrics(services: Services) -> None:
         "webhooks", lambda page: page.value("opstream_webhook_attempts_total", outcome="retrying") >= 5
     )
     assert webhooks.value("opstream_webhook_attempt_seconds_count") >= 5
+    last = {name: webhooks.value(LAST_ATTEMPT, endpoint="down", outcome=name) for name in ("retrying", "delivered")}
+    assert last["retrying"] > webhooks.value("process_start_time_seconds") > last["delivered"] == 0
+    assert api.value("opstream_journal_replicas", state="current") == 1
+    assert 0 <= projector.value("opstream_broker_read_age_seconds") < 60
 
 
 def test_clients_that_wait(services: Services) -> None:

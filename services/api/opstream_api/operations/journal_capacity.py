@@ -18,6 +18,7 @@ import msgspec
 from opstream_journal import Connection, JournalError, JournalFull, JournalUnavailable, NotProvisioned
 from opstream_journal.jetstream import rpc
 from opstream_journal.metrics.instruments import Gauges, Instrument
+from opstream_journal.metrics.page import KEPT
 from opstream_journal.outage_log import OutageLog
 from opstream_schemas import subjects
 
@@ -42,8 +43,15 @@ class _StreamState(msgspec.Struct, frozen=True):
     messages: int = 0
 
 
+class _Peer(msgspec.Struct, frozen=True):
+    current: bool = False
+    """False from ten seconds after the leader last heard of it."""
+
+
 class _StreamCluster(msgspec.Struct, frozen=True):
     leader: str = ""
+    replicas: list[_Peer] = []
+    """The copies on other servers than the leader's."""
 
 
 class _StreamInfo(msgspec.Struct, frozen=True):
@@ -85,6 +93,10 @@ class JournalCapacity:
         """Bytes that the journal takes; None before the first measurement."""
         self._limit = 0
         """Bytes that it may take; 0 for no limit."""
+        self._copies: dict[str, int] = {}
+        """Copies of the journal by their state."""
+        self._measured_at = -inf
+        """When what is shown was measured, in the loop's time."""
         self._is_full = False
         self._task: asyncio.Task[None] | None = None
 
@@ -106,6 +118,13 @@ class JournalCapacity:
                 "opstream_journal_free_bytes",
                 "Bytes until submits are refused (JournalFull); no series without a limit. Take the minimum.",
                 read=lambda: [((), max(0.0, self._free_bytes))] if self._limit else [],
+            ),
+            Gauges(
+                "opstream_journal_replicas",
+                "Copies of the journal by their state: current, or behind, which is also that of a copy on a server "
+                "that the broker has lost. Each API shows the same: take the maximum.",
+                "state",
+                read=lambda: [((state,), number) for state, number in self._copies.items()],
             ),
         ]
 
@@ -166,7 +185,9 @@ class JournalCapacity:
         try:
             await self._measure_now()
         except JournalError:
-            self._used, self._limit = None, 0  # which are only shown: what is not known has no series
+            if asyncio.get_running_loop().time() - self._measured_at > KEPT:
+                # These are only shown: what is not known has no series. An election leaves no gap, though.
+                self._used, self._limit, self._copies = None, 0, {}
             raise
 
     async def _measure_now(self) -> None:
@@ -177,7 +198,8 @@ class JournalCapacity:
         if info.cluster is not None and not info.cluster.leader:
             raise JournalUnavailable("the journal has no leader", maybe_stored=False)
         used, limit = info.state.bytes, info.config.max_bytes
-        self._used, self._limit = used, max(0, limit)
+        self._used, self._limit, self._copies = used, max(0, limit), _count_copies(info.cluster)
+        self._measured_at = asyncio.get_running_loop().time()
         if limit <= 0:
             self._free_bytes = inf
             return
@@ -226,6 +248,12 @@ class JournalCapacity:
     async def _stream_info(self, stream: str) -> _StreamInfo:
         response = await rpc.call(self._connection, f"$JS.API.STREAM.INFO.{stream}")
         return _decoded(_decode, response.data)
+
+
+def _count_copies(cluster: _StreamCluster | None) -> dict[str, int]:
+    peers = cluster.replicas if cluster is not None else []
+    current = sum(peer.current for peer in peers)
+    return {"current": 1 + current, "behind": len(peers) - current}
 
 
 def _decoded(decode: Callable[[bytes], _T], data: bytes) -> _T:

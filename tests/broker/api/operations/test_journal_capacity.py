@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -25,7 +27,7 @@ from opstream_schemas import subjects
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Status
 from tests.support.api.service import Api, serving
-from tests.support.broker.server import Broker
+from tests.support.broker.server import Broker, Cluster
 from tests.support.journal.journals import KIND, first, opened
 from tests.support.projector.projection import projector
 from tests.support.projector.projection import running as projecting
@@ -295,8 +297,9 @@ async def accepted(api: Api) -> bool:
     return (await submit(api, "again")).status_code == 202
 
 
-async def test_what_is_not_known_is_not_shown(link: Connection) -> None:
-    """After a measurement that fails the gauges have no series; the next one that succeeds brings them back."""
+async def test_what_is_not_known_is_not_shown(link: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a measurement that fails the gauges show the last one, as in an election. Once that is too old they have no
+    series; the next one that succeeds brings them back."""
 
     def shown() -> int:
         return len(
@@ -309,7 +312,29 @@ async def test_what_is_not_known_is_not_shown(link: Connection) -> None:
     await admin.delete_stream(link, subjects.TIMERS_STREAM)
     with pytest.raises(JournalUnavailable):
         await capacity.ensure_ready()
+    assert shown() == 3
+    monkeypatch.setattr("opstream_api.operations.journal_capacity.KEPT", -1.0)
+    with pytest.raises(JournalUnavailable):
+        await capacity.ensure_ready()
     assert shown() == 0
     await provision(link, Sizing(max_bytes=ROOM))
     await capacity.ensure_ready()
     assert shown() == 3
+
+
+async def test_a_lost_server(cluster: Cluster, cluster_link: Connection) -> None:
+    """The copies of the journal are current; the one on a server that ended is behind."""
+
+    async def copies() -> dict[str, float]:
+        with contextlib.suppress(JournalUnavailable):  # the connection may have been to that server
+            await capacity.ensure_ready()
+        (family,) = (one for one in capacity.instruments if one.name == "opstream_journal_replicas")
+        return {sample.labels[0]: sample.value for sample in family.samples()}
+
+    async def are(**wanted: int) -> bool:
+        return await copies() == wanted
+
+    capacity = JournalCapacity(cluster_link)
+    await eventually(partial(are, current=3, behind=0), within=20)
+    (await cluster.followers(subjects.OPERATIONS_STREAM))[0].stop()
+    await eventually(partial(are, current=2, behind=1), within=30, poll=0.1)
