@@ -10,7 +10,8 @@ import asyncio
 import contextvars
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opstream.local.processes import CLOSE_SIGNAL
@@ -33,8 +34,8 @@ class JointService(NamedTuple):
     serve: Serve
     on_hangup: Callable[[], None] | None = None
     """Called for each SIGHUP."""
-    renamed: tuple[str, str] | None = None
-    """An option that the service's errors name, and its name in the joint command."""
+    renamed: Mapping[str, str] = MappingProxyType({})
+    """Options that the service's errors name, and their names in the joint command."""
 
 
 async def serve_together(services: Sequence[JointService]) -> None:
@@ -79,7 +80,9 @@ async def _serve(service: JointService, stop: asyncio.Event) -> None:
     try:
         await service.serve(stop)
     except JournalError as error:
-        text = str(error) if service.renamed is None else str(error).replace(*service.renamed)
+        text = str(error)
+        for own, joint in service.renamed.items():
+            text = text.replace(own, joint)
         raise CommandError(f"{service.name}: {text}") from error
     if not stop.is_set():
         raise CommandError(f"{service.name}: it ended without an error")

@@ -43,9 +43,14 @@ class RoleAccess:
                 "--data-dir"
             )
 
+    @property
+    def keys(self) -> str:
+        """The path of the folder with the keys."""
+        return str(self._data_dir / _FOLDER / "keys")
+
     def key(self, name: str) -> str:
         """Return the path of the key of a role."""
-        return str(self._data_dir / _FOLDER / "keys" / f"{name}.nk")
+        return str(Path(self.keys) / f"{name}.nk")
 
     def begin(self, port: int) -> tuple[str, ...]:
         """Return the options of `opstream broker-config` that write what counts from now on, with the same keys."""

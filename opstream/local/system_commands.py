@@ -157,7 +157,7 @@ class SystemCommands:
             *("--max-result", str(settings.max_result), "--drain", str(settings.drain)),
             *_each("--actions", settings.modules),
         )
-        if not (settings.is_apart or settings.is_secure):
+        if not settings.is_apart:
             numbers = [(f"--{name}-health-port", str(self._health_ports[name])) for name in JOINT_SERVICES]
             ports = ("--health-host", LOOPBACK, *itertools.chain(*numbers))
             callbacks = self._callbacks()
@@ -207,7 +207,9 @@ class SystemCommands:
         }
 
     def _connecting(self, role: str) -> tuple[str, ...]:
-        key = ("--nats-nkey", self._access.key(role)) if self._settings.is_secure else ()
+        key: tuple[str, ...] = ()
+        if self._settings.is_secure:
+            key = ("--nats-nkeys", self._access.keys) if role == HUB else ("--nats-nkey", self._access.key(role))
         return ("--nats", self.nats_url, "--connect-timeout", _CONNECT_TIMEOUT, *key)
 
     def _api(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ USER_VARIABLE: Final = "OPSTREAM_NATS_USER"
 PASSWORD_VARIABLE: Final = "OPSTREAM_NATS_PASSWORD"  # noqa: S105 - a name
 TOKEN_VARIABLE: Final = "OPSTREAM_NATS_TOKEN"  # noqa: S105 - a name
 NKEY_VARIABLE: Final = "OPSTREAM_NATS_NKEY"
+NKEYS_VARIABLE: Final = "OPSTREAM_NATS_NKEYS"
 TLS_CA_VARIABLE: Final = "OPSTREAM_NATS_TLS_CA"
 TLS_CERT_VARIABLE: Final = "OPSTREAM_NATS_TLS_CERT"
 TLS_KEY_VARIABLE: Final = "OPSTREAM_NATS_TLS_KEY"
@@ -34,6 +35,7 @@ LOGIN_VARIABLES: Final = frozenset(
         PASSWORD_VARIABLE,
         TOKEN_VARIABLE,
         NKEY_VARIABLE,
+        NKEYS_VARIABLE,
         TLS_CA_VARIABLE,
         TLS_CERT_VARIABLE,
         TLS_KEY_VARIABLE,
@@ -275,6 +277,11 @@ class BrokerCredentials(msgspec.Struct, frozen=True, kw_only=True):
         )
         found.check()
         return found
+
+    @property
+    def has_login(self) -> bool:
+        """Return True if there is a login."""
+        return any((self.file, self.nkey, self.user, self.token))
 
     @property
     def has_tls(self) -> bool:

@@ -11,11 +11,13 @@ import msgspec
 from opstream.cli.options import access as access_options
 from opstream.cli.options import common as common_options
 from opstream.cli.options import jwt as jwt_options
+from opstream.cli.options import login as login_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import Decorator, option
 from opstream.cli.service_process import import_broker_client, prepare_process, run_service
 from opstream.cli.tracing_session import tracing_session
+from opstream.local.system_commands import JOINT_SERVICES
 from opstream_schemas.traces.tracer import Tracer
 
 
@@ -28,6 +30,14 @@ def _health_port_option(service: str) -> Decorator[Any]:
         metavar="PORT",
         help=f"Serve /healthz, /readyz and /metrics of the {service} on this port; 0 for none.",
     )
+
+
+def _renamed(service: str) -> dict[str, str]:
+    """What the service's errors advise, and what does the same here."""
+    return {
+        "--health-port": f"--{service}-health-port",
+        "give --nats-nkey the key of that role": "give --nats-nkeys a folder with the keys of all three",
+    }
 
 
 _API_OPTIONS: Final = (
@@ -54,6 +64,7 @@ _webhooks_health_port_option: Final = _health_port_option("webhooks")
 
 @click.command
 @common_options.nats_option
+@login_options.nkeys_option
 @common_options.host_option
 @common_options.port_option
 @common_options.public_url_option
@@ -81,13 +92,14 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     For a small installation: beside it only runners are needed. 'opstream up' starts it, too. Everything else is as if
     each ran alone: the API has its probes on --port, the others have theirs on ports of their own, where the /metrics
     of each are, too, and each line of the log begins with the name of its service. If one of them can't do its job, all
-    end. It needs a provisioned broker.
+    end. It needs a provisioned broker. Where each role has a login of its own, --nats-nkeys names those of all three.
 
     \b
     Example:
       opstream hub --nats nats://n1:4222 --host 0.0.0.0 --auth keys --public-url https://api.example.com
     """
     access_options.check_access(given)
+    logins = login_options.credentials_of_roles(given["credentials"], given["nkeys"], JOINT_SERVICES)
     given["jwt"] = jwt_options.take_jwt_settings(given)
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
@@ -110,19 +122,23 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     from opstream_api.access.keys.key_file import InvalidKeyFile
     from opstream_webhooks.config import ReloadableConfig
 
-    common = {name: given[name] for name in ("servers", "credentials", "connect_timeout")}
+    common = {name: given[name] for name in ("servers", "connect_timeout")}
     health = {**common, "health_host": given["health_host"]}
     of_api = api_settings.Settings(
         **health,
+        credentials=logins["api"],
         health_port=given["api_health_port"],
         **{name: given[name] for name in _API_OPTIONS},
         public_url=given["public_url"] or "",
         body_limit=given["max_body"],
         callbacks=webhook_options.callback_policy(dict(given)),
     )
-    of_projector = projector_settings.Settings(**health, health_port=given["projector_health_port"])
+    of_projector = projector_settings.Settings(
+        **health, credentials=logins["projector"], health_port=given["projector_health_port"]
+    )
     of_webhooks = webhooks_settings.Settings(
         **health,
+        credentials=logins["webhooks"],
         health_port=given["webhooks_health_port"],
         source=webhook_options.config_source(given),
         allowed_networks=given["networks"],
@@ -134,18 +150,18 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
             JointService(
                 "api",
                 partial(api.serve, msgspec.structs.replace(of_api, tracing=tracing)),
-                renamed=("--health-port", "--api-health-port"),
+                renamed=_renamed("api"),
             ),
             JointService(
                 "projector",
                 partial(projector.serve, of_projector),
-                renamed=("--health-port", "--projector-health-port"),
+                renamed=_renamed("projector"),
             ),
             JointService(
                 "webhooks",
                 partial(webhooks.serve, msgspec.structs.replace(of_webhooks, tracing=tracing), config),
                 on_hangup=config.reload,
-                renamed=("--health-port", "--webhooks-health-port"),
+                renamed=_renamed("webhooks"),
             ),
         )
         uvloop.run(serve_together(services))

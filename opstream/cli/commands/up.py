@@ -61,8 +61,8 @@ from opstream.terminal import logs
     "is_secure",
     variable="SECURE",
     is_flag=True,
-    help="Give each process a key of its own at the broker, which may do only what it needs (docs/broker-access.md). "
-    "The keys are in --data-dir, and each service is a process of its own.",
+    help="Give each service a key of its own at the broker, which may do only what it needs (docs/broker-access.md). "
+    "The keys are in --data-dir.",
 )
 @common_options.log_level_option
 @common_options.log_format_option

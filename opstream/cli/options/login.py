@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 
+from opstream.terminal.console import printable
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.urls import FILE_VARIABLE, BrokerCredentials
 
@@ -66,6 +70,39 @@ _tls_key_option: Final = option(
     **_KEPT,
     help="The private key (PEM, without a password) of --nats-tls-cert.",
 )
+nkeys_option: Final = option(
+    "--nats-nkeys",
+    "nkeys",
+    variable="NATS_NKEYS",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A folder with the key of each service of this process at the broker, instead of --nats-nkey: api.nk, "
+    "projector.nk and webhooks.nk, as 'opstream broker-config' writes them.",
+)
+
+
+def credentials_of_roles(
+    credentials: BrokerCredentials, nkeys: Path | None, roles: Sequence[str]
+) -> dict[str, BrokerCredentials]:
+    """Return the credentials of each role: those given, with the key of the role from a folder if there is one.
+
+    Raises:
+        click.UsageError: a key is missing in the folder, or there is another login besides.
+    """
+    if nkeys is None:
+        return dict.fromkeys(roles, credentials)
+    if credentials.has_login:
+        raise click.UsageError(
+            "--nats-nkeys has the login of each service: leave out --nats-creds, --nats-nkey and the variables of "
+            "another one"
+        )
+    files = {role: nkeys / f"{role}.nk" for role in roles}
+    if missing := [path.name for path in files.values() if not path.is_file()]:
+        raise click.UsageError(
+            f"--nats-nkeys: {printable(str(nkeys))} has no {', '.join(missing)}: copy what is missing there from the "
+            "folder keys of 'opstream broker-config'"
+        )
+    return {role: msgspec.structs.replace(credentials, nkey=str(path)) for role, path in files.items()}
 
 
 def login_options(command: F) -> F:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import httpx
 import msgspec
 import pytest
 
@@ -40,7 +42,7 @@ from opstream_webhooks.config import ConfigSource, ReloadableConfig
 from opstream_webhooks.settings import Settings as WebhooksSettings
 from tests.support.broker.roles import RoleBroker
 from tests.support.broker.server import Broker, free_port
-from tests.support.system.processes import run
+from tests.support.system.processes import Process, run
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
@@ -119,6 +121,38 @@ async def test_a_runner_with_the_key_of_another_role(roles: RoleBroker, tmp_path
         assert f"opstream runner at the broker is that of the role {login.partition('-')[0]}" in end.stderr
         assert "it needs the role runner; give --nats-nkey" in end.stderr
         assert "can't be pulled" not in end.stderr
+
+
+async def test_a_hub_has_three_logins(roles: RoleBroker, tmp_path: Path) -> None:
+    """Each of its connections is in the account of its service, none in the operator's, though that key is beside
+    them. With the key of one role only, and with two that were swapped, it ends and names the one that is wrong."""
+    keys, port = roles.folder / KEYS_FOLDER, free_port()
+    shutil.copytree(keys, swapped := tmp_path / "keys")
+    shutil.copy(keys / "projector.nk", swapped / "api.nk")
+    hub = ("hub", "--nats", roles.broker.url, "--port", str(port))
+    options = [("--nats-nkey", str(keys / "projector.nk")), ("--nats-nkeys", str(swapped))]
+    with Process(*hub, "--nats-nkeys", str(keys)) as process:
+        for wrong in options:
+            end = await asyncio.to_thread(run, *hub[:3], "--port", "0", *wrong)
+            assert end.returncode == 1
+            assert "opstream api at the broker is that of the role projector" in end.stderr
+            assert "give --nats-nkeys a folder with the keys of all three" in end.stderr
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as http:
+            await eventually(lambda: _is_ready(http), within=20)
+        connections = roles.broker.monitor("/connz?auth=1")["connections"]
+        assert sorted(one["account"] for one in connections if one["name"].startswith("opstream-")) == [
+            "OPSTREAM_API",
+            "OPSTREAM_PROJECTOR",
+            "OPSTREAM_WEBHOOKS",
+        ]
+        assert process.is_running
+
+
+async def _is_ready(http: httpx.AsyncClient) -> bool:
+    try:
+        return (await http.get("/readyz")).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @pytest.mark.parametrize(

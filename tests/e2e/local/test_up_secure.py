@@ -1,4 +1,4 @@
-"""`opstream up --secure`: each process has a key of its own, which stays, and nothing else gets in."""
+"""`opstream up --secure`: each service has a key of its own, which stays, and nothing else gets in."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ async def test_an_error_names_the_option_of_the_joint_command() -> None:
     async def fail(_stopping: asyncio.Event) -> None:
         raise ConsumerGone("choose another with --health-port")
 
-    service = JointService("view", fail, renamed=("--health-port", "--view-health-port"))
+    service = JointService("view", fail, renamed={"--health-port": "--view-health-port"})
     with pytest.raises(CommandError, match=r"^view: choose another with --view-health-port$"):
         await serve_together([service])
 
