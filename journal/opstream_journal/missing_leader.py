@@ -71,12 +71,22 @@ async def look_for_servers(nc: Client) -> Outage:
 
 async def explain_unavailable(nc: Client, error: JournalUnavailable) -> str:
     """Return why a connected broker can't be used, with the next step."""
+    found = await find_outage(nc, error)
+    return (
+        f"{error}; its own log may say why"
+        if found is None
+        else f"{found.what} ({error}); next step: {found.next_step}"
+    )
+
+
+async def find_outage(nc: Client, error: JournalUnavailable) -> Outage | None:
+    """Return why a connected broker can't be used, as far as this client can see; None if it sees nothing."""
     # An isolated server leaves some calls unanswered and refuses others.
     if isinstance(error, NoLeader) or isinstance(error.__cause__, TimeoutError):
         found = await look_for_servers(nc)
         if isinstance(error, NoLeader) or found.is_away or is_clustered(nc):
-            return f"{found.what} ({error}); next step: {found.next_step}"
-    return f"{error}; its own log may say why"
+            return found
+    return None
 
 
 def is_clustered(nc: Client) -> bool:

@@ -1,9 +1,9 @@
-"""Checks of the broker itself: versions, syncing, replicas, room, certificates, clocks, subjects. Pure."""
+"""Checks of the broker itself: versions, syncing, replicas, room, clocks, subjects. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from opstream_journal.jetstream.server_version import explain_old_version
@@ -12,6 +12,7 @@ from opstream_journal.runtime.broker_monitor import MAX_SKEW
 from opstream_schemas import subjects
 from opstream_schemas.text import format_count
 
+from .server_look import ServerLook
 from .system_findings import Level, SystemFinding
 
 FULL_SHARE: Final = 0.85
@@ -20,11 +21,12 @@ HIGH_SHARE: Final = 0.7
 """Share of a limit of storage from which on an operator should make room."""
 MAX_SUBJECTS: Final = 10_000_000
 """Subjects of one stream from which on the broker's memory needs a look: it keeps each of them."""
-CERTIFICATE_DAYS: Final = 30
-"""Days before the end of a certificate at which it is a finding."""
 SAFE_REPLICAS: Final = 3
 """Copies of a stream with which a cluster loses a server and goes on."""
 
+_SILENT: Final = 2.0
+"""Seconds without a word of a server from which on it is down or cut off, more likely than slow."""
+_UNKNOWN: Final = "Server name unknown"
 _SYNC_DOCS: Final = (
     "put 'sync_interval: always' into the jetstream part of each server's configuration, and restart one server after "
     "the other"
@@ -75,8 +77,16 @@ def check_syncing(monitored: Mapping[str, Mapping[str, Any]]) -> Iterator[System
         yield SystemFinding(name="Syncing", level=Level.OK, message="each server syncs what it acknowledges")
 
 
-def check_replicas(streams: Sequence[StreamInfo], *, is_clustered: bool) -> Iterator[SystemFinding]:
-    """Check how many copies the streams have, and whether their servers are there."""
+def check_replicas(
+    streams: Sequence[StreamInfo], *, is_clustered: bool, looks: Sequence[ServerLook] = ()
+) -> Iterator[SystemFinding]:
+    """Check how many copies the streams have, and whether their servers are there.
+
+    Args:
+        streams: what the broker says of each.
+        is_clustered: whether the broker is a cluster.
+        looks: at its servers, which may say why a copy is behind.
+    """
     leaderless = [_name(one) for one in streams if is_clustered and not (one.get("cluster") or {}).get("leader")]
     if leaderless:
         yield SystemFinding(
@@ -85,21 +95,9 @@ def check_replicas(streams: Sequence[StreamInfo], *, is_clustered: bool) -> Iter
             message=f"{', '.join(leaderless)}: no leader, so nothing can be stored there",
             next_step="start the servers of the cluster that are down: more than half of them must run",
         )
-    behind = sorted(
-        {
-            f"{_name(stream)} on {peer.get('name', '?')} ({'offline' if peer.get('offline') else 'behind'})"
-            for stream in streams
-            for peer in (stream.get("cluster") or {}).get("replicas") or ()
-            if peer.get("offline") or not peer.get("current")
-        }
-    )
+    behind = _late_copies(streams)
     if behind:
-        yield SystemFinding(
-            name="ReplicaBehind",
-            level=Level.WARNING,
-            message=f"copies are missing or behind: {', '.join(behind)}; one more failure may stop the system",
-            next_step="start the server, or look into its log; the copy catches up by itself",
-        )
+        yield _behind(behind, looks)
     counts = {_name(one): int(one["config"].get("num_replicas") or 1) for one in streams}
     few = [name for name, count in counts.items() if count < SAFE_REPLICAS]
     if is_clustered and few:
@@ -202,23 +200,6 @@ def check_subjects(streams: Sequence[StreamInfo], *, most: int = MAX_SUBJECTS) -
         yield SystemFinding(name="Subjects", level=Level.OK, message=f"{sum(counts.values()):,} subjects")
 
 
-def check_certificates(ends: Mapping[str, datetime], now: datetime) -> Iterator[SystemFinding]:
-    """Check when certificates end, by whose they are. Without TLS there are none, and no finding."""
-    for whose, end in ends.items():
-        left = end - now
-        if left > timedelta(days=CERTIFICATE_DAYS):
-            yield SystemFinding(name="Certificate", level=Level.OK, message=f"{whose} is valid until {end:%Y-%m-%d}")
-        else:
-            has_ended = left <= timedelta(0)
-            yield SystemFinding(
-                name="CertificateEnds",
-                level=Level.CRITICAL if has_ended else Level.WARNING,
-                message=f"{whose} {'has ended' if has_ended else 'ends'} on {end:%Y-%m-%d %H:%M} UTC; no connection is "
-                "made after that",
-                next_step="put a new one in its place: services read it at each connect, the broker at a reload",
-            )
-
-
 def check_clocks(skews: Mapping[str, timedelta]) -> Iterator[SystemFinding]:
     """Check clocks against that of the broker.
 
@@ -240,6 +221,50 @@ def check_clocks(skews: Mapping[str, timedelta]) -> Iterator[SystemFinding]:
         )
     else:
         yield SystemFinding(name="Clocks", level=Level.OK, message=f"{', '.join(skews)} and the broker agree")
+
+
+def _late_copies(streams: Sequence[StreamInfo]) -> dict[str, tuple[str, list[str]]]:
+    """Return the streams whose copy is missing or behind, by server, with how that is."""
+    late: dict[str, tuple[str, list[str]]] = {}
+    for stream in streams:
+        for peer in (stream.get("cluster") or {}).get("replicas") or ():
+            if peer.get("offline") or not peer.get("current"):
+                silent = int(peer.get("active") or 0) / 1e9
+                how = "offline" if peer.get("offline") else "behind"
+                if not peer.get("offline") and silent >= _SILENT:
+                    how = f"silent for {silent:.0f} s"
+                late.setdefault(str(peer.get("name", "?")), (how, []))[1].append(_name(stream))
+    return late
+
+
+def _behind(late: Mapping[str, tuple[str, Sequence[str]]], looks: Sequence[ServerLook]) -> SystemFinding:
+    """Return which copies are behind, with what was seen of their servers."""
+    by_name = {one.name: one for one in looks if one.name}
+    silent = ", ".join(one.url for one in looks if one.silence)
+    shown, steps = [], []
+    for name, (how, streams) in sorted(late.items()):
+        look = by_name.get(name)
+        # The broker knows only the id of a server that it has not met since it was started.
+        server = f"a server whose name the others do not know ({name})" if name.startswith(_UNKNOWN) else name
+        shown.append(f"{server if look is None else f'{server} at {look.url}'} ({how}): {', '.join(sorted(streams))}")
+        if look is None:
+            step = (
+                f"start {'the server that is missing' if name.startswith(_UNKNOWN) else server}, or look at its machine"
+            )
+            steps.append(f"{step} ({silent} does not answer)" if silent else step)
+        elif look.refusal:
+            steps.append(f"mend the TLS of {server}, which may keep it from the other servers, too: {look.refusal}")
+        else:
+            steps.append(
+                f"{server} answers clients, so look into its log, and for its name into those of the others: it may "
+                "still copy, its disk may be full, or the certificate for its routes may have ended"
+            )
+    return SystemFinding(
+        name="ReplicaBehind",
+        level=Level.WARNING,
+        message=f"copies are missing or behind on {'; '.join(shown)}. One more failure may stop the system",
+        next_step=f"{'; '.join(dict.fromkeys(steps))}. The copy catches up by itself",
+    )
 
 
 def _name(stream: StreamInfo) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from opstream_schemas import subjects
 from opstream_schemas.operation.resource_lock import Claim
 from opstream_schemas.webhook_delivery import OUTCOME_EVENTS
 
+from . import work_checks
 from .work_checks import Backlog, Hold
 
 _FIRED: Final = ("wake.", "due.")
@@ -23,6 +26,8 @@ _ALL: Final = ">"
 _MAX_TIMERS: Final = 50
 """Scheduled messages that are looked at, the oldest ones."""
 _MAX_LOCKS: Final = 500
+_LOOK_INTERVAL: Final = 0.5
+"""Seconds between two looks at a consumer that seems to have no reader."""
 _SCHEDULE_HEADER: Final = "nats-schedule:"
 _SCHEDULE: Final = "@at "
 _owner: Final = msgspec.json.Decoder(Claim).decode
@@ -56,17 +61,79 @@ async def read_backlog(connection: Connection, stream: str, config: ConsumerConf
         oldest=None if oldest is None else now - _stored_at(oldest),
         timer="" if timer is None else timer.subject,
         timer_age=timedelta(0) if timer is None else now - _stored_at(timer),
+        leader_age=_leader_age(info, now),
+        idle=min((now - at for at in _active_at(info)), default=None),
+        ack_wait=timedelta(microseconds=int(info["config"].get("ack_wait", 0)) // 1_000),
+        mark=(int(info["delivered"]["consumer_seq"]), int(info["ack_floor"]["consumer_seq"])),
     )
+
+
+async def watch_backlogs(
+    connection: Connection, consumers: Sequence[tuple[str, ConsumerConfig]], seconds: float
+) -> list[Backlog]:
+    """Return what each consumer has before it. One that seems to have no reader is looked at again for a while.
+
+    A process that works asks for nothing between two batches, and one that has just started, or whose connection was
+    lost, is about to ask.
+
+    Args:
+        connection: to the broker.
+        consumers: each with its stream. One that is missing is left out.
+        seconds: for which to look at those that are late; others are looked at for a fifth of that.
+
+    Raises:
+        JournalError: the broker did not answer, or refused.
+    """
+    found = {}
+    for stream, config in consumers:
+        backlog = await read_backlog(connection, stream, config)
+        if backlog is not None:
+            found[backlog.consumer] = backlog
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    while True:
+        passed = clock() - began
+        unread = [one for one in found.values() if not one.is_pulled and passed < _patience(one, seconds)]
+        if not unread:
+            return list(found.values())
+        await connection.sleep(min(_LOOK_INTERVAL, seconds / 5))
+        for stream, config in consumers:
+            before = found.get(str(config.durable_name))
+            if before not in unread:
+                continue
+            now = await read_backlog(connection, stream, config)
+            if now is None or before is None:
+                continue
+            has_moved = now.mark != before.mark
+            found[now.consumer] = msgspec.structs.replace(now, is_pulled=now.is_pulled or has_moved)
+
+
+def _patience(backlog: Backlog, seconds: float) -> float:
+    is_late = backlog.oldest is not None and backlog.oldest > work_checks.MAX_LAG
+    return seconds if is_late else seconds / 5
+
+
+def _leader_age(info: dict[str, Any], now: datetime) -> timedelta | None:
+    since = (info.get("cluster") or {}).get("leader_since")
+    return None if not since else now - datetime.fromisoformat(since)
+
+
+def _active_at(info: dict[str, Any]) -> list[datetime]:
+    times = [info[one].get("last_active") for one in ("delivered", "ack_floor")]
+    return [datetime.fromisoformat(one) for one in times if one]
 
 
 async def read_timers(connection: Connection) -> tuple[timedelta | None, timedelta | None]:
     """Return the age of the oldest fired timer that the journal has not copied, and how late the latest timer is.
+
+    Neither is longer than TIMERS has had its leader.
 
     Raises:
         JournalError: the broker did not answer, or refused.
     """
     info = await admin.stream_info(connection, subjects.TIMERS_STREAM) or {}
     now = datetime.fromisoformat(info["ts"])
+    led = _leader_age(info, now) or timedelta.max
     fired = await _first(connection, subjects.TIMERS_STREAM, [subjects.WAKE_SOURCE, subjects.DUE_SOURCE], 1)
     overdue: timedelta | None = None
     sequence = 1
@@ -78,7 +145,9 @@ async def read_timers(connection: Connection) -> tuple[timedelta | None, timedel
         at = _scheduled_at(message)
         if at is not None and at < now:
             overdue = max(overdue or timedelta(0), now - at)
-    return (None if fired is None else now - _stored_at(fired)), overdue
+    # A stream without a leader fires and copies nothing, which is over.
+    uncopied = None if fired is None else min(now - _stored_at(fired), led)
+    return uncopied, None if overdue is None else min(overdue, led)
 
 
 async def read_holds(connection: Connection) -> tuple[list[Hold], int]:

@@ -18,6 +18,7 @@ MAX_LAG: Final = timedelta(seconds=30)
 MAX_WAIT: Final = timedelta(seconds=60)
 """Age of a fired timer, or of a request, at which a process should have taken it."""
 _MAX_SHOWN: Final = 5
+_NONE: Final = timedelta(0)
 
 _SERVICES: Final = {
     subjects.PROJECTOR_CONSUMER: ("projector", "statuses are read from the journal, slower, and deadlines come late"),
@@ -27,6 +28,9 @@ _SERVICES: Final = {
 }
 """The service of each shared consumer, and what its lag means. That of deadlines waits on purpose."""
 
+_HOLD: Final = {subjects.WEBHOOKS_DUE_CONSUMER: timedelta(seconds=60)}
+"""How long a process may have messages that it does not settle: it asks for more time while a receiver is slow."""
+
 
 class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     """What one consumer has before it."""
@@ -35,19 +39,41 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     pending: int
     """Messages that were not delivered yet."""
     unacknowledged: int
-    """Messages that a process has."""
+    """Messages that a process has, or had when it died."""
     is_pulled: bool
-    """A process waits for messages just now."""
+    """A process waits for messages just now, or took or acknowledged one while it was looked at."""
     oldest: timedelta | None = None
     """Age of the oldest message that is not handled; None if there is none."""
     timer: str = ""
     """The subject of the oldest fired timer that no process has got; empty for none."""
     timer_age: timedelta = timedelta(0)
+    leader_age: timedelta | None = None
+    """For how long a cluster has had the leader of the consumer; None for a single server. Readers ask a new leader
+    only some seconds later."""
+    idle: timedelta | None = None
+    """How long ago a message was delivered or acknowledged; None for never."""
+    ack_wait: timedelta = timedelta(0)
+    """After which a message is delivered again."""
+    mark: tuple[int, int] = (0, 0)
+    """Deliveries, and the last one up to which all are acknowledged: they move while a process works."""
 
     @property
     def is_deserted(self) -> bool:
         """Return True if no process seems to read it."""
         return not self.is_pulled and not self.unacknowledged
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Return True if no process reads it, also if one has died with messages: a living one settles them in time."""
+        return not self.is_pulled and (
+            not self.unacknowledged
+            or self.idle is None
+            or self.idle > max(self.ack_wait, _HOLD.get(self.consumer, _NONE))
+        )
+
+    def late(self, age: timedelta | None) -> timedelta:
+        """Return for how long a reader could have handled something of this age: not before there was a leader."""
+        return min(age or _NONE, self.leader_age if self.leader_age is not None else timedelta.max)
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,23 +86,54 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_services(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
     """Check the consumers of projector and webhooks."""
-    late = []
-    for one in backlogs:
-        service, means = _SERVICES.get(one.consumer, ("", ""))
-        if not service or one.oldest is None or one.oldest <= MAX_LAG:
-            continue
-        late.append(one)
-        yield SystemFinding(
-            name="ServiceStopped" if one.is_deserted else "ServiceBehind",
-            level=Level.CRITICAL if one.is_deserted else Level.WARNING,
-            message=f"the {service} is {_seconds(one.oldest)} behind ({one.consumer}: "
-            f"{format_count(one.pending, 'message')} before it, {one.unacknowledged:,} in work): {means}",
-            next_step=f"start 'opstream {service}'; no process reads this consumer"
-            if one.is_deserted
-            else f"look into the log of the {service}; if it is only busy, start a second one",
+    ours = [one for one in backlogs if one.consumer in _SERVICES]
+    late = [one for one in ours if one.late(one.oldest) > MAX_LAG]
+    for one in late:
+        service, means = _SERVICES[one.consumer]
+        what = (
+            f"the {service} is {_seconds(one.oldest)} behind ({one.consumer}: "
+            f"{format_count(one.pending, 'message')} before it, {one.unacknowledged:,} in work): {means}"
         )
-    if not late:
+        if one.is_abandoned:
+            yield SystemFinding(
+                name="ServiceStopped",
+                level=Level.CRITICAL,
+                message=f"no {service} process reads, and {what}",
+                next_step=f"start 'opstream {service}'; if one runs, its log and its /readyz say why it does not read",
+            )
+        else:
+            yield SystemFinding(
+                name="ServiceBehind",
+                level=Level.WARNING,
+                message=what,
+                next_step=f"look into the log of the {service}; if it is only busy, start a second one",
+            )
+    rest = [one for one in ours if one not in late]
+    unread = [one for one in rest if one.is_abandoned and not _is_new(one)]
+    told = {_SERVICES[one.consumer][0] for one in late}
+    for service in sorted({_SERVICES[one.consumer][0] for one in unread} - told):
+        names = ", ".join(one.consumer for one in unread if _SERVICES[one.consumer][0] == service)
+        yield SystemFinding(
+            name="ServiceStopped",
+            level=Level.NOTE,
+            message=f"no {service} process reads ({names}); nothing has waited for long yet",
+            next_step=f"start 'opstream {service}', unless you stopped it on purpose or do without it",
+        )
+    unknown = [one for one in rest if _is_new(one) and (one.is_abandoned or (one.oldest or _NONE) > MAX_LAG)]
+    if unknown:
+        yield SystemFinding(
+            name="Services",
+            level=Level.NOTE,
+            message=f"{', '.join(one.consumer for one in unknown)}: the cluster has chosen a leader only "
+            f"{_seconds(min(one.late(timedelta.max) for one in unknown))} ago, so it is not known yet who reads",
+            next_step=f"run it again in {_seconds(MAX_LAG)}",
+        )
+    if not (late or unread or unknown):
         yield SystemFinding(name="Services", level=Level.OK, message="projector and webhooks are up to date")
+
+
+def _is_new(backlog: Backlog) -> bool:
+    return backlog.leader_age is not None and backlog.leader_age <= MAX_LAG
 
 
 def check_runners(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
@@ -86,8 +143,7 @@ def check_runners(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
         for one in backlogs
         if one.consumer.startswith(subjects.RUNNER_CONSUMER_PREFIX)
         and one.is_deserted
-        and one.oldest is not None
-        and one.oldest > MAX_WAIT
+        and one.late(one.oldest) > MAX_WAIT
     ]
     for one in lost:
         action = one.consumer.removeprefix(subjects.RUNNER_CONSUMER_PREFIX).replace("_", ":", 1)
@@ -114,7 +170,7 @@ def check_timers(
     """
     taken = max((one for one in backlogs if one.timer), key=lambda one: one.timer_age, default=None)
     is_well = True
-    if taken is not None and taken.timer_age > MAX_WAIT:
+    if taken is not None and taken.late(taken.timer_age) > MAX_WAIT:
         is_well = False
         yield SystemFinding(
             name="TimerNotTaken",

@@ -58,10 +58,10 @@ def _check_monitoring(ctx: click.Context, param: click.Parameter, value: tuple[s
 @option("--json", "is_json", variable="JSON", is_flag=True, help="Print the findings as one JSON object.")
 @common_options.connect_timeout_option
 def doctor(**given: object) -> None:
-    """Look at broker, streams, consumers, timers, locks and clocks, and say what is wrong and what to do about it.
+    """Look at each server, streams, consumers, timers, locks and clocks, and say what is wrong and what to do about it.
 
-    It changes nothing, and takes a second or two. The exit status is 0 if all is well, 1 if a finding is a warning or
-    critical, and 2 if the broker can't be reached.
+    It changes nothing, and takes a second or two; while a cluster chooses a leader, up to 20 s more. The exit status is
+    0 if all is well, 1 if a finding is a warning or critical, and 2 if the broker can't be reached.
 
     \b
     Example:
@@ -119,10 +119,7 @@ async def _examine(settings: DoctorSettings) -> list[SystemFinding]:
     except JournalError as error:
         raise CommandError(printable(str(error)), status=EXIT_UNREACHABLE) from error
     try:
-        certificates = (
-            {"this machine's certificate": settings.credentials.tls_cert} if settings.credentials.tls_cert else {}
-        )
-        return [*findings, *await Examination(connection, monitored, certificates).run()]
+        return [*findings, *await Examination(connection, monitored, settings.credentials).run()]
     finally:
         await connection.close()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from opstream.doctor.broker_checks import check_replicas
+from opstream.doctor.server_look import ServerLook
 from opstream.doctor.system_findings import Level
 
 pytestmark = pytest.mark.unit
@@ -36,10 +38,46 @@ def test_a_single_server_has_no_leaders() -> None:
 
 
 @pytest.mark.parametrize(
-    ("peer", "how"), [({"offline": True, "current": False}, "offline"), ({"current": False}, "behind")]
+    ("peer", "how"),
+    [
+        ({"offline": True, "current": False}, "offline"),
+        ({"current": False}, "behind"),
+        ({"current": False, "active": 12_000_000_000}, "silent for 12 s"),
+    ],
 )
 def test_a_copy_that_is_not_current(peer: dict[str, Any], how: str) -> None:
-    """A copy that is missing and one that has to catch up are told apart."""
-    late = stream("OPERATIONS", peers=({"name": "n2", "current": True}, {"name": "n3", **peer}))
-    (found,) = check_replicas([late], is_clustered=True)
-    assert (found.name, f"OPERATIONS on n3 ({how})" in found.message) == ("ReplicaBehind", True)
+    """A copy that is missing, one that has to catch up and one of a silent server are told apart, by server."""
+    late = [
+        stream(name, peers=({"name": "n2", "current": True}, {"name": "n3", **peer}))
+        for name in ("TIMERS", "OPERATIONS")
+    ]
+    (found,) = check_replicas(late, is_clustered=True)
+    assert (found.name, f"on n3 ({how}): OPERATIONS, TIMERS." in found.message) == ("ReplicaBehind", True)
+    assert found.next_step.startswith("start n3")
+
+
+def test_why_a_copy_is_behind() -> None:
+    """The finding has the address of the server, and what was seen there: a certificate that ended, silence, or
+    nothing, so that its log is next."""
+    peers = ({"name": "n2", "current": True}, {"name": "n3", "offline": True})
+    late = [stream("OPERATIONS", peers=peers)]
+    seen = ServerLook(url="nats://n3:4222", name="n3")
+    for look, step in (
+        (msgspec.structs.replace(seen, refusal="its certificate has expired"), "TLS of n3, which may keep it from"),
+        (msgspec.structs.replace(seen, name="", silence="refused"), "start n3, or look at its machine (nats://n3:4222"),
+        (seen, "n3 answers clients, so look into its log"),
+    ):
+        (found,) = check_replicas(late, is_clustered=True, looks=[look])
+        assert step in found.next_step
+        assert ("n3 at nats://n3:4222 (offline)" in found.message) == bool(look.name)
+
+
+def test_a_server_without_a_name() -> None:
+    """After a restart of the others the broker knows only the id of a server that is down."""
+    unknown = "Server name unknown at this time (peerID: jZ6RvVRH)"
+    late = [stream("OPERATIONS", peers=({"name": "n2", "current": True}, {"name": unknown, "offline": True}))]
+    (found,) = check_replicas(late, is_clustered=True, looks=[ServerLook(url="nats://n3:4222", silence="refused")])
+    assert "jZ6RvVRH" in found.message
+    assert found.next_step.startswith(
+        "start the server that is missing, or look at its machine (nats://n3:4222 does not"
+    )

@@ -1,0 +1,71 @@
+"""Who reads the consumers of projector and webhooks: who is behind, who is stopped, and what is not known yet."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from opstream.doctor.system_findings import Level
+from opstream.doctor.work_checks import Backlog, check_runners, check_services, check_timers
+from opstream_schemas import subjects
+
+pytestmark = pytest.mark.unit
+
+LONG = timedelta(minutes=10)
+WAIT = timedelta(seconds=30)
+
+
+def backlog(consumer: str = subjects.PROJECTOR_CONSUMER, **given: Any) -> Backlog:
+    """Of a consumer that is late, and that no process reads."""
+    plain = {"pending": 5, "unacknowledged": 0, "is_pulled": False, "oldest": LONG, "idle": LONG, "ack_wait": WAIT}
+    return Backlog(consumer=consumer, **(plain | given))
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "level"),
+    [
+        ({}, "ServiceStopped", Level.CRITICAL),
+        ({"unacknowledged": 5}, "ServiceStopped", Level.CRITICAL),
+        ({"unacknowledged": 5, "idle": timedelta(seconds=1)}, "ServiceBehind", Level.WARNING),
+        ({"is_pulled": True}, "ServiceBehind", Level.WARNING),
+        ({"oldest": timedelta(seconds=1)}, "ServiceStopped", Level.NOTE),
+        ({"oldest": None, "pending": 0}, "ServiceStopped", Level.NOTE),
+        ({"oldest": None, "pending": 0, "is_pulled": True}, "Services", Level.OK),
+        ({"leader_age": timedelta(seconds=3)}, "Services", Level.NOTE),
+        ({"leader_age": timedelta(seconds=3), "is_pulled": True}, "Services", Level.NOTE),
+        ({"leader_age": LONG}, "ServiceStopped", Level.CRITICAL),
+    ],
+)
+def test_who_reads(given: dict[str, Any], name: str, level: Level) -> None:
+    """A dead process has messages in work for ever, a busy one settles them; after an election it is not known yet."""
+    (found,) = check_services([backlog(**given)])
+    assert (found.name, found.level) == (name, level)
+    if level is Level.CRITICAL:
+        assert found.next_step.startswith("start 'opstream projector'")
+
+
+def test_a_slow_receiver() -> None:
+    """Webhooks hold deliveries for as long as a receiver takes, which is no end of the service."""
+    slow = backlog(subjects.WEBHOOKS_DUE_CONSUMER, unacknowledged=5, idle=timedelta(seconds=45), ack_wait=WAIT / 3)
+    (found,) = check_services([slow])
+    assert found.name == "ServiceBehind"
+
+
+def test_a_service_is_named_once() -> None:
+    """A projector that is late on one of its consumers needs no note about the other."""
+    (found,) = check_services([backlog(), backlog(subjects.PROJECTOR_DUE_CONSUMER, oldest=None, pending=0)])
+    assert (found.name, found.level) == ("ServiceStopped", Level.CRITICAL)
+
+
+def test_an_election_is_no_finding() -> None:
+    """What could not be handled without a leader is not late, for runners and timers, too."""
+    name = f"{subjects.RUNNER_CONSUMER_PREFIX}book_upload-start"
+    waits = backlog(name, timer="wake.book.upload-start.op-1", timer_age=LONG)
+    young = backlog(name, timer="wake.book.upload-start.op-1", timer_age=LONG, leader_age=timedelta(seconds=5))
+    assert [one.name for one in [*check_runners([waits]), *check_timers([waits], None, None)]] == [
+        "ActionWithoutRunner",
+        "TimerNotTaken",
+    ]
+    assert [one.level for one in [*check_runners([young]), *check_timers([young], None, None)]] == [Level.OK] * 2
