@@ -26,11 +26,19 @@ class DenialReason(StrEnum):
     """Why a request was denied. Readers take any other text, too: a later version may have more."""
 
     NO_CREDENTIALS = "no-credentials"
+    MALFORMED_CREDENTIALS = "malformed-credentials"
+    """A header `Authorization` that holds neither a key nor a token, or two of them."""
     UNKNOWN_KEY = "unknown-key"
     WRONG_SECRET = "wrong-secret"  # noqa: S105 - a reason
     EXPIRED_KEY = "expired-key"
     REVOKED_KEY = "revoked-key"
     INVALID_TOKEN = "invalid-token"  # noqa: S105 - a reason
+    EXPIRED_TOKEN = "expired-token"  # noqa: S105 - a reason
+    EARLY_TOKEN = "early-token"  # noqa: S105 - a reason
+    WRONG_AUDIENCE = "wrong-audience"
+    WRONG_ISSUER = "wrong-issuer"
+    WRONG_SIGNATURE = "wrong-signature"
+    UNKNOWN_SIGNING_KEY = "unknown-signing-key"
     INVALID_STATUS_TOKEN = "invalid-status-token"  # noqa: S105 - a reason
     ACCESS_ENDED = "access-ended"
     """Of a request that began with valid credentials."""
@@ -39,6 +47,7 @@ class DenialReason(StrEnum):
     CROSS_SITE = "cross-site"
     UNKNOWN_HOST = "unknown-host"
     TOO_MANY_REQUESTS = "too-many-requests"
+    TOO_MANY_OPEN = "too-many-open-operations"
 
 
 class AdminAct(StrEnum):

@@ -25,6 +25,8 @@ from opstream_schemas.names import Kind
 
 from .access.access_control import AccessControl
 from .access.authentication import AuthenticationMiddleware, principal_of
+from .access.denials.access_recorder import denial_reason
+from .access.denials.denial import DENIAL_KEY, Denial
 from .access.operation_access import admit
 from .access.principal import Principal
 from .access.resource_metadata import ResourceMetadata
@@ -142,7 +144,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         count=dependencies.meter.count,
         log=dependencies.request_log,
         tracing=dependencies.tracing,
-        denied=None if recorder is None else recorder.note_denied,
+        denied=denial_reason if recorder is None else recorder.note_denied,
     )
 
 
@@ -171,6 +173,8 @@ class DirectRoutes:
         try:
             response = await answer
         except ApiError as error:
+            if error.denial is not None:
+                scope["state"][DENIAL_KEY] = Denial(error.denial, principal_of(scope))
             response = error_as_asgi(error)
         except Exception as error:  # noqa: BLE001 - logged, and a 500, as litestar's handler does it
             response = error_as_asgi(_unexpected_error(scope, error))

@@ -16,6 +16,7 @@ import msgspec
 from opstream_journal import EventTooLarge, JournalError, JournalFull, JournalUnavailable
 from opstream_journal.outage_log import OutageLog
 from opstream_schemas.errors import ErrorCode
+from opstream_schemas.logs.access_log import DenialReason
 from opstream_schemas.status_monitor import ErrorBody, ErrorDetail, ErrorObject
 from opstream_schemas.text import truncate_text
 
@@ -82,6 +83,7 @@ class ApiError(Exception):
         details: each problem, if there are several.
         operation_id: the id of a submit, under which the same request can be sent again.
         headers: further headers of the response.
+        denial: why a request is denied, for logs; None if the status and the credentials say it.
     """
 
     def __init__(
@@ -93,9 +95,11 @@ class ApiError(Exception):
         details: tuple[ErrorDetail, ...] = (),
         operation_id: str = "",
         headers: Mapping[str, str] | None = None,
+        denial: DenialReason | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
+        self.denial = denial
         self.body = ErrorBody(
             error=ErrorObject(
                 code=code,
@@ -158,17 +162,19 @@ def operation_unreadable(operation_id: str, error: Exception) -> ApiError:
     return ApiError(ErrorCode.INTERNAL_ERROR, f"operation {operation_id} can't be read; the log says why")
 
 
-def unauthenticated(challenge: str) -> ApiError:
+def unauthenticated(challenge: str, denial: DenialReason | None = None) -> ApiError:
     """The error for a request without valid credentials: the same for those that are unknown, expired or revoked.
 
     Args:
         challenge: the value of `WWW-Authenticate` (RFC 9110, RFC 6750).
+        denial: as `ApiError`.
     """
     return ApiError(
         ErrorCode.UNAUTHENTICATED,
         "this service needs valid credentials in the header 'Authorization: Bearer …': its operator gives them out",
         target="Authorization",
         headers={"WWW-Authenticate": challenge},
+        denial=denial,
     )
 
 
@@ -187,15 +193,16 @@ def forbidden(scope: str, what: str) -> ApiError:
     )
 
 
-def too_many_requests(message: str, seconds: float) -> ApiError:
+def too_many_requests(message: str, seconds: float, denial: DenialReason) -> ApiError:
     """The error for a caller that is over one of its limits, with the time until it is not (RFC 6585).
 
     Args:
         message: which limit.
         seconds: to wait; a fraction counts as a whole second, as `Retry-After` has no fractions.
+        denial: which limit, in a word.
     """
     wait = max(1, math.ceil(seconds))
-    return ApiError(ErrorCode.TOO_MANY_REQUESTS, message, headers={"Retry-After": str(wait)})
+    return ApiError(ErrorCode.TOO_MANY_REQUESTS, message, headers={"Retry-After": str(wait)}, denial=denial)
 
 
 def not_found() -> ApiError:

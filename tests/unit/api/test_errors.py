@@ -9,6 +9,7 @@ from opstream_api.errors import MESSAGE_LIMIT, RETRY_AFTER, STATUS_OF, ApiError,
 from opstream_api.http.responses import error_response
 from opstream_journal import BrokerRefused, EventTooLarge, JournalError, JournalFull, JournalUnavailable
 from opstream_schemas.errors import ErrorCode
+from opstream_schemas.logs.access_log import DenialReason
 from opstream_schemas.status_monitor import ErrorBody
 
 pytestmark = pytest.mark.unit
@@ -44,8 +45,8 @@ def test_an_error_response_has_the_contracts_shape(code: ErrorCode) -> None:
 def test_a_503_can_always_be_retried() -> None:
     """It has `Retry-After`, and so has a caller's limit, which may say another time."""
     assert {code for code, status in STATUS_OF.items() if status in {429, 503}} == set(RETRY_AFTER)
-    assert too_many_requests("", 6.2).headers["Retry-After"] == "7"
-    assert too_many_requests("", 0.01).headers["Retry-After"] == "1"
+    assert too_many_requests("", 6.2, DenialReason.TOO_MANY_OPEN).headers["Retry-After"] == "7"
+    assert too_many_requests("", 0.01, DenialReason.TOO_MANY_OPEN).headers["Retry-After"] == "1"
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,8 @@ class AuthenticationMiddleware:
                     _check_limit(self._limit, principal, scope)
             except ApiError as error:
                 if error.status in _REFUSED:
-                    scope["state"][DENIAL_KEY] = self._denial(scope, token)
+                    denial = self._denial(scope, token)
+                    scope["state"][DENIAL_KEY] = denial if error.denial is None else Denial(error.denial)
                 if not is_own(scope["path"]):
                     mark_rejected(error, {name for name, _ in scope["headers"]})
                 await error_as_asgi(error)(scope, receive, send)
@@ -118,7 +119,7 @@ class AuthenticationMiddleware:
         for authenticator in self._authenticators:
             if credentials and authenticator.takes(credentials):
                 return authenticator.denial(credentials)
-        return Denial(DenialReason.NO_CREDENTIALS)
+        return Denial(DenialReason.MALFORMED_CREDENTIALS if values else DenialReason.NO_CREDENTIALS)
 
     async def _bearer(self, values: list[bytes]) -> Principal | None:
         credentials = _credentials(values)
@@ -143,7 +144,7 @@ def _check_limit(limit: RequestLimit, principal: Principal, scope: HTTPScope) ->
     wait = limit.take(caller)
     if wait:
         message = f"these credentials have sent more than {limit.rate} requests: wait as long as Retry-After says"
-        raise too_many_requests(message, wait)
+        raise too_many_requests(message, wait, DenialReason.TOO_MANY_REQUESTS)
 
 
 def _credentials(values: list[bytes]) -> bytes:

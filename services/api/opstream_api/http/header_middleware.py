@@ -22,8 +22,9 @@ from .requests import parse_headers, parse_trace
 CountRequest = Callable[[str, str, int, float], None]
 """Counts a request by its method, path, status code and seconds."""
 
-NoteDenied = Callable[[HTTPScope, int], None]
-"""Hears of a request that is answered with one of `DENIALS`, and its status code."""
+NoteDenied = Callable[[HTTPScope, int], str]
+"""Hears of a request that is answered with one of `DENIALS`, and its status code; returns the reason in a word, empty
+for a request that is not denied."""
 
 DENIALS: Final = frozenset({401, 403, 404, 421, 429})
 """Status codes of requests that may be denials."""
@@ -65,7 +66,7 @@ class HeaderMiddleware:
         count: called with method, path, status code and seconds when a response begins.
         log: gets each request when it has ended; None for no log of requests.
         tracing: makes a span for each request but probes.
-        denied: hears of requests that may be denials; None for no record of them.
+        denied: hears of requests that may be denials; None if no line shall say why.
     """
 
     def __init__(
@@ -111,7 +112,9 @@ class HeaderMiddleware:
                 message["headers"] = headers + added
                 self._count(scope["method"], scope["path"], message["status"], perf_counter() - began)
                 if message["status"] in DENIALS and self._denied is not None:
-                    self._denied(scope, message["status"])
+                    reason = self._denied(scope, message["status"])
+                    if request is not None:
+                        request.denial = reason
                 if request is not None and not is_closing():
                     request.status = message["status"]
             elif request is not None and not message.get("more_body"):

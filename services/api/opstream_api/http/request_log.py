@@ -52,6 +52,7 @@ class LoggedRequest:
         seconds: from the request to the end of the response.
         created: when it ended, in Unix seconds.
         action: the action that the request is about, if the catalog has it; only traces show it.
+        denial: why the request was denied, a word of `DenialReason`; empty for one that was not.
         span_ids: of trace and span, if the request has one.
     """
 
@@ -59,6 +60,7 @@ class LoggedRequest:
         "action",
         "caller",
         "created",
+        "denial",
         "is_aborted",
         "method",
         "operation_id",
@@ -80,6 +82,7 @@ class LoggedRequest:
         self.seconds = 0.0
         self.created = 0.0
         self.action = ""
+        self.denial = ""
         self.span_ids = ("", "")
 
     def text(self) -> str:
@@ -87,21 +90,23 @@ class LoggedRequest:
         end = " aborted" if self.is_aborted else ""
         caller = f" caller={_quoted(self.caller)}" if self.caller else ""
         operation = f" operation={self.operation_id}" if is_operation_id(self.operation_id) else ""
+        denied = f" denied={self.denial}" if self.denial else ""
         return (
             f"{self.method} {self.route} {self.status or '-'}{end} {self.seconds * 1000:.1f} ms"
-            f"{operation}{caller} request={self.request_id}"
+            f"{denied}{operation}{caller} request={self.request_id}"
         )
 
     def members_json(self) -> str:
         """Return the members of the JSON line."""
         operation = f',"operationId":"{self.operation_id}"' if is_operation_id(self.operation_id) else ""
         caller = f',"caller":{encode_text(self.caller)}' if self.caller else ""
+        denied = f',"denied":"{self.denial}"' if self.denial else ""
         end = ',"isAborted":true' if self.is_aborted else ""
         trace_id, span_id = self.span_ids
         span = f',"trace_id":"{trace_id}","span_id":"{span_id}"' if trace_id else ""
         return (
             f'"method":{encode_text(self.method)},"path":"{self.route}","status":{self.status},'
-            f'"ms":{self.seconds * 1000:.1f},"requestId":"{self.request_id}"{operation}{caller}{end}{span}'
+            f'"ms":{self.seconds * 1000:.1f},"requestId":"{self.request_id}"{denied}{operation}{caller}{end}{span}'
         )
 
 

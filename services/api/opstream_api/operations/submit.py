@@ -35,6 +35,7 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import Event, EventData, RecordedEvent, Requested
+from opstream_schemas.logs.access_log import DenialReason
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import first_event, fold_for_reader, initial
 from opstream_schemas.operation.resource_lock import busy_error
@@ -277,7 +278,7 @@ def _owner(request: SubmitRequest) -> Owner:
 
 def _too_many_open(limit: int) -> ApiError:
     message = f"this caller has {limit} operations open, which is its limit: wait until one of them has ended"
-    return too_many_requests(message, OPEN_RETRY_AFTER)
+    return too_many_requests(message, OPEN_RETRY_AFTER, DenialReason.TOO_MANY_OPEN)
 
 
 def _is_retention_over(operation: Operation, now: datetime) -> bool:

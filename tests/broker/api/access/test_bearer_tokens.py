@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from tests.support.access.desk import AccessDesk, serving_with_keys
 from tests.support.access.identity_provider import AUDIENCE, KEYS, IdentityProvider, SigningKey
 from tests.support.api.service import serving, spec
 from tests.support.broker.server import Broker
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -36,8 +38,11 @@ def jwt_settings(provider: IdentityProvider, **more: Any) -> JwtSettings:
 
 
 @pytest.fixture
-async def desk(broker: Broker, link: Connection, provider: IdentityProvider) -> AsyncIterator[AccessDesk]:
-    """A service that takes both kinds of credentials."""
+async def desk(
+    broker: Broker, link: Connection, provider: IdentityProvider, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[AccessDesk]:
+    """A service that takes both kinds of credentials, and has a line for each request."""
+    caplog.set_level(logging.INFO, "opstream_api.requests")
     await announce_action(link, spec())
     auth = ("keys", "jwt")
     async with serving_with_keys(broker, link, auth=auth, jwt=jwt_settings(provider), public_url=PUBLIC) as desk:
@@ -82,32 +87,44 @@ async def test_the_scopes_of_a_token_hold(desk: AccessDesk, provider: IdentityPr
 
 
 @pytest.mark.parametrize(
-    ("claims", "reason"),
+    ("claims", "reason", "word"),
     [
-        ({"exp": 1}, "it has expired"),
-        ({"aud": "https://other.example"}, "it is for another audience"),
-        ({"iss": "https://evil.example"}, "it is of another issuer"),
-        ({"org": None}, "its claim org is missing"),
-        ({"org": ""}, "its claim org is no text"),
+        ({"exp": 1}, "it has expired", "expired-token"),
+        ({"nbf": 9_999_999_999}, "it is not valid yet", "early-token"),
+        ({"aud": "https://other.example"}, "it is for another audience", "wrong-audience"),
+        ({"iss": "https://evil.example"}, "it is of another issuer", "wrong-issuer"),
+        ({"org": None}, "its claim org is missing", "invalid-token"),
+        ({"org": ""}, "its claim org is no text", "invalid-token"),
     ],
     ids=str,
 )
 async def test_a_wrong_token_is_refused_with_the_reason(
-    desk: AccessDesk, provider: IdentityProvider, claims: Mapping[str, Any], reason: str
+    desk: AccessDesk,
+    provider: IdentityProvider,
+    caplog: pytest.LogCaptureFixture,
+    claims: Mapping[str, Any],
+    reason: str,
+    word: str,
 ) -> None:
-    """Its client reads which, and where to get another one."""
+    """Its client reads which, and where to get another one; the line of the request has the reason in a word."""
     answer = await status(desk, provider.token(**{"org": "acme", **claims}), "one")
     assert (answer.status_code, answer.headers["x-ms-error-code"]) == (401, "Unauthenticated")
     challenge = answer.headers["WWW-Authenticate"]
     assert challenge.startswith('Bearer realm="opstream", error="invalid_token", error_description="')
     assert reason in challenge
     assert f'resource_metadata="{PUBLIC}{METADATA}"' in challenge
+    await eventually(lambda: f" denied={word} " in caplog.text)
 
 
-async def test_a_forged_token_gets_nowhere(desk: AccessDesk, provider: IdentityProvider, link: Connection) -> None:
-    """Signed with another key under the id of the right one; nothing is recorded."""
-    answer = await submit(desk, SigningKey("k1").sign(provider.claims(org="acme", scope="admin")), "one")
-    assert answer.status_code == 401
+async def test_a_forged_token_gets_nowhere(
+    desk: AccessDesk, provider: IdentityProvider, link: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Signed with another key under the id of the right one, or of none; nothing is recorded."""
+    for key_id, word in (("k1", "wrong-signature"), ("secret-key", "unknown-signing-key")):
+        answer = await submit(desk, SigningKey(key_id).sign(provider.claims(org="acme", scope="admin")), "one")
+        assert answer.status_code == 401
+        await eventually(lambda word=word: f" denied={word} " in caplog.text)  # type: ignore[misc]
+    assert "secret-key" not in caplog.text
     assert (await link.nc.jetstream().stream_info("OPERATIONS")).state.messages == 0
 
 

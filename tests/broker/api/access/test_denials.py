@@ -25,6 +25,7 @@ from opstream_journal.provisioning.access_topology import access_log_stream
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas.logs.access_log import DenialReason
+from opstream_schemas.logs.json_formatter import BatchRecord
 from opstream_schemas.subjects import ACCESS_LOG_STREAM
 from tests.support.access.desk import serving_with_keys
 from tests.support.api.service import serving, spec
@@ -44,6 +45,13 @@ async def audit(broker: Broker, *arguments: str) -> list[dict[str, Any]]:
     )
     assert done.exit_code == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def denied_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str, str]]:
+    """Status, reason and text of the lines of requests that were denied."""
+    entries = [one for found in caplog.records if isinstance(found, BatchRecord) for one in found.entries]
+    shown = [(json.loads(f"{{{one.members_json()}}}"), one.text()) for one in entries]
+    return [(line["status"], line["denied"], text) for line, text in shown if "denied" in line]
 
 
 async def attack(port: int, number: int) -> None:
@@ -81,8 +89,10 @@ async def test_strangers_do_not_fill_the_log(broker: Broker, link: Connection) -
     assert (await link.nc.jetstream().stream_info("OPERATIONS")).state.last_seq == before
 
 
-async def test_each_denial_has_its_reason(broker: Broker, link: Connection) -> None:
-    """A caller is named once its credentials prove who it is; a stranger by its address."""
+async def test_each_denial_has_its_reason(broker: Broker, link: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    """A caller is named once its credentials prove who it is; a stranger by its address. The line of the request has
+    the same word as the access log, and nothing that the client sent."""
+    caplog.set_level(logging.INFO)
     await announce_action(link, spec())
     async with serving_with_keys(broker, link, allowed_hosts=("127.0.0.1",)) as desk:
         ann = await desk.caller("acme", "ann", "submit", "read", "cancel")
@@ -108,6 +118,9 @@ async def test_each_denial_has_its_reason(broker: Broker, link: Connection) -> N
             assert (await stranger.get("/status/one", headers={"Host": "evil.test"})).status_code == 421
             wrong = {"Authorization": f"Bearer ops_{ann.record.id}_guess"}
             assert (await stranger.get("/status/one", headers=wrong)).status_code == 401
+            for malformed in ("Basic guess", "Bearer", "Bearer guess"):
+                answer = await stranger.get("/status/one", headers={"Authorization": malformed})
+                assert answer.status_code == 401
     records = await audit(broker)
     seen: Counter[tuple[str, ...]] = Counter()
     for one in records:
@@ -121,12 +134,26 @@ async def test_each_denial_has_its_reason(broker: Broker, link: Connection) -> N
         ("foreign-operation", "bob", bob.record.id): 3,
         ("cross-site", here, ""): 1,
         ("no-credentials", here, ""): 1,
+        ("malformed-credentials", here, ""): 3,
         ("invalid-status-token", here, ""): 1,
         ("unknown-host", here, ""): 1,
         ("wrong-secret", here, ann.record.id): 1,
     }
     assert await audit(broker, "--caller", "acme/bob") == [one for one in records if one.get("caller") == "bob"]
     assert "guess" not in json.dumps(records)
+    lines = denied_lines(caplog)
+    assert {(status, reason) for status, reason, _ in lines} >= {
+        (401, "malformed-credentials"),
+        (401, "no-credentials"),
+        (401, "revoked-key"),
+        (401, "wrong-secret"),
+        (403, "cross-site"),
+        (403, "missing-scope"),
+        (404, "invalid-status-token"),
+        (421, "unknown-host"),
+    }
+    assert all(f" denied={reason} " in text for _, reason, text in lines)
+    assert "guess" not in str(lines)
     assert await audit(broker, "--until", "2000-01-01") == []
 
 
@@ -214,9 +241,15 @@ async def test_a_minute_is_written_soon_after_its_end(broker: Broker, link: Conn
     assert (others["count"], "address" in others) == (200, False)
 
 
-async def test_a_caller_above_its_limit_is_recorded(broker: Broker, link: Connection) -> None:
-    """A 429 is a denial of the caller, whose key the record names."""
-    async with serving_with_keys(broker, link, caller_requests="5/h") as desk:
+async def test_a_caller_above_its_limit_is_recorded(
+    broker: Broker, link: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A 429 is a denial of the caller, whose key the record names. Record and line say which limit it was."""
+    caplog.set_level(logging.INFO)
+    await announce_action(link, spec())
+    async with serving_with_keys(broker, link, caller_requests="5/h", caller_open_operations=1) as desk:
+        bob = await desk.caller("acme", "bob", "submit")
+        assert [(await bob.submit()).status_code for _ in range(2)] == [202, 429]
         ann = await desk.caller("acme", "ann", "read", is_awaited=False)
 
         async def is_above() -> bool:
@@ -225,6 +258,12 @@ async def test_a_caller_above_its_limit_is_recorded(broker: Broker, link: Connec
         await eventually(is_above, within=5)
     (record,) = [one for one in await audit(broker, "--caller", "acme/ann") if one["reason"] == "too-many-requests"]
     assert (record["count"], record["keyId"]) == (1, ann.record.id)
+    (record,) = await audit(broker, "--caller", "acme/bob")
+    assert (record["reason"], record["count"], record["keyId"]) == ("too-many-open-operations", 1, bob.record.id)
+    assert {line[:2] for line in denied_lines(caplog)} >= {
+        (429, "too-many-requests"),
+        (429, "too-many-open-operations"),
+    }
 
 
 async def test_the_log_is_bounded_whatever_is_written(broker: Broker, link: Connection) -> None:

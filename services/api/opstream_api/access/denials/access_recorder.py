@@ -97,17 +97,21 @@ class AccessRecorder:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.flush(math.inf), FLUSH_TIMEOUT)
 
-    def note_denied(self, scope: HTTPScope, status: int) -> None:
-        """Count a request that is answered with 401, 403, 404, 421 or 429; a 404 only if it was marked as a denial."""
+    def note_denied(self, scope: HTTPScope, status: int) -> str:
+        """Count a request that is answered with 401, 403, 404, 421 or 429; a 404 only if it was marked as a denial.
+
+        Return the reason; empty for a request that is not denied.
+        """
         denial: Denial | None = scope["state"].get(DENIAL_KEY)
         if denial is None:
             principal = self._principal_of(scope)
             reason = (_UNMARKED if principal is None else _OF_PRINCIPAL).get(status)
             if reason is None:
-                return
+                return ""
             denial = Denial(reason, principal)
         method, path = scope["method"], scope["path"]
         self._count(denial, self._address(scope), method if method.isalpha() else "", path_template(method, path))
+        return denial.reason
 
     def note_foreign(self, principal: Principal) -> None:
         """Count a request for an operation of another caller, which is answered as one for an unknown id."""
@@ -192,6 +196,12 @@ class AccessRecorder:
             return self._callers.resolve(client, parse_headers(scope["headers"])).client_address
         except ApiError:  # a trusted proxy names a caller that is none
             return ""
+
+
+def denial_reason(scope: HTTPScope, status: int) -> str:
+    """Return why a request of a service without authentication is denied, which nothing records; as `note_denied`."""
+    denial: Denial | None = scope["state"].get(DENIAL_KEY)
+    return _UNMARKED.get(status, "") if denial is None else denial.reason
 
 
 def _record(denials: CountedDenials) -> DenialRecord:

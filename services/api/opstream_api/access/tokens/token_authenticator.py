@@ -64,7 +64,7 @@ class TokenAuthenticator:
         return credentials.count(b".") == _DOTS
 
     def denial(self, _credentials: bytes) -> Denial:
-        """Return why a token was refused: it proves nothing, so not whose it is."""
+        """Return why a token was refused, if its `ApiError` does not say: it proves nothing, so not whose it is."""
         return Denial(DenialReason.INVALID_TOKEN)
 
     async def authenticate(self, credentials: bytes) -> Principal | None:
@@ -82,7 +82,7 @@ class TokenAuthenticator:
             return await self._verifier.verify(token)
         except TokenRefused as error:
             logger.debug("a bearer token is refused: %s", error)
-            raise unauthenticated(challenge(self._metadata_url, refused=str(error))) from error
+            raise unauthenticated(challenge(self._metadata_url, refused=str(error)), error.reason) from error
         except ProviderAway as error:
             message = "the keys of the identity provider are not there, so no token can be verified now: try again"
             raise ApiError(ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE, message) from error

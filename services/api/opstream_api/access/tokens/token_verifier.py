@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import jwt
 
 from opstream_api.access.principal import Principal
+from opstream_schemas.logs.access_log import DenialReason
 
 from .errors import TokenRefused
 from .jwt_settings import JwtSettings
@@ -81,7 +82,7 @@ class TokenVerifier:
         generation = self._keys.generation
         candidates = await self._keys.find(key_id, algorithm)
         if not candidates:
-            raise TokenRefused("no key of the issuer fits it")
+            raise TokenRefused("no key of the issuer fits it", DenialReason.UNKNOWN_SIGNING_KEY)
         claims: dict[str, Any] = {}
         for key in candidates:
             try:
@@ -89,7 +90,8 @@ class TokenVerifier:
                 break
             except jwt.InvalidSignatureError as error:
                 if key is candidates[-1]:
-                    raise TokenRefused("its signature is not the issuer's") from error
+                    text = "its signature is not the issuer's"
+                    raise TokenRefused(text, DenialReason.WRONG_SIGNATURE) from error
         if claims != payload:
             raise TokenRefused("it is read in two ways")
         expires_at = float(claims["exp"]) + self._settings.leeway
@@ -126,7 +128,7 @@ class TokenVerifier:
         except jwt.InvalidSignatureError:
             raise
         except jwt.PyJWTError as error:
-            raise TokenRefused(_REASONS.get(type(error), "it is no token of this issuer for this service")) from error
+            raise TokenRefused(*_REASONS.get(type(error), _NO_TOKEN)) from error
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise TokenRefused("it is no token: a claim has another type than it must have") from error
         if not all(_is_time(found[name]) for name in ("exp", "nbf", "iat") if name in found):
@@ -142,13 +144,14 @@ class TokenVerifier:
         self._verified[_digest(token)] = _Verified(principal, min(expires_at, until))
 
 
-_REASONS: Final[dict[type[Exception], str]] = {
-    jwt.ExpiredSignatureError: "it has expired",
-    jwt.ImmatureSignatureError: "it is not valid yet",
-    jwt.InvalidIssuerError: "it is of another issuer",
-    jwt.InvalidAudienceError: "it is for another audience",
-    jwt.MissingRequiredClaimError: "it lacks one of the claims exp, iss and aud",
+_REASONS: Final[dict[type[Exception], tuple[str, DenialReason]]] = {
+    jwt.ExpiredSignatureError: ("it has expired", DenialReason.EXPIRED_TOKEN),
+    jwt.ImmatureSignatureError: ("it is not valid yet", DenialReason.EARLY_TOKEN),
+    jwt.InvalidIssuerError: ("it is of another issuer", DenialReason.WRONG_ISSUER),
+    jwt.InvalidAudienceError: ("it is for another audience", DenialReason.WRONG_AUDIENCE),
+    jwt.MissingRequiredClaimError: ("it lacks one of the claims exp, iss and aud", DenialReason.INVALID_TOKEN),
 }
+_NO_TOKEN: Final = ("it is no token of this issuer for this service", DenialReason.INVALID_TOKEN)
 
 
 def _digest(token: str) -> bytes:
