@@ -114,6 +114,10 @@ async def test_everything_is_there_again(folder: Path, link: Connection, empty: 
         "webhooks",
     }
     await check_provisioned(other)
+    audited = await opstream("audit", "--access", "--json", "--nats", empty.url)
+    (record,) = [one for line in audited.stdout.splitlines() if (one := msgspec.json.decode(line))["act"] == "restored"]
+    assert record["detail"].startswith("a backup that ended at 20")
+    assert "@" in record["by"]
     verified = await opstream("verify", "--nats", empty.url)
     assert verified.exit_code == 0, verified.stdout + verified.stderr
     compared = await opstream("provision", "--nats", empty.url)

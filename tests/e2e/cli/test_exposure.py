@@ -16,11 +16,16 @@ from typing import Final
 import httpx
 import pytest
 
+from opstream_journal import announce_action
+from tests.support.api.service import INPUT, spec
 from tests.support.broker.server import Broker, free_port
+from tests.support.journal.journals import linked
 from tests.support.system.echo_actions import MODULE, poll, submit
 from tests.support.system.processes import COMMAND, Process, run
 from tests.support.system.scrape import scrape
 from tests.support.system.wait import eventually
+from tests.support.traces.collector import collecting
+from tests.support.webhooks.receiver import SECRET
 
 pytestmark = pytest.mark.e2e
 
@@ -104,6 +109,40 @@ def test_metrics_of_the_hub_are_not_for_clients(broker: Broker, workplace: Path)
         for (name, page), metric in zip(pages.items(), own, strict=True):
             assert [one for one in own if one in page.kinds] == [metric], name
         _shows_clients_nothing(http, public)
+
+
+async def announce(url: str) -> None:
+    """Announce an action as a runner does."""
+    async with linked(url) as link:
+        await announce_action(link, spec())
+
+
+def test_the_hub_sends_its_spans(broker: Broker, workplace: Path) -> None:
+    """With `--otel` a collector gets the spans of the API and of the webhooks, from one process under one name."""
+    asyncio.run(announce(broker.url))
+    hooks = f'[[hooks]]\nname = "down"\nurl = "http://127.0.0.1:{free_port()}/"\nsecrets = ["{SECRET}"]\n'
+    (workplace / "hooks.toml").write_text(hooks, encoding="utf-8")
+    options = ("--port", "0", "--otel", "--config", "hooks.toml", "--allow-private", "127.0.0.0/8", "--allow-http")
+    with collecting() as collector:
+        variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+        with (
+            Process("hub", "--nats", broker.url, *options, cwd=workplace, extra=variables) as hub,
+            httpx.Client(base_url=f"http://127.0.0.1:{hub.wait_for(SERVING)[1]}", trust_env=False) as http,
+        ):
+
+            def is_taken() -> bool:  # once the API knows of the action
+                answer = http.post("/book/42:upload-start", json=INPUT, headers={"Operation-Id": "traced"})
+                return answer.status_code == 202
+
+            asyncio.run(eventually(is_taken, within=20, poll=0.1))
+            assert http.post("/status/traced:cancel").status_code == 200
+            wanted = {"POST /book/{id}:upload-start", "POST /status/{id}:cancel", "POST"}
+            asyncio.run(eventually(lambda: {span.name for span in collector.spans} >= wanted, within=20, poll=0.05))
+        assert collector.services == {"opstream-hub"}
+        of_operation = [
+            span for span in collector.spans for one in span.attributes if one.value.string_value == "traced"
+        ]
+        assert wanted <= {span.name for span in of_operation}
 
 
 def test_metrics_of_up_are_not_for_clients(workplace: Path) -> None:

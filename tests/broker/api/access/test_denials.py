@@ -186,6 +186,18 @@ async def test_acts_of_administrators_are_recorded(broker: Broker, link: Connect
     assert "@" in revoked["by"]
 
 
+async def test_what_provision_made_is_recorded(broker: Broker, link: Connection) -> None:
+    """A run that makes or changes something is an act, with what it made; one that has nothing to do is none."""
+    for arguments in (["--archive"], [], ["--max-age", "60d", "--update"]):
+        done = await asyncio.to_thread(CliRunner().invoke, main, ["provision", "--nats", broker.url, *arguments])
+        assert done.exit_code == 0, done.stderr
+    made, changed = await audit(broker)
+    assert (made["type"], made["act"], made.get("tenant", "")) == ("act", "provisioned", "")
+    assert "stream ARCHIVE" in made["detail"]
+    assert "@" in made["by"]
+    assert (changed["act"], "max_age" in changed["detail"]) == ("provisioned", True)
+
+
 async def test_a_broker_of_an_earlier_version_has_no_log(
     broker: Broker, link: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
