@@ -25,6 +25,7 @@ SUMS: Final = "SHA256SUMS"
 PARTIAL: Final = ".partial"
 """End of the name of a folder that is being written."""
 
+_MOST_SHOWN: Final = 10
 _BLOCK: Final = 128 * 1024
 _S2_BEGIN: Final = b"\xff\x06\x00\x00S2sTwO"
 _S2_HEADER: Final = 4
@@ -174,6 +175,21 @@ def free_path(directory: Path, now: datetime) -> Path:
     raise RuntimeError("the numbers never end")
 
 
+def find_backup(folder: Path) -> Path:
+    """Return the folder of the backup: this one, or the only backup in it.
+
+    Raises:
+        CommandError: it holds several backups.
+    """
+    inside = [] if (folder / SUMS).exists() else _backups_in(folder)
+    if len(inside) > 1:
+        shown = ", ".join(inside if len(inside) <= _MOST_SHOWN else ["…", *inside[-_MOST_SHOWN:]])
+        raise CommandError(
+            f"{folder} holds {len(inside)} backups, {shown}: name one of them; the newest is {folder / inside[-1]}"
+        )
+    return folder / inside[0] if inside else folder
+
+
 def check_backup(folder: Path, progress: Callable[[int], None] = lambda _: None) -> Manifest:
     """Check each file of a backup, and return its manifest.
 
@@ -235,14 +251,16 @@ def _read_sums(folder: Path) -> dict[str, str]:
 def _no_backup_text(folder: Path, error: Exception) -> str:
     if folder.name.endswith(PARTIAL):
         return f"{folder} is of a backup that has not ended: use one without {PARTIAL}"
-    try:
-        inside = sorted(one.parent.name for one in folder.glob(f"*/{SUMS}") if not one.parent.name.endswith(PARTIAL))
-    except OSError:
-        inside = []
-    if inside:
-        return f"{folder} holds backups, and is none itself: name one of them, e.g. {folder / inside[-1]}"
     what = getattr(error, "strerror", None) or "not readable"
     return f"{folder} is no backup: {SUMS}: {what}. Name the folder that 'opstream backup' has printed"
+
+
+def _backups_in(folder: Path) -> list[str]:
+    """Return the names of the backups in a folder. They begin with their time, so the newest is the last."""
+    try:
+        return sorted(one.parent.name for one in folder.glob(f"*/{SUMS}") if not one.parent.name.endswith(PARTIAL))
+    except OSError:
+        return []
 
 
 def _check_file(path: Path, expected: str, done: int, progress: Callable[[int], None]) -> int:

@@ -104,6 +104,8 @@ def restore(
 ) -> None:
     """Bring the backup in DIR to a broker that has no streams of opstream's. Stop all services first.
 
+    DIR is the folder that 'opstream backup' has printed, or one that holds exactly one such folder.
+
     Every file is checked before the broker is touched. Then the streams are restored with their consumers, the view is
     brought in line with the journal, and open operations get their timers and locks again. Until the end no service
     starts on that broker. A restore that was killed begins again when the command is repeated.
@@ -134,8 +136,9 @@ def restore_backup(options: RestoreOptions) -> None:
         CommandError: the backup is damaged, the broker has streams of ours, refuses or was lost; with status 3, the
             journal of the backup had lost events.
     """
-    from opstream.backup.backup_folder import check_backup
+    from opstream.backup.backup_folder import check_backup, find_backup
 
+    options = msgspec.structs.replace(options, folder=find_backup(options.folder))
     began = time.monotonic()
     bar = ProgressBar(sys.stderr, time.monotonic)
     total = sum(one.stat().st_size for one in options.folder.glob("*") if one.is_file())

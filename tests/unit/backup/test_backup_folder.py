@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from opstream.backup.backup_folder import PARTIAL, SUMS, NewBackup, check_backup, free_path, read_chunks
+from opstream.backup.backup_folder import PARTIAL, SUMS, NewBackup, check_backup, find_backup, free_path, read_chunks
 from opstream.backup.manifest import FORMAT, FileRecord, Manifest, decode_manifest, encode_manifest
 from opstream.backup.restore import _next_step
 from opstream.backup.stream_plan import backup_order, required_streams
@@ -57,6 +57,23 @@ def test_a_name_is_used_once(tmp_path: Path) -> None:
     second = free_path(tmp_path, NOW)
     second.with_name(f"{second.name}{PARTIAL}").mkdir()
     assert free_path(tmp_path, NOW).name == "20261130T021500Z-3"
+
+
+def test_the_folder_above_the_backups(tmp_path: Path) -> None:
+    """The only whole backup in a folder is taken; of several the error has the names, and which is the newest."""
+    assert find_backup(tmp_path) == tmp_path, "which is none, and check_backup says so"
+    for name in ("20261130T021500Z", f"20261202T021500Z{PARTIAL}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / SUMS).touch()
+    only = tmp_path / "20261130T021500Z"
+    assert (find_backup(tmp_path), find_backup(only)) == (only, only)
+    newest = tmp_path / "20261201T021500Z"
+    newest.mkdir()
+    (newest / SUMS).touch()
+    with pytest.raises(CommandError) as several:
+        find_backup(tmp_path)
+    assert "2 backups, 20261130T021500Z, 20261201T021500Z: name one of them" in str(several.value)
+    assert str(several.value).endswith(f"the newest is {newest}")
 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
