@@ -35,7 +35,7 @@ from .monitoring_port import Monitored
 from .server_checks import check_certificates, check_servers, route_ends
 from .server_look import ServerLook, look_at_servers
 from .system_findings import Level, SystemFinding
-from .waiting_work import read_holds, read_timers, watch_backlogs
+from .waiting_work import read_failing, read_holds, read_timers, watch_backlogs
 
 _T = TypeVar("_T")
 
@@ -102,6 +102,7 @@ class Examination:
             ("the clocks", self._examine_clocks),
             ("the work that waits", self._examine_work),
             ("the locks", self._examine_holds),
+            ("the webhooks", self._examine_deliveries),
         ):
             try:
                 findings += await self._wait_for_leader(examine)
@@ -306,6 +307,11 @@ class Examination:
             return []
         stale, count = await read_holds(self._connection)
         return list(work_checks.check_holds(stale, count))
+
+    async def _examine_deliveries(self) -> list[SystemFinding]:
+        if subjects.WEBHOOKS_STREAM not in self._streams:
+            return []
+        return list(work_checks.check_deliveries(await read_failing(self._connection)))
 
 
 def _has_no_responders(error: BaseException) -> bool:

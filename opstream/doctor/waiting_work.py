@@ -15,17 +15,21 @@ from opstream_journal import Connection, Journal
 from opstream_journal.jetstream import rpc
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_schemas import subjects
+from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.operation.resource_lock import Claim
-from opstream_schemas.webhook_delivery import OUTCOME_EVENTS
+from opstream_schemas.webhook_delivery import OUTCOME_EVENTS, decode_delivery
 
 from . import work_checks
-from .work_checks import Backlog, Hold
+from .work_checks import Backlog, FailingReceiver, Hold
 
 _FIRED: Final = ("wake.", "due.")
 _ALL: Final = ">"
 _MAX_TIMERS: Final = 50
 """Scheduled messages that are looked at, the oldest ones."""
 _MAX_LOCKS: Final = 500
+_MAX_DELIVERIES: Final = 50
+"""Deliveries that wait and are looked at, those that were scheduled first."""
+_LATER: Final = subjects.webhook_later_subject("*", "*")
 _LOOK_INTERVAL: Final = 0.5
 """Seconds between two looks at a consumer that seems to have no reader."""
 _SCHEDULE_HEADER: Final = "nats-schedule:"
@@ -148,6 +152,33 @@ async def read_timers(connection: Connection) -> tuple[timedelta | None, timedel
     # A stream without a leader fires and copies nothing, which is over.
     uncopied = None if fired is None else min(now - _stored_at(fired), led)
     return uncopied, None if overdue is None else min(overdue, led)
+
+
+async def read_failing(connection: Connection) -> list[FailingReceiver]:
+    """Return the receivers of deliveries that wait for another attempt, by the oldest messages of the queue.
+
+    Raises:
+        JournalError: the broker did not answer, or refused.
+    """
+    info = await admin.stream_info(connection, subjects.WEBHOOKS_STREAM) or {}
+    now = datetime.fromisoformat(info["ts"])
+    begun: dict[str, list[datetime]] = {}
+    sequence = 1
+    for _ in range(_MAX_DELIVERIES):
+        message = await rpc.get_next(connection, subjects.WEBHOOKS_STREAM, _LATER, sequence)
+        if message is None:
+            break
+        sequence = message.seq + 1
+        try:
+            delivery = decode_delivery(message.data)
+        except InvalidEvent:
+            continue  # the service passes over it, too
+        if delivery.attempt > 1:
+            begun.setdefault(delivery.endpoint, []).append(delivery.begun)
+    return [
+        FailingReceiver(endpoint=endpoint, count=len(times), oldest=now - min(times))
+        for endpoint, times in sorted(begun.items())
+    ]
 
 
 async def read_holds(connection: Connection) -> tuple[list[Hold], int]:

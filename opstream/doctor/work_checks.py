@@ -10,6 +10,7 @@ import msgspec
 
 from opstream_schemas import subjects
 from opstream_schemas.text import format_count
+from opstream_schemas.webhook_delivery import CALLBACK_ENDPOINT
 
 from .system_findings import Level, SystemFinding
 
@@ -17,6 +18,8 @@ MAX_LAG: Final = timedelta(seconds=30)
 """Age of the oldest message that a projector or the webhooks have not handled, from which on they are behind."""
 MAX_WAIT: Final = timedelta(seconds=60)
 """Age of a fired timer, or of a request, at which a process should have taken it."""
+MAX_FAILING: Final = timedelta(minutes=5)
+"""Time from the first attempt of a delivery at which its receiver is a finding: most failures are shorter."""
 _MAX_SHOWN: Final = 5
 _NONE: Final = timedelta(0)
 
@@ -82,6 +85,15 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     lock: str
     operation_id: str
     age: timedelta
+
+
+class FailingReceiver(msgspec.Struct, frozen=True, kw_only=True):
+    """Deliveries to one endpoint that wait for another attempt, of those that were looked at."""
+
+    endpoint: str
+    count: int
+    oldest: timedelta
+    """For how long the first of them has been tried."""
 
 
 def check_services(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
@@ -215,6 +227,23 @@ def check_holds(stale: Sequence[Hold], looked_at: int) -> Iterator[SystemFinding
         yield SystemFinding(
             name="Holds", level=Level.OK, message=f"{format_count(looked_at, 'lock')}, all of open operations"
         )
+
+
+def check_deliveries(waiting: Sequence[FailingReceiver]) -> Iterator[SystemFinding]:
+    """Check whether deliveries of webhooks fail. A callback is its client's, so it needs no action of the operator."""
+    failing = [one for one in waiting if one.oldest > MAX_FAILING]
+    for one in failing:
+        is_callback = one.endpoint == CALLBACK_ENDPOINT
+        where = "callbacks of requests" if is_callback else f"the endpoint {one.endpoint}"
+        yield SystemFinding(
+            name="DeliveriesFail",
+            level=Level.NOTE if is_callback else Level.WARNING,
+            message=f"{format_count(one.count, 'delivery', 'deliveries')} to {where} failed and wait for another "
+            f"attempt, the first for {_seconds(one.oldest)}",
+            next_step="look at the receiver; 'opstream deliveries --failed' has its answers",
+        )
+    if not failing:
+        yield SystemFinding(name="Deliveries", level=Level.OK, message="no delivery fails for long")
 
 
 def _seconds(age: timedelta | None) -> str:

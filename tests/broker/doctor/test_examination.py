@@ -21,9 +21,11 @@ from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.provision import ensure_runner_consumer, provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores.timers import schedule_deadline, send_deadline
+from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects
 from opstream_schemas.operation.fold import first_event
 from opstream_schemas.operation.resource_lock import Claim
+from opstream_schemas.webhook_delivery import CALLBACK_ENDPOINT, WebhookDelivery
 from tests.support.api.service import spec
 from tests.support.broker.roles import RoleBroker
 from tests.support.broker.server import Broker, Cluster, free_port
@@ -255,6 +257,27 @@ async def test_a_lock_of_no_operation(link: Connection, journal: Journal) -> Non
     assert found.message.startswith(
         "1 lock of operations that have ended, or that the journal lacks: book.2 of operation"
     )
+
+
+async def test_receivers_of_webhooks_that_fail(link: Connection) -> None:
+    """Deliveries that wait for another attempt, the first for minutes, name their endpoint. One that failed just now,
+    one that waits for its first attempt, and clients' own callbacks need no action."""
+    assert (await findings(link))["Deliveries"].level is Level.OK
+    store, now = DeliveryStore(link), datetime.now(UTC)
+    for endpoint, attempt, minutes in (("down", 2, 6), ("down", 3, 9), ("slow", 2, 1), ("new", 1, 9)):
+        await store.schedule(_delivery(endpoint, attempt, now - timedelta(minutes=minutes)), now + timedelta(hours=1))
+    found = (await findings(link))["DeliveriesFail"]
+    assert found.level is Level.WARNING
+    assert found.message.startswith("2 deliveries to the endpoint down failed and wait for another attempt, the first")
+    assert "540 s" in found.message or "541 s" in found.message
+    await link.nc.jetstream().purge_stream(subjects.WEBHOOKS_STREAM)
+    await store.schedule(_delivery(CALLBACK_ENDPOINT, 2, now - timedelta(minutes=6)), now + timedelta(hours=1))
+    assert (await findings(link))["DeliveriesFail"].level is Level.NOTE
+
+
+def _delivery(endpoint: str, attempt: int, begun: datetime) -> WebhookDelivery:
+    fields = {"operation_id": f"op-{attempt}", "action": str(KIND), "event": "succeeded", "sequence": 1}
+    return WebhookDelivery(endpoint=endpoint, attempt=attempt, begun=begun, **fields)  # type: ignore[arg-type]
 
 
 async def test_a_service_with_a_wrong_clock(link: Connection, journal: Journal) -> None:
