@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from nats.js.api import StreamConfig
@@ -32,12 +32,16 @@ from .stream_plan import JOURNAL, LAST_RESTORED, backup_order, restore_order
 from .stream_tail import replay_tail
 
 _ACCESS: Final = subjects.bucket_stream(subjects.ACCESS_BUCKET)
-_TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
+_NO_PEERS: Final = 10005
+"""JetStream's `err_code` for more replicas than a cluster has servers that it knows to be there."""
+_TOO_FEW_SERVERS: Final = frozenset({_NO_PEERS, 10074})
 """JetStream's `err_code` for more replicas than there are servers, in a cluster and without one."""
 _STALLED: Final = "closed pipe"
 """In the broker's answer to a chunk of a restore that it has given up."""
 _REPLACING: Final = "to be replaced from "
 """Beginning of the mark of a stream that --replace deletes. It is not of a restore yet, and may be the only one."""
+_PEERS_TIMEOUT: Final = 5.0
+"""Seconds in which the servers of a cluster that has just started get to know each other, as for `provision`."""
 _CONSUMERS_TIMEOUT: Final = 30.0
 _REPLICAS_TIMEOUT: Final = 60.0
 _POLL: Final = 0.1
@@ -170,7 +174,7 @@ class Restorer:
                 self._bar.show(sent)
 
         try:
-            info = await send_snapshot(self._connection, Snapshot(config=config, state=record.state), chunks())
+            info = await self._send(Snapshot(config=config, state=record.state), chunks)
         except BrokerRefused as refused:
             raise JournalError(f"{record.name} could not be restored: {refused}. {_next_step(refused)}") from refused
         last = int(info["state"]["last_seq"])
@@ -187,6 +191,17 @@ class Restorer:
         size, seconds = record.snapshot.bytes / _MEBIBYTE, time.monotonic() - began
         messages = format_count(int(info["state"]["messages"]), "message")
         self._bar.print_line(f"{record.name}: {messages}, up to sequence {last}, {size:,.1f} MiB in {seconds:.1f} s")
+
+    async def _send(self, snapshot: Snapshot, chunks: Callable[[], Iterator[bytes]]) -> dict[str, Any]:
+        """Send a snapshot, and again while a server of a cluster is not known yet: then nothing of it was taken."""
+        until = time.monotonic() + _PEERS_TIMEOUT
+        while True:
+            try:
+                return await send_snapshot(self._connection, snapshot, chunks())
+            except BrokerRefused as refused:
+                if refused.err_code != _NO_PEERS or time.monotonic() >= until:
+                    raise
+            await self._connection.sleep(_POLL)
 
     async def _check_consumers(self, record: StreamRecord) -> None:
         """Wait for the consumers of a stream: a cluster assigns them after it has said that the stream is restored."""

@@ -91,14 +91,23 @@ async def _become_idle(client: Client, within: float) -> None:
     for config in kept:
         await jetstream.add_consumer(subjects.OPERATIONS_STREAM, config.evolve(ack_wait=1.0))
 
+    busy: list[str] = []
+
     async def is_idle() -> bool:
         consumers = await jetstream.consumers_info(subjects.OPERATIONS_STREAM)
         ignored = {_TRAILING, subjects.WEBHOOKS_CONSUMER}
         durable = [one for one in consumers if one.config.durable_name and one.name not in ignored]
-        return not any(one.num_pending or one.num_ack_pending for one in durable)
+        busy[:] = [
+            f"{one.name}: {one.num_pending} to deliver, {one.num_ack_pending} not acknowledged"
+            for one in durable
+            if one.num_pending or one.num_ack_pending
+        ]
+        return not busy
 
     try:
         await eventually(is_idle, within=within, poll=_POLL)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {'; '.join(busy)}") from error
     finally:
         for config in kept:
             await jetstream.add_consumer(subjects.OPERATIONS_STREAM, config)
