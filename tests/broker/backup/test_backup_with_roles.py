@@ -1,4 +1,4 @@
-"""`opstream backup` and `restore` between brokers that have a login for each role: who may, and what works afterwards."""
+"""`opstream backup` and `restore` between brokers with a login for each role: who may, and what works afterwards."""
 
 from __future__ import annotations
 

@@ -207,14 +207,14 @@ class Submitter:
             return await self._journal.append(request.kind, event, NEW_OPERATION, budget=until - self._clock())
         if counted.is_full(request.stored_id, _owner(request)):
             raise _too_many_open(counted.limit)
-        is_stored = False
+        sequence = 0
         is_ours = counted.begin(request.stored_id, _owner(request))
         try:
             recorded = await self._journal.append(request.kind, event, NEW_OPERATION, budget=until - self._clock())
-            is_stored = True
+            sequence = recorded.sequence
         finally:
             if is_ours:
-                counted.settle(request.stored_id, is_stored=is_stored)
+                counted.settle(request.stored_id, sequence=sequence)
         return recorded
 
     async def _check_resource_free(self, request: SubmitRequest, lock: str) -> None:

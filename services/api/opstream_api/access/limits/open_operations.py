@@ -34,6 +34,10 @@ class OpenOperations:
         self._counts: dict[Owner, int] = {}
         self._submitting: set[str] = set()
         """Those of this process whose event was not seen yet, and that are perhaps not stored."""
+        self._followed_from = 0
+        """The stream sequence from which on all events are seen since the last `replace`."""
+        self._doubtful: set[str] = set()
+        """Those being submitted that were not found by the last `replace`: not stored then, or ended before."""
         self._has_complained = False
 
     def __len__(self) -> int:
@@ -55,16 +59,25 @@ class OpenOperations:
         self._submitting.add(operation_id)
         return True
 
-    def settle(self, operation_id: str, *, is_stored: bool) -> None:
-        """End what `begin` began. What was not stored counts no more, unless its event was seen."""
+    def settle(self, operation_id: str, *, sequence: int) -> None:
+        """End what `begin` began. What was not stored counts no more, unless its event was seen.
+
+        Args:
+            operation_id: the operation.
+            sequence: the stream sequence of its request; 0 if that is not known to be stored.
+        """
         if operation_id in self._submitting:
             self._submitting.discard(operation_id)
-            if not is_stored:
+            # Stored before a gap in what was seen, and not found open after it: it has ended in the gap.
+            is_missed = operation_id in self._doubtful and sequence < self._followed_from
+            if not sequence or is_missed:
                 self._remove(operation_id)
+        self._doubtful.discard(operation_id)
 
     def add(self, operation_id: str, owner: Owner) -> None:
         """Count an operation whose request is in the journal."""
         self._submitting.discard(operation_id)
+        self._doubtful.discard(operation_id)
         if operation_id in self._owners:
             return
         if len(self._owners) >= self._max_tracked:
@@ -76,18 +89,21 @@ class OpenOperations:
     def end(self, operation_id: str) -> None:
         """Count an operation no more, since it has its outcome."""
         self._submitting.discard(operation_id)
+        self._doubtful.discard(operation_id)
         self._remove(operation_id)
 
-    def replace(self, found: Mapping[str, Owner]) -> None:
-        """Count these in place of all others but those that are being submitted here."""
-        kept = {one: self._owners[one] for one in self._submitting if one in self._owners}
+    def replace(self, found: Mapping[str, Owner], followed_from: int) -> None:
+        """Count these in place of all others but those that are being submitted here.
+
+        Args:
+            found: what is open, by all events before `followed_from`.
+            followed_from: the stream sequence of the first event that will be seen.
+        """
+        kept = {one: self._owners[one] for one in self._submitting if one in self._owners and one not in found}
         self._owners, self._counts = {}, {}
-        for operation_id, owner in kept.items():
+        for operation_id, owner in (*kept.items(), *found.items()):
             self.add(operation_id, owner)
-        self._submitting = set(kept)
-        for operation_id, owner in found.items():
-            if operation_id not in kept:
-                self.add(operation_id, owner)
+        self._submitting, self._doubtful, self._followed_from = set(kept), set(kept), followed_from
 
     def _remove(self, operation_id: str) -> None:
         owner = self._owners.pop(operation_id, None)

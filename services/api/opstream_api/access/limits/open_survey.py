@@ -77,10 +77,11 @@ class OpenSurvey:
                 problem = error
                 await self._connection.sleep(_PAUSE)
             else:
-                self.operations.replace(found)
+                self.operations.replace(found, first)
                 self.taken_until(first - 1)
                 return first
         logger.warning("the operations that are open now count for no limit of their callers: %s", problem)
+        self.operations.replace({}, last + 1)  # what has ended unseen would count for ever
         self.taken_until(last)
         return last + 1
 

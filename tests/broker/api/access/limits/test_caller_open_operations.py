@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import fold_for_reader
 from tests.support.access.desk import serving_with_keys
 from tests.support.api.service import OperationStory, serving, spec, started
+from tests.support.broker.proxy import Proxy
 from tests.support.broker.roles import RoleBroker
 from tests.support.broker.server import Broker
 from tests.support.system.wait import eventually
@@ -77,8 +79,96 @@ async def test_two_processes_and_a_restarted_one_count_the_same(
 
         await eventually(is_accepted, within=5)
 
+        numbers = itertools.count()
+
         async def is_refused() -> bool:
-            return (await ann.submit(headers={"Operation-Id": "four"})).status_code == 429
+            # Each time another one: the first may be accepted, before this process has heard of the third.
+            return (await ann.submit(headers={"Operation-Id": f"more-{next(numbers)}"})).status_code == 429
+
+        await eventually(is_refused, within=5)
+
+
+async def test_a_burst_at_several_processes(broker: Broker, link: Connection) -> None:
+    """Each process lets pass as many as the limit at most, whatever the others do in the same moment. Once it has
+    refused one, none accepts more before some have ended; then exactly the limit may begin."""
+    await announce_action(link, spec())
+    limit, processes = 3, 3
+    async with AsyncExitStack() as stack:
+        options = {"caller_open_operations": limit}
+        desk = await stack.enter_async_context(serving_with_keys(broker, link, **options))
+        ann = await desk.caller(*ANN)
+        key = {"Authorization": f"Bearer {ann.key}"}
+        apis = [
+            desk.api,
+            *[
+                await stack.enter_async_context(serving(broker.url, auth=("keys",), **options))
+                for _ in range(processes - 1)
+            ],
+        ]
+
+        async def submit(number: int) -> tuple[str, int]:
+            own_id = f"op-{number}"
+            answer = await apis[number % processes].submit(headers={**key, "Operation-Id": own_id})
+            return own_id, answer.status_code
+
+        answers = dict(await asyncio.gather(*(submit(number) for number in range(10 * processes))))
+        accepted = [one for one, status in answers.items() if status == 202]
+        assert set(answers.values()) == {202, 429}
+        assert limit <= len(accepted) <= limit * processes
+
+        numbers = itertools.count(1_000)
+
+        async def statuses() -> set[int]:
+            return {(await submit(processes * next(numbers) + process))[1] for process in range(processes)}
+
+        assert await statuses() == {429}  # each process has refused some, and none has ended
+        for own_id in accepted:
+            assert (await ann.cancel(own_id)).is_success
+
+        async def begins(number: int) -> bool:
+            return (await submit(number))[1] == 202
+
+        for number in range(100, 100 + limit):
+            await eventually(lambda number=number: begins(number), within=5)
+
+        async def are_full() -> bool:
+            return await statuses() == {429}
+
+        await eventually(are_full, within=5)
+
+
+async def test_the_count_is_true_after_a_lost_connection(broker: Broker, link: Connection, journal: Journal) -> None:
+    """What has ended or begun while a process had no connection is found when it has one again."""
+    await announce_action(link, spec())
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(Proxy(broker.port))
+        desk = await stack.enter_async_context(serving_with_keys(broker, link, caller_open_operations=2))
+        ann = await desk.caller(*ANN)
+        key = {"Authorization": f"Bearer {ann.key}"}
+        far = await stack.enter_async_context(serving(proxy.url, auth=("keys",), caller_open_operations=2))
+        for own_id in ("one", "two"):
+            assert (await far.submit(headers={**key, "Operation-Id": own_id})).status_code == 202
+        proxy.mute()
+        for own_id in ("one", "two"):
+            story = await OperationStory.of(journal, desk.ids.stored_id("acme", own_id))
+            await story.append(started(), Succeeded(result=msgspec.Raw(b"{}")))
+
+        async def begins_meanwhile() -> bool:
+            return (await ann.submit(headers={"Operation-Id": "meanwhile"})).status_code == 202
+
+        await eventually(begins_meanwhile, within=5)
+        proxy.cut()  # what it held is lost
+        proxy.unmute()
+
+        async def is_accepted() -> bool:
+            return (await far.submit(headers={**key, "Operation-Id": "room"})).status_code == 202
+
+        await eventually(is_accepted, within=20)
+        numbers = itertools.count()
+
+        async def is_refused() -> bool:
+            # Each time another one: some may be accepted while the events after the survey are still read.
+            return (await far.submit(headers={**key, "Operation-Id": f"no-room-{next(numbers)}"})).status_code == 429
 
         await eventually(is_refused, within=5)
 
