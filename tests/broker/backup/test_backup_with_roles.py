@@ -106,12 +106,14 @@ async def test_no_other_role_may(brokers: tuple[RoleBroker, RoleBroker], tmp_pat
     one, two = brokers
     refused = await opstream(one, login, "backup", str(tmp_path / "backups"), "--connect-timeout", "3")
     assert refused.exit_code == 1
-    assert "use that of the role admin" in refused.stderr
+    assert f"is that of the role {login}" in refused.stderr
+    assert "keys/admin.nk" in refused.stderr
     assert not list((tmp_path / "backups").glob("*"))
     folder = await done(one, "backup", str(tmp_path / "backups"))
     refused = await opstream(two, login, "restore", folder, "--connect-timeout", "3")
     assert refused.exit_code == 1
-    assert "use that of the role admin" in refused.stderr
+    assert f"is that of the role {login}" in refused.stderr
+    assert "keys/admin.nk" in refused.stderr
     operator = await two.connect("admin")
     assert [one for one in required_streams() if await admin.stream_config(operator, one) is not None] == []
     await operator.close()
