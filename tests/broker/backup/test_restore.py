@@ -359,11 +359,11 @@ async def test_a_later_format_is_refused(folder: Path, empty: Broker, other: Con
     assert await streams(other) == []
 
 
-async def test_the_folder_above_is_explained(folder: Path) -> None:
-    """The folder of all backups is none: the error names one."""
+async def test_the_folder_above_is_taken(folder: Path) -> None:
+    """The only backup of a folder is found in it, and named."""
     done = await opstream("restore", str(folder.parent), "--check")
-    assert done.exit_code == 1
-    assert str(folder) in done.stderr
+    assert done.exit_code == 0, done.stderr
+    assert f"{folder} is whole" in done.stderr
 
 
 async def test_what_is_there_is_replaced_on_request_only(
