@@ -24,7 +24,8 @@ async def test_a_server_comes_late(broker: Broker, cluster: Cluster, tmp_path: P
     """Three copies are refused while one of three servers is not there: the restore asks again for some seconds, so
     that one right after the start of a cluster need not be begun again."""
     made = await opstream("backup", str(tmp_path / "backups"), "--nats", broker.url)
-    one, _, late = cluster.nodes
+    leader = cluster.nodes[0].monitor("/jsz")["meta_cluster"]["leader"]
+    late, one = sorted(cluster.nodes, key=lambda node: node.name == leader)[1:]  # without it they would elect first
     late.kill()
     restoring = asyncio.create_task(
         opstream("restore", made.stdout.strip(), "--replicas", "3", "--nats", one.url, "--connect-timeout", "20")
