@@ -93,8 +93,9 @@ async def test_a_rollback_under_load(tmp_path: Path) -> None:
 
 
 async def test_authentication_is_switched_on_and_rolled_back(tmp_path: Path) -> None:
-    """After an upgrade from the last release the APIs ask for keys, together. What was open ends, and is read by a key
-    with `read:all` and no tenant; clients with keys work. Then all goes back while operations of a tenant are open:
+    """After an upgrade from the last release the APIs ask for keys, together. Clients that have a key without a tenant
+    submit and poll across that moment, and each operation is one. What was open ends, and is read by a key with
+    `read:all` and no tenant; clients with keys work. Then all goes back while operations of a tenant are open:
     they end, too, under their stored ids."""
     with ExitStack() as stack:
         system = UpgradableSystem(tmp_path, stack, before=LAST)
@@ -109,13 +110,18 @@ async def test_authentication_is_switched_on_and_rolled_back(tmp_path: Path) -> 
             ended = {one for one, polled in anyone.polled.items() if polled and polled[-1]["status"] in ENDED}
             open_ones = {await anyone.submit("held", f"open-{number}") for number in range(HELD)}
 
-            operator = add_key(system, "--subject", "ops", "--scope", "read:all")
+            operator = add_key(system, "--subject", "ops", "--scope", "submit", "--scope", "read:all")
             shop.use_key(
                 add_key(system, "--tenant", "acme", "--subject", "shop", "--scope", "submit", "--scope", "read")
             )
-            await switch_apis(system, "--auth", "keys")
+            anyone.use_key(operator)  # before the switch no API looks at it
+            async with anyone.clients(CLIENTS, ACTIONS):  # they submit and poll across the switch
+                seen = anyone.ended
+                await eventually(lambda: anyone.ended >= seen + CLIENTS, within=30)
+                await switch_apis(system, "--auth", "keys")
+                seen = anyone.ended
+                await eventually(lambda: anyone.ended >= seen + 2 * CLIENTS, within=30)
             await check_foreign(system, shop, open_ones)
-            anyone.use_key(operator)
             await asyncio.gather(*(anyone.reach(one, "Running") for one in open_ones))
             assert {anyone.polled[one][-1]["status"] for one in open_ones} == {"Running"}
             async with shop.clients(CLIENTS, ACTIONS):
