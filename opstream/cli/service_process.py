@@ -8,15 +8,11 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Final
 
 from opstream.terminal import logs
 from opstream.terminal.console import CommandError
-
-_WEBSOCKETS: Final = ("ws:", "wss:")
 
 
 def prepare_process(log_level: str, log_format: str, service: str) -> None:
@@ -36,24 +32,6 @@ def prepare_process(log_level: str, log_format: str, service: str) -> None:
         crash_points.arm(os.environ.get(crash_points.CRASH_VARIABLE, ""))
     except ValueError as error:
         raise CommandError(f"{crash_points.CRASH_VARIABLE}: {error}") from error
-
-
-def import_broker_client(servers: Sequence[str]) -> None:
-    """Import nats-py without aiohttp, which it imports wherever that is installed, and needs only for WebSockets.
-
-    That saves 7 MiB in each process. Not for a runner: the code of its actions may use nats-py over WebSockets.
-
-    Args:
-        servers: the broker's URLs.
-    """
-    if "aiohttp" in sys.modules or any(server.startswith(_WEBSOCKETS) for server in servers):
-        return
-    hidden: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
-    hidden["aiohttp"] = None  # as if it were not installed
-    try:
-        import nats.aio.transport  # noqa: F401
-    finally:
-        del hidden["aiohttp"]
 
 
 class StoppedBySignal(SystemExit):

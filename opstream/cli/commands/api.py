@@ -11,7 +11,7 @@ from opstream.cli.options import common as common_options
 from opstream.cli.options import jwt as jwt_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
-from opstream.cli.service_process import import_broker_client, prepare_process, run_service
+from opstream.cli.service_process import prepare_process, run_service
 from opstream.cli.tracing_session import tracing_session
 
 
@@ -50,7 +50,6 @@ def api(*, log_level: str, log_format: str, public_url: str | None, max_body: in
     proxy_options.check_cors_origins(
         given["cors_origins"], identity_header=given["identity_header"], is_authenticated=bool(given["auth"])
     )
-    import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(log_level, log_format, "api")
     from opstream_api.access.keys.key_file import InvalidKeyFile
     from opstream_api.main import run

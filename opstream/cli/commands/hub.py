@@ -15,7 +15,7 @@ from opstream.cli.options import login as login_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import Decorator, option
-from opstream.cli.service_process import import_broker_client, prepare_process, run_service
+from opstream.cli.service_process import prepare_process, run_service
 from opstream.cli.tracing_session import tracing_session
 from opstream.local.system_commands import JOINT_SERVICES
 from opstream_schemas.traces.tracer import Tracer
@@ -107,7 +107,6 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     proxy_options.check_cors_origins(
         given["cors_origins"], identity_header=given["identity_header"], is_authenticated=bool(given["auth"])
     )
-    import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(given["log_level"], given["log_format"], "hub")
     webhook_options.check_config(given)
     import uvloop

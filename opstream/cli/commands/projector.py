@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from opstream.cli.options import common as common_options
-from opstream.cli.service_process import import_broker_client, prepare_process, run_service
+from opstream.cli.service_process import prepare_process, run_service
 
 
 @click.command
@@ -26,7 +26,6 @@ def projector(*, log_level: str, log_format: str, **given: Any) -> None:  # noqa
     Example:
       opstream projector --nats nats://n1:4222 --health-port 8081
     """
-    import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(log_level, log_format, "projector")
     from opstream_projector.main import run
     from opstream_projector.settings import Settings

@@ -8,7 +8,7 @@ import click
 
 from opstream.cli.options import common as common_options
 from opstream.cli.options import webhooks as webhook_options
-from opstream.cli.service_process import import_broker_client, prepare_process, run_service
+from opstream.cli.service_process import prepare_process, run_service
 from opstream.cli.tracing_session import tracing_session
 
 
@@ -35,7 +35,6 @@ def webhooks(**given: Any) -> None:  # noqa: ANN401 - the options above, named a
     Example:
       opstream webhooks --config hooks.toml
     """
-    import_broker_client(given["servers"])  # before anything that imports nats-py
     prepare_process(given["log_level"], given["log_format"], "webhooks")
     webhook_options.check_config(given)
     from opstream_webhooks.main import run

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
+
+from opstream.cli.broker_client import import_broker_client
 
 from .address_types import check_base_url, check_host, check_servers
 from .login import login_options
@@ -187,7 +190,21 @@ data_dir_option: Final[Decorator[Any]] = option(
 
 
 def nats_option(command: F) -> F:
-    """`--nats URL`, and the options of the login and of TLS (`login.py`), whose values are in `credentials`."""
+    """`--nats URL`, and the options of the login and of TLS (`login.py`), whose values are in `credentials`.
+
+    The client of the broker is imported before the command begins (`import_broker_client`).
+    """
+
+    @functools.wraps(command)
+    def begin(**given: Any) -> Any:  # noqa: ANN401 - of any command
+        import_broker_client(given["servers"])
+        return command(**given)
+
+    return runner_nats_option(cast("F", begin))
+
+
+def runner_nats_option(command: F) -> F:
+    """`nats_option` for a process that runs actions, whose code may need all of the client."""
     decorated: F = _servers_option(login_options(command))
     return decorated
 
