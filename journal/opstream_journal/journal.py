@@ -24,6 +24,7 @@ from .group_commit import IN_FLIGHT, WRONG_VERSION, EncodedEvent, GroupCommit, S
 from .jetstream import rpc
 from .jetstream.batch_publish import AtomicBatch, BatchMessage
 from .jetstream.connection import Connection
+from .jetstream.leader_lease import LeaderLease
 from .jetstream.rpc import expected_version_headers
 from .metrics.append_meter import AppendMeter
 from .operation_reads import OperationReader
@@ -54,6 +55,8 @@ class Journal:
         jitter: draws a delay from `[low, high]` seconds.
         clock: returns monotonic seconds.
         tracing: makes a span for each append within another span.
+        confirms_leader: whether a read is answered only by who still leads (`LeaderLease`). What is answered to clients
+            needs it; a decision does not, since an append on top of an old read is refused.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Journal:
         clock: Callable[[], float],
         jitter: Callable[[float, float], float] = random.uniform,
         tracing: Tracer = NO_TRACING,
+        confirms_leader: bool = False,
     ) -> None:
         self._connection = connection
         self._max_msg_size = max_msg_size
@@ -72,6 +76,7 @@ class Journal:
         self._tracing = tracing
         self.meter = AppendMeter()
         self._reader = OperationReader(connection, jitter)
+        self._lease = LeaderLease(connection, subjects.OPERATIONS_STREAM) if confirms_leader else None
         self._group = GroupCommit(self._send_alone, self._begin_batch, self._reader.last_sequences, clock=clock)
 
     async def start(self) -> None:
@@ -145,7 +150,10 @@ class Journal:
         Raises:
             JournalUnavailable: no leader answered.
         """
-        return await self._reader.last_message(operation_id)
+        last = await self._reader.last_message(operation_id)
+        if self._lease is not None:
+            await self._lease.confirm()
+        return last
 
     async def events(self, operation_id: str, *, since: Operation | None = None) -> list[RecordedEvent]:
         """Return the operation's events after `since` (all without it), complete up to the leader's last one.
@@ -156,7 +164,7 @@ class Journal:
             JournalUnavailable: no leader answered.
             InvalidEvent: the operation's subjects have a message that is not an event.
         """
-        last = await self._reader.last_message(operation_id)
+        last = await self.last_message(operation_id)
         return [] if last is None else await self.events_up_to(last, since=since)
 
     async def events_up_to(self, last: rpc.StoredMessage, *, since: Operation | None = None) -> list[RecordedEvent]:

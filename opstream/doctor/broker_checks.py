@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from opstream_journal.jetstream.server_version import explain_old_version
 from opstream_journal.provisioning.config_drift import Drift
 from opstream_journal.runtime.broker_monitor import MAX_SKEW
+from opstream_journal.wire.server_version import explain_old_version
 from opstream_schemas import subjects
 from opstream_schemas.text import format_count
 

@@ -35,11 +35,11 @@ from opstream_journal.wire.denials import Denials
 from opstream_journal.wire.fast_parser import FastParser, Receive
 from opstream_journal.wire.secure_client import SecureClient, explain_tls_error, tls_context, tried_server
 from opstream_journal.wire.sender import Sender
+from opstream_journal.wire.server_version import explain_old_server
 from opstream_schemas.broker_access.logins import LoginNeed
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials, hide_credentials
 
 from .inbox import RequestInbox
-from .server_version import explain_old_server
 from .unanswered_publishes import UnansweredPublishes
 
 logger = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ from opstream_journal.errors import (
     RestoreUnfinished,
 )
 from opstream_journal.jetstream.connection import Connection
-from opstream_journal.jetstream.server_version import explain_old_version
 from opstream_journal.missing_streams import PROVISION_HINT, missing_stream_text
+from opstream_journal.wire.server_version import explain_old_version
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 

@@ -122,7 +122,13 @@ async def connected_api(
             connection, lambda: check_provisioned(connection), settings.connect_timeout
         )
         _check_body_limit(settings.body_limit, max_msg_size)
-        journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic, tracing=settings.tracing)
+        journal = Journal(
+            connection,
+            max_msg_size=max_msg_size,
+            clock=time.monotonic,
+            tracing=settings.tracing,
+            confirms_leader=True,
+        )
         await journal.start()
         await stack.enter_async_context(
             BrokerMonitor(connection, conditions, LoginCheck(connection, Role.API)).running()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opstream_journal.jetstream.server_version import explain_old_version
+from opstream_journal.wire.server_version import explain_old_version
 
 pytestmark = pytest.mark.unit
 
