@@ -12,9 +12,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from opstream_journal.errors import JournalUnavailable, LoginNotPermitted
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection
+from opstream_journal.jetstream.unanswered_publishes import stream_of
+from opstream_journal.missing_leader import is_clustered
 from opstream_journal.wire.received_message import ReceivedMessage
 from opstream_schemas.broker_access.permissions import API, ActionAccess, Grant, Role, vital_permissions
 
@@ -25,8 +29,20 @@ _PROBE: Final = "opstream-probe"
 _NOT_STORED: Final = {"Nats-Expected-Stream": _PROBE}
 _INVALID_PULL: Final = b"{"
 """No JSON. What does not begin as JSON would be a number, or a pull of one message."""
+_PULL: Final = f"{API}.CONSUMER.MSG.NEXT."
 _ENOUGH: Final = 2
 """Looks in a row that fail: a change of leaders may be one."""
+
+
+class _Group(msgspec.Struct, frozen=True):
+    leader: str = ""
+
+
+class _GroupAnswer(msgspec.Struct, frozen=True):
+    cluster: _Group | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_GroupAnswer).decode
 
 
 class LoginCheck:
@@ -58,7 +74,8 @@ class LoginCheck:
         until = loop.time() + _GRACE
         for grant in self._pulls:
             while denial := await self._denial_of(grant):
-                if loop.time() >= until or self._connection.denials.is_forbidden(_subject_of_try(grant)):
+                is_forbidden = self._connection.denials.is_forbidden(_subject_of_try(grant))
+                if is_forbidden or (loop.time() >= until and await self._has_leader(grant)):
                     raise LoginNotPermitted(f"{denial}: {self._next_step(grant)}")
                 await self._connection.sleep(_RETRY_DELAY)
 
@@ -84,6 +101,8 @@ class LoginCheck:
         if not denial:
             self._next, self._failures = self._next + 1, 0
             return None
+        if not self._connection.denials.is_forbidden(_subject_of_try(grant)) and not await self._has_leader(grant):
+            return None
         self._failures += 1  # and the next look tries the same
         return (denial, self._next_step(grant)) if self._failures >= _ENOUGH else None
 
@@ -105,6 +124,21 @@ class LoginCheck:
             f"the login of this process at the broker{where} may not send to {subject}, by which the role {self._role} "
             f"{grant.why}"
         )
+
+    async def _has_leader(self, grant: Grant) -> bool:
+        """Return True if the consumer or stream behind a subject has a leader: without one nothing answers a login."""
+        if not is_clustered(self._connection.nc):
+            return True
+        stream, _, consumer = grant.subject.removeprefix(_PULL).partition(".")
+        what = f"CONSUMER.INFO.{stream}.{consumer}" if _is_pull(grant) else f"STREAM.INFO.{stream_of(grant.subject)}"
+        subject = f"{API}.{what}"
+        try:
+            found = _decode((await rpc.call(self._connection, subject)).data)
+        except JournalUnavailable:
+            return bool(self._connection.denials.found(subject))  # else it is silent, for lack of a leader
+        except msgspec.MsgspecError:
+            return False
+        return found.cluster is not None and bool(found.cluster.leader)
 
     def _next_step(self, grant: Grant) -> str:
         step = (
