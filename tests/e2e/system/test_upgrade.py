@@ -137,7 +137,7 @@ async def test_authentication_is_switched_on_and_rolled_back(tmp_path: Path) -> 
             of_shop = {await shop.submit("held", f"shop-{number}") for number in range(HELD)}
             await asyncio.gather(*(shop.reach(one, "Running") for one in of_shop))
             await go_back(system)
-            async with anyone.clients(CLIENTS, ACTIONS):  # with a key that 0.4.1 does not look at
+            async with anyone.clients(CLIENTS, ACTIONS):  # with a key at which no API looks now
                 seen = anyone.ended
                 await eventually(lambda: anyone.ended >= seen + 2 * CLIENTS, within=30)
             evidence = await gather(system.nats)
