@@ -126,6 +126,8 @@ class ActionRequested(Event, frozen=True, kw_only=True):
     action_version: int = 1
     input: msgspec.Raw = JSON_NULL
     deadline: datetime | None = None
+    start_at: datetime | None = None
+    """The time before which it does not begin; None for an operation that may begin at once."""
     caller: str = ""
     client_id: str = ""
     client_address: str = ""

@@ -52,7 +52,8 @@ def _describe(data: EventData | None) -> str:
     match data:
         case Requested():
             place = f" of {data.resource_id!r}" if data.resource_id else ""
-            return f"{data.resource}:{data.action}{place}, {len(bytes(data.input))} bytes of input"
+            start = f", not before {as_utc(data.start_at):%Y-%m-%d %H:%M:%SZ}" if data.start_at is not None else ""
+            return f"{data.resource}:{data.action}{place}, {len(bytes(data.input))} bytes of input{start}"
         case Started():
             return f"attempt {data.attempt} by {data.runner}"
         case Progressed():

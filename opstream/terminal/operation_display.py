@@ -29,6 +29,7 @@ _WAITS: Final[Mapping[str, str]] = {
     WaitingReason.FREE_RUNNER: "all runners of this action are busy",
     WaitingReason.CONCURRENCY: "this action runs as many times at once as it may",
     WaitingReason.RATE: "this action starts no more often than its rate allows",
+    WaitingReason.START_TIME: "its start time has not come",
 }
 
 
@@ -185,6 +186,8 @@ def _detail(monitor: StatusMonitor) -> str:
         return f"attempt {monitor.attempt} failed, the next one starts at {monitor.retry_at.astimezone(UTC):%H:%M:%SZ}"
     if monitor.queue_position:
         return f"number {monitor.queue_position} in the queue for its resource"
+    if monitor.waiting_for == WaitingReason.START_TIME and monitor.start_at is not None:
+        return f"it does not start before {monitor.start_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     if monitor.waiting_for:
         return _WAITS.get(monitor.waiting_for, f"it waits for: {printable(monitor.waiting_for)}")
     return printable(monitor.message)

@@ -24,8 +24,6 @@ Line = tuple[str, str]
 _MAX_DOCUMENT_LENGTH: Final = 120
 """Characters above which size and hash are shown instead of input or result."""
 
-_KINDS: Final = (PhaseKind.QUEUED, PhaseKind.RUNNING, PhaseKind.WAITING)
-
 
 def timeline_json(timeline: Timeline, *, is_whole: bool) -> bytes:
     """The timeline as JSON, with the seconds of each kind of phase. See `timeline_lines` for `is_whole`."""
@@ -37,7 +35,7 @@ def timeline_json(timeline: Timeline, *, is_whole: bool) -> bytes:
         report["request"] = request | _document_members("input", timeline.request.input, is_whole=is_whole)
     if isinstance(timeline.result, msgspec.Raw):
         report |= _document_members("result", timeline.result, is_whole=is_whole)
-    report["seconds"] = {kind.value: timeline.seconds(kind) for kind in _KINDS} | {"total": timeline.total}
+    report["seconds"] = {kind.value: timeline.seconds(kind) for kind in _kinds(timeline)} | {"total": timeline.total}
     return msgspec.json.encode(report)
 
 
@@ -63,6 +61,8 @@ def timeline_lines(timeline: Timeline, *, is_whole: bool, has_colour: bool) -> I
             yield "known as", request.own_id + (f" to tenant {printable(request.tenant)}" if request.tenant else "")
         yield "asked", f"{_time_text(timeline.requested_at)} {caller}"
         yield "input", _document_text(bytes(request.input), is_whole=is_whole)
+        if request.start_at is not None:
+            yield "not before", _time_text(request.start_at)
         yield "deadline", _time_text(request.deadline)
         if request.callback:
             yield "callback", printable(request.callback)
@@ -76,14 +76,22 @@ def timeline_lines(timeline: Timeline, *, is_whole: bool, has_colour: bool) -> I
         yield "stop", f"asked for at {_time_text(cancel_request.at)} {_cancel_text(cancel_request)}"
     yield "", ""
     yield from _outcome_lines(timeline, is_whole=is_whole, has_colour=has_colour)
-    sums = ", ".join(f"{kind} {_duration_text(timeline.seconds(kind))}" for kind in _KINDS)
+    sums = ", ".join(f"{kind} {_duration_text(timeline.seconds(kind))}" for kind in _kinds(timeline))
     yield "took", f"{_duration_text(timeline.total)}{'' if timeline.status in TERMINAL_STATUSES else ' so far'}: {sums}"
     yield from _integrity_lines(timeline, has_colour=has_colour)
 
 
+def _kinds(timeline: Timeline) -> list[PhaseKind]:
+    """The kinds of phases that each operation has, and the time before its start time, if there was one."""
+    has_start = any(phase.kind is PhaseKind.SCHEDULED for phase in timeline.phases)
+    return [kind for kind in PhaseKind if kind is not PhaseKind.SCHEDULED or has_start]
+
+
 def _phase_lines(phase: Phase, attempt: TimelineAttempt | None, *, has_colour: bool) -> Iterator[Line]:
     took = _duration_text(phase.seconds)
-    if phase.kind is PhaseKind.QUEUED:
+    if phase.kind is PhaseKind.SCHEDULED:
+        yield "scheduled", f"{took}, until its start time"
+    elif phase.kind is PhaseKind.QUEUED:
         yield "queued", took
     elif phase.kind is PhaseKind.WAITING:
         retry = f", to be tried again at {_time_text(attempt.retry_at)}" if attempt and attempt.retry_at else ""

@@ -56,12 +56,20 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     name: ClassVar[str] = ""
     type: ClassVar[str] = ""
 
+    @property
+    def wire_type(self) -> str:
+        """Return the CloudEvents type under which this event is stored."""
+        return self.type
+
 
 class Requested(EventData, frozen=True, kw_only=True):
     """A client asked for the action. Always the first event, and the only one of its type."""
 
     name: ClassVar[str] = "requested"
     type: ClassVar[str] = "opstream.action.requested.v1"
+    later_type: ClassVar[str] = "opstream.action.requested.v2"
+    """Of a request with a start time. A process that does not know start times refuses it, and begins nothing
+    (docs/adr/0061)."""
 
     resource: str
     resource_id: str = ""
@@ -91,6 +99,16 @@ class Requested(EventData, frozen=True, kw_only=True):
     """The client's own id of the operation, from which the API derives the stored one (docs/adr/0046); empty without
     authentication: then both are the same."""
     trace: Trace | None = None
+    start_at: Instant | None = None
+    """No attempt begins before; None for a request that may begin at once. It may have passed at the request."""
+    start_after: int = 0
+    """The seconds from the request that the client asked for, from which `start_at` was computed; 0 if it gave the
+    time itself, or none."""
+
+    @property
+    def wire_type(self) -> str:
+        """Return the type of version 2 for a request with a start time, otherwise that of version 1."""
+        return self.type if self.start_at is None else self.later_type
 
 
 class Started(EventData, frozen=True, kw_only=True):
@@ -173,7 +191,9 @@ class Canceled(EventData, frozen=True, kw_only=True):
 
 
 EVENT_DATA: Final = (Requested, Started, Progressed, AttemptFailed, CancelRequested, Succeeded, Failed, Canceled)
-_DECODERS: Final = {data.type: msgspec.json.Decoder(data) for data in EVENT_DATA}
+EVENT_TYPES: Final = {data.type: data for data in EVENT_DATA} | {Requested.later_type: Requested}
+"""The data of each CloudEvents type."""
+_DECODERS: Final = {name: msgspec.json.Decoder(data) for name, data in EVENT_TYPES.items()}
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,7 +267,7 @@ def encode_event(event: Event) -> bytes:
                 specversion="1.0",
                 id=event.id,
                 source=event.source,
-                type=event.data.type,
+                type=event.data.wire_type,
                 subject=event.operation_id,
                 time=event.time,
                 position=event.position,
@@ -257,7 +277,7 @@ def encode_event(event: Event) -> bytes:
         )
         _decode(payload)
     except _UNDECODABLE as error:
-        raise InvalidEvent(f"{event.data.type} can't be recorded for {event.operation_id}: {error}") from error
+        raise InvalidEvent(f"{event.data.wire_type} can't be recorded for {event.operation_id}: {error}") from error
     return payload
 
 
@@ -325,7 +345,7 @@ def recorded_event(event: Event, payload: bytes, sequence: int) -> RecordedEvent
     return RecordedEvent(
         id=event.id,
         source=event.source,
-        type=event.data.type,
+        type=event.data.wire_type,
         operation_id=event.operation_id,
         time=event.time,
         position=event.position,

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from .events import EVENT_DATA, CloudEvent, EventData
+from .events import EVENT_TYPES, CloudEvent, EventData
 from .operation.state import Operation
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -14,20 +14,20 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def json_schemas() -> dict[str, dict[str, Any]]:
     """Return JSON Schemas (2020-12): one for each event, by its type, and one for `operation`."""
-    documents = {data.type: _event_schema(data) for data in EVENT_DATA}
+    documents = {name: _event_schema(name, data) for name, data in EVENT_TYPES.items()}
     documents["operation"] = {"$schema": _DIALECT, **_inlined_schema(Operation), "title": "operation"}
     return documents
 
 
-def _event_schema(data: type[EventData]) -> dict[str, Any]:
+def _event_schema(name: str, data: type[EventData]) -> dict[str, Any]:
     envelope = _inlined_schema(CloudEvent)
     definitions = envelope.pop("$defs", {})
     body = _inlined_schema(data)
     definitions.update(body.pop("$defs", {}))
-    envelope["properties"]["type"] = {"const": data.type}
+    envelope["properties"]["type"] = {"const": name}
     envelope["properties"]["data"] = body
     envelope["required"] = sorted({*envelope["required"], "datacontenttype"})
-    schema = {"$schema": _DIALECT, **envelope, "title": data.type, "description": body["description"]}
+    schema = {"$schema": _DIALECT, **envelope, "title": name, "description": body["description"]}
     if definitions:
         schema["$defs"] = definitions
     return schema

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -27,6 +27,8 @@ class WaitingReason(StrEnum):
     """The action's `rate` does not allow it to start yet."""
     RESOURCE = "Resource"
     """Another operation has its exclusive resource."""
+    START_TIME = "StartTime"
+    """Its request named a time that has not come."""
 
 
 class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -39,6 +41,8 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     kind: str = ""
     resource_id: str = ""
     created_at: datetime | None = None
+    start_at: datetime | None = None
+    """The time before which it does not begin; None for an operation without one."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     attempt: int = 0
@@ -77,6 +81,7 @@ def build_status_monitor(
         kind=str(operation.kind),
         resource_id=operation.resource_id,
         created_at=operation.created_at,
+        start_at=operation.start_at,
         started_at=operation.started_at,
         finished_at=operation.finished_at,
         attempt=operation.attempt,
@@ -119,10 +124,11 @@ def request_hash(
     action_input: Any,  # noqa: ANN401 - JSON
     caller: str,
     callback: str = "",
+    start: str = "",
 ) -> str:
     """Return a hash that is equal for identical requests.
 
-    It is the SHA-256 (hex) of the key-sorted JSON of action, resource id, input, caller and callback.
+    It is the SHA-256 (hex) of the key-sorted JSON of action, resource id, input, caller, callback and start time.
 
     Args:
         kind: the action.
@@ -131,11 +137,29 @@ def request_hash(
         caller: the authenticated identity; empty without authentication, never an address.
         callback: the URL that the client wants called; empty without one. It is part of the hash, because a repetition
             with another URL must not succeed: that URL would never be called.
+        start: when the client wants it to begin (`start_text`); empty for at once. It is part of the hash for the same
+            reason.
     """
     request = {"action": str(kind), "resourceId": resource_id, "input": action_input, "caller": caller}
     if callback:  # the hash of a request without one is older than callbacks, and must stay
         request["callback"] = callback
+    if start:
+        request["start"] = start
     return hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
+
+
+def start_text(start_at: datetime | None, start_after: int) -> str:
+    """Return a client's wish for a start time as a text that is equal for equal wishes; empty for none.
+
+    A number of seconds is the same wish whenever it is sent; the time that follows from it is not.
+
+    Args:
+        start_at: the time with its zone; None without one.
+        start_after: the seconds that the client asked for, which count then; 0 if it gave a time, or none.
+    """
+    if start_after:
+        return f"+{start_after}"
+    return "" if start_at is None else start_at.astimezone(UTC).isoformat()
 
 
 def is_same_json(one: Any, other: Any) -> bool:  # noqa: ANN401 - JSON

@@ -37,6 +37,8 @@ from .operation.state import Status
 class PhaseKind(StrEnum):
     """What an operation does during a phase."""
 
+    SCHEDULED = "scheduled"
+    """Its start time had not come."""
     QUEUED = "queued"
     """No attempt has started: no runner was free, or it waited for its resource lock or rate limit."""
     RUNNING = "running"
@@ -51,7 +53,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     begin: Instant
     end: Instant
     attempt: int
-    """The attempt that ran, or after which it waited; 0 in the queue."""
+    """The attempt that ran, or after which it waited; 0 before the first."""
 
     @property
     def seconds(self) -> float:
@@ -220,6 +222,7 @@ class _TimelineBuilder:
         """The latest time so far."""
         self._phase = PhaseKind.QUEUED
         self._phase_attempt = 0
+        self._start_at: datetime | None = None
         self._phase_begin: datetime | None = None
 
     def add(self, event: RecordedEvent) -> None:
@@ -252,6 +255,9 @@ class _TimelineBuilder:
             case Requested():
                 if timeline.request is None:
                     timeline.request, timeline.requested_at = data, event.time
+                    self._start_at = data.start_at
+                    if data.start_at is not None and data.start_at > at:
+                        self._phase = PhaseKind.SCHEDULED
             case Started():
                 self._end_attempt(_ATTEMPT_LOST, None)
                 timeline.attempts.append(
@@ -296,6 +302,9 @@ class _TimelineBuilder:
 
     def _close_phase(self, at: datetime) -> None:
         begin = self._phase_begin or at
+        if self._phase is PhaseKind.SCHEDULED and self._start_at is not None and self._start_at < at:
+            self.timeline.phases.append(Phase(kind=self._phase, begin=begin, end=self._start_at, attempt=0))
+            self._phase, begin = PhaseKind.QUEUED, self._start_at
         self.timeline.phases.append(Phase(kind=self._phase, begin=begin, end=at, attempt=self._phase_attempt))
         self._phase_begin = at
 

@@ -21,6 +21,8 @@ class WaitReason(StrEnum):
     """The pause before its next attempt."""
     VERSION = "Version"
     """A runner of the version of the action that it was requested for."""
+    START_TIME = "StartTime"
+    """Its start time. It has not waited until then, so its seconds are 0."""
 
 
 class Wait(NamedTuple):

@@ -22,6 +22,10 @@ class RunSettings(client_options.TokenSettings, frozen=True, kw_only=True):
     operation_id: str | None
     callback: str = ""
     """Where the outcome is delivered; empty for nowhere."""
+    start_at: str = ""
+    """The time before which it does not begin (RFC 3339); empty for at once."""
+    start_after: float | None = None
+    """Seconds in place of it."""
     timeout: float | None
     """Seconds to follow the operation; None for no limit."""
     is_detached: bool
@@ -32,6 +36,8 @@ class RunSettings(client_options.TokenSettings, frozen=True, kw_only=True):
 @client_options.input_option
 @client_options.operation_id_option
 @client_options.callback_option
+@client_options.start_at_option
+@client_options.start_after_option
 @client_options.timeout_option
 @client_options.detach_option
 @client_options.url_option
@@ -50,13 +56,24 @@ def run(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     submit_and_follow(RunSettings(**given))
 
 
+def _headers(settings: RunSettings) -> dict[str, str]:
+    headers = {
+        "Operation-Callback": settings.callback,
+        "Operation-Start-At": settings.start_at,
+        "Operation-Start-After": "" if settings.start_after is None else f"{settings.start_after:.0f}",
+    }
+    return {name: value for name, value in headers.items() if value}
+
+
 def submit_and_follow(settings: RunSettings) -> None:
     """Submit an action, follow its operation, and print its result.
 
     Raises:
         CommandError: as `client_session` and `follow_session`.
-        click.UsageError: the target or the id is not valid.
+        click.UsageError: the target or the id is not valid, or there are two start times.
     """
+    if settings.start_at and settings.start_after is not None:
+        raise click.UsageError("--start-at and --start-after exclude each other: leave one of them out")
     from opstream.client import new_operation_id
 
     operation_id = settings.operation_id or new_operation_id()
@@ -69,7 +86,7 @@ def submit_and_follow(settings: RunSettings) -> None:
                 settings.target,
                 msgspec.Raw(settings.action_input),
                 operation_id=operation_id,
-                headers={"Operation-Callback": settings.callback} if settings.callback else None,
+                headers=_headers(settings),
                 timeout=seconds,
             )
         if settings.is_detached:

@@ -152,6 +152,19 @@ callback_option: Final[Decorator[Any]] = option(
     help="The URL to which the outcome is posted, signed (docs/webhooks.md), e.g. https://hooks.example.org/done. The "
     "service must allow its host.",
 )
+start_at_option: Final[Decorator[Any]] = option(
+    "--start-at",
+    variable="START_AT",
+    default="",
+    metavar="TIME",
+    help="The time before which the operation does not begin, with its zone, e.g. 2026-11-24T08:00:00+01:00.",
+)
+start_after_option: Final[Decorator[Any]] = option(
+    "--start-after",
+    variable="START_AFTER",
+    type=Duration(),
+    help="How long from now the operation does not begin, e.g. 2h; whole seconds count.",
+)
 timeout_option: Final[Decorator[Any]] = option(
     "--timeout",
     variable="TIMEOUT",

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from opstream_schemas.events import EVENT_DATA, CloudEvent, EventData, Requested, Succeeded
+from opstream_schemas.events import EVENT_DATA, EVENT_TYPES, CloudEvent, EventData, Requested, Succeeded
 from opstream_schemas.names import NAME_PATTERN, OPERATION_ID_PATTERN
 
 from .shared import SCHEMAS_PREFIX, Json, TypedAction, action_object_name, component_reference, first_line
@@ -91,5 +91,10 @@ def _event(data: type[EventData]) -> Json:
 
 
 def _enveloped(data: type[EventData], name: str) -> Json:
-    members = {"type": {"const": data.type}, "data": component_reference("schemas", name)}
+    types = [one for one, type_ in EVENT_TYPES.items() if type_ is data]
+    is_one = len(types) == 1
+    members = {
+        "type": {"const": data.type} if is_one else {"enum": types},
+        "data": component_reference("schemas", name),
+    }
     return {"allOf": [component_reference("schemas", _ENVELOPE), {"type": "object", "properties": members}]}

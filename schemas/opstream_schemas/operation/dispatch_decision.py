@@ -1,12 +1,13 @@
 """The runner's decision table: the state of an operation and a delivered message to what the runner does. Pure.
 
 The rows, their order and their numbers are those of docs/architecture.md. Each decision carries its row
-number, so that the tests hold the table and the code together. `now` is compared with the deadline only.
+number, so that the tests hold the table and the code together. `now` is compared with the deadline, and, as the broker
+has it, with the start time.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -16,6 +17,12 @@ from opstream_schemas.events import EventData
 from .commands import canceled_outcome, deadline_outcome, runner_lost_outcome
 from .state import Operation
 
+RETRY_REASON: Final = "retry"
+"""Why a wake-up is scheduled: the next attempt is due after a backoff. The last token of its subject."""
+START_REASON: Final = "start"
+"""The same: the operation's start time."""
+SWEEP_REASON: Final = "overdue"
+"""The same: the projector's sweep found nothing else that would move the operation on."""
 UNDECIDABLE_RETRY_SECONDS: Final = 60.0
 """Seconds after which the message of an operation that can't be folded is delivered again."""
 
@@ -27,6 +34,9 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     """Stream sequence of the message."""
     scheduled_by: int = 0
     """Of a wake-up timer: stream sequence of the event that scheduled it. 0 for a request."""
+    is_timely: bool = False
+    """True if the broker has sent it at the moment that it was scheduled for, so that no clock of a runner has to say
+    whether a start time has come. False for a request, and for what the sweep sends (`SWEEP_REASON`)."""
 
 
 class Ack(msgspec.Struct, frozen=True, tag=True):
@@ -62,21 +72,24 @@ class ScheduleWake(msgspec.Struct, frozen=True, tag=True):
     at: datetime | None
     """None: due at once, whatever the clocks of runners and broker say."""
     scheduled_by: int
+    reason: str = RETRY_REASON
+    """Of a wake-up with a time: the last token of its subject."""
 
 
 DispatchDecision = Ack | RedeliverLater | AppendEvent | BeginAttempt | ScheduleWake
 
 
 def decide_dispatch(
-    operation: Operation | None, trigger: Trigger, *, now: datetime, max_attempts: int
+    operation: Operation | None, trigger: Trigger, *, now: datetime, max_attempts: int, clock_skew: float = 0.0
 ) -> DispatchDecision:
     """Return the decision of the first row that matches.
 
     Args:
         operation: the folded state; None if the fold refused an event (row 1).
         trigger: the delivered message.
-        now: the runner's clock, for the deadline only.
+        now: the runner's clock.
         max_attempts: the number of counted attempts that the action allows.
+        clock_skew: the seconds by which the runner's clock is ahead of the broker's, which fires the wake-ups.
     """
     if operation is None:
         return RedeliverLater(1, UNDECIDABLE_RETRY_SECONDS)
@@ -90,7 +103,10 @@ def decide_dispatch(
     if now > operation.deadline:
         return AppendEvent(5, deadline_outcome(operation))
     if operation.attempt == 0:
-        return BeginAttempt(6)
+        start_at = operation.start_at
+        if start_at is None or trigger.is_timely or now - timedelta(seconds=clock_skew) >= start_at:
+            return BeginAttempt(6)
+        return ScheduleWake(6, start_at, operation.stream_sequence, START_REASON)
     if live is not None:
         if operation.attempts_used < max_attempts:
             return BeginAttempt(7)

@@ -55,6 +55,7 @@ def initial(event: RecordedEvent) -> Operation:
         trace=data.trace,
         status=Status.NOT_STARTED,
         created_at=event.time,
+        start_at=data.start_at,
         deadline=data.deadline,
         retention=data.retention,
         retention_failed=data.retention_failed,

@@ -86,8 +86,8 @@ def find_late(
         is_late = live.ticket <= runners.acknowledged and operation.created_at + grace < now
         return Late(cause=LateCause.LEASE, since=operation.created_at, sequence=live.ticket) if is_late else None
     requested = operation.stream_sequence if operation.position == 1 else 0
-    is_late = operation.created_at + grace < now and requested <= runners.delivered
-    return Late(cause=LateCause.START, since=operation.created_at, sequence=requested) if is_late else None
+    is_late = operation.due_at + grace < now and requested <= runners.delivered
+    return Late(cause=LateCause.START, since=operation.due_at, sequence=requested) if is_late else None
 
 
 def is_lost(

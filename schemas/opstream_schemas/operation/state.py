@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -73,6 +74,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     trace: Trace | None = None
     status: Status
     created_at: Instant
+    start_at: Instant | None = None
+    """No attempt begins before (`Requested.start_at`); None for an operation that may begin at once."""
     deadline: Instant
     retention: float
     """Seconds for which the status stays readable after the end, if the next two don't say otherwise."""
@@ -114,6 +117,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     def kind(self) -> Kind:
         """Return the resource and action."""
         return Kind(self.resource, self.action)
+
+    @property
+    def due_at(self) -> datetime:
+        """Return the time from which on it waits to begin: its start time, or its request if that came later."""
+        return self.created_at if self.start_at is None else max(self.created_at, self.start_at)
 
     @property
     def is_terminal(self) -> bool:

@@ -95,7 +95,7 @@ class DeadlineScheduler:
     def _may_be_scheduled(self, operation: Operation) -> bool:
         finished_at = operation.finished_at
         is_slow = finished_at is not None and finished_at - operation.created_at >= self._unscheduled_below
-        return is_slow or _has_short_deadline(operation)
+        return is_slow or operation.start_at is not None or _has_short_deadline(operation)
 
 
 class DeadlineEnforcer:

@@ -28,6 +28,7 @@ from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, Inv
 from opstream_schemas.events import OperationError
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.commands import FailAttempt
+from opstream_schemas.operation.dispatch_decision import SWEEP_REASON
 from opstream_schemas.operation.lateness import (
     GRACE,
     UNCERTAIN_FOR,
@@ -46,8 +47,6 @@ SWEEP_INTERVAL: Final = 60.0
 """Seconds between two walks; also before the first one, so that the projector has caught up."""
 SHARE: Final = 1 / 30
 """The share of its time that a walk works; it sleeps the rest, so that a large view costs no more than a small one."""
-WAKE_UP_REASON: Final = "overdue"
-"""The reason in the subject of a wake-up that the sweep sends."""
 CONDITION: Final = "OperationsWereLate"
 COUNTER: Final = "rescheduled"
 
@@ -189,9 +188,7 @@ class Sweeper:
             case LateCause.DEADLINE:
                 await send_deadline(self._connection, operation.kind, operation.id)
             case LateCause.START | LateCause.RETRY:
-                await send_wake_up(
-                    self._connection, operation.kind, operation.id, WAKE_UP_REASON, armed_by=late.sequence
-                )
+                await send_wake_up(self._connection, operation.kind, operation.id, SWEEP_REASON, armed_by=late.sequence)
             case LateCause.LEASE:
                 return await self._end_attempt(operation, now)
         return True
@@ -216,7 +213,7 @@ class Sweeper:
             self._connection,
             ended.kind,
             ended.id,
-            WAKE_UP_REASON,
+            SWEEP_REASON,
             at=ended.waiting.retry_at,
             armed_by=ended.waiting.sequence,
         )
@@ -260,7 +257,7 @@ class Sweeper:
 _WHAT: Final = {
     LateCause.DEADLINE: "its deadline was",
     LateCause.RETRY: "its next attempt was due at",
-    LateCause.START: "no attempt has begun since its request at",
+    LateCause.START: "no attempt has begun, which was possible from",
     LateCause.LEASE: "its attempt has lost its lease; it was requested at",
 }
 

@@ -218,6 +218,7 @@ def test_lines() -> None:
         lines.show(monitor(Status.NOT_STARTED, queue_position=3))
         for reason in (*WaitingReason, "Moon"):
             lines.show(monitor(Status.NOT_STARTED, waiting_for=reason))
+        lines.show(monitor(waiting_for=WaitingReason.START_TIME, start_at=NOW))
         lines.show(monitor(percent_complete=7.4, message="one\ntwo\x1b[2J"))
         lines.show(monitor(percent_complete=8, message="old", cancel_requested=True))
         lines.show(monitor(percent_complete=100, attempt=2, retry_at=NOW.replace(minute=1), message="old"))
@@ -230,7 +231,9 @@ def test_lines() -> None:
         "2026-11-24T10:00:05Z  NotStarted         this action runs as many times at once as it may",
         "2026-11-24T10:00:05Z  NotStarted         this action starts no more often than its rate allows",
         "2026-11-24T10:00:05Z  NotStarted         it waits for: Resource",
+        "2026-11-24T10:00:05Z  NotStarted         its start time has not come",
         "2026-11-24T10:00:05Z  NotStarted         it waits for: Moon",
+        "2026-11-24T10:00:05Z  Running            it does not start before 2026-11-24T10:00:05Z",
         "2026-11-24T10:00:05Z  Running       7 %  one two [2J",
         "2026-11-24T10:00:05Z  Running       8 %  canceled by a client, and has not stopped yet",
         "2026-11-24T10:00:05Z  Running     100 %  attempt 2 failed, the next one starts at 10:01:05Z",

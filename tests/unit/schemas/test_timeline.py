@@ -73,7 +73,7 @@ def test_a_long_timeline() -> None:
         (PhaseKind.RUNNING, 3, 1),
         (PhaseKind.RUNNING, 4, 2),
     ]
-    assert [one.seconds(kind) for kind in PhaseKind] == [1, 6, 2]
+    assert [one.seconds(kind) for kind in PhaseKind] == [0, 1, 6, 2]
     assert text(one).splitlines() == [
         "operation   op-1",
         "action      book:upload-start of '42', version 1",

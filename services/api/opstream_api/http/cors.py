@@ -23,7 +23,8 @@ EXPOSED: Final = (
 """Headers of responses that a page may read, besides those that each page may."""
 ACCEPTED: Final = (
     *("Accept", "Authorization", "Content-Type", "Prefer", "If-None-Match", "Last-Event-ID"),
-    *("Operation-Id", "Operation-Callback", "Repeatability-Request-ID", "Repeatability-First-Sent"),
+    *("Operation-Id", "Operation-Callback", "Operation-Start-At", "Operation-Start-After"),
+    *("Repeatability-Request-ID", "Repeatability-First-Sent"),
     *("traceparent", "tracestate", "x-ms-client-request-id"),
 )
 """Headers that a page may send."""

@@ -9,6 +9,7 @@ import hashlib
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Container
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -19,7 +20,7 @@ from litestar.types import HTTPScope
 
 from opstream_api.errors import ApiError, method_not_allowed, not_found
 from opstream_schemas.errors import ErrorCode, InvalidName
-from opstream_schemas.events import Trace
+from opstream_schemas.events import Instant, Trace
 from opstream_schemas.names import Kind, check_operation_id, check_resource_id
 
 from .callback_header import CallbackPolicy, parse_callback
@@ -31,7 +32,12 @@ OPERATION_ID: Final = "Operation-Id"
 REPEATABILITY_REQUEST_ID: Final = "Repeatability-Request-ID"
 REPEATABILITY_FIRST_SENT: Final = "Repeatability-First-Sent"
 REPEATABILITY_RESULT: Final = "Repeatability-Result"
+START_AT: Final = "Operation-Start-At"
+START_AFTER: Final = "Operation-Start-After"
+MAX_START_DELAY: Final = 365 * 86_400
+"""Seconds by which a start time may be away, and by which it may have passed."""
 
+_SECONDS: Final = re.compile(r"[0-9]{1,9}")
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _HTTP_DATE: Final = re.compile(
@@ -63,6 +69,22 @@ class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
         return self.header == REPEATABILITY_REQUEST_ID
 
 
+class StartTime(msgspec.Struct, frozen=True, kw_only=True):
+    """When a submit wants its operation to begin. Without both members: at once."""
+
+    at: datetime | None = None
+    """In UTC. May have passed."""
+    after: int = 0
+    """Seconds from the request; 0 if the request names a time, or none."""
+
+    def moment(self, now: datetime) -> datetime | None:
+        """Return the time before which no attempt may begin, if the request is recorded now; None for at once."""
+        return now + timedelta(seconds=self.after) if self.after else self.at
+
+
+AT_ONCE: Final = StartTime()
+
+
 class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A submit whose path and headers are valid. Its body is not read yet."""
 
@@ -76,6 +98,7 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     trace: Trace | None
     callback: str = ""
     """URL to deliver the outcome to; empty for none."""
+    start: StartTime = AT_ONCE
     tenant: str = ""
     """Of the caller; empty for the operator's own, and without authentication."""
     derived_id: str = ""
@@ -123,6 +146,7 @@ def parse_submit(
     base = public_url or base_url(headers, scope["scheme"])
     trace = parse_trace(headers)
     callback = parse_callback(headers, callback_policy)
+    start = parse_start_time(headers)
     check_content_type(headers)
     return SubmitRequest(
         kind=path.kind,
@@ -132,7 +156,32 @@ def parse_submit(
         status_url=f"{base}/status/{key.operation_id}",
         trace=trace,
         callback=callback,
+        start=start,
     )
+
+
+def parse_start_time(headers: Headers) -> StartTime:
+    """Return when the operation is to begin. `Operation-Start-After: 0` is at once.
+
+    Raises:
+        ApiError: `InvalidHeader`: both headers, one that is repeated or malformed, or seconds beyond
+            `MAX_START_DELAY`.
+    """
+    if not _START_HEADERS & headers.keys():
+        return AT_ONCE
+    at, after = single_value(headers, START_AT), single_value(headers, START_AFTER)
+    if at is not None and after is not None:
+        raise _invalid_header(f"send either {START_AT} or {START_AFTER}: each says when to begin", START_AFTER)
+    if after is not None:
+        if _SECONDS.fullmatch(after) is None or int(after) > MAX_START_DELAY:
+            message = f"{START_AFTER} must be whole seconds, {MAX_START_DELAY} at most, not {after!r}"
+            raise _invalid_header(message, START_AFTER)
+        return StartTime(after=int(after))
+    try:
+        return StartTime(at=msgspec.convert(at, Instant).astimezone(UTC))
+    except (msgspec.ValidationError, OverflowError) as error:
+        message = f"{START_AT} must be a time with its zone such as 2026-11-24T08:00:00Z (RFC 3339), not {at!r}"
+        raise _invalid_header(message, START_AT) from error
 
 
 def parse_submit_path(raw_path: bytes) -> SubmitPath:
@@ -254,6 +303,9 @@ def _is_http_date(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_START_HEADERS: Final = frozenset({START_AT.lower().encode(), START_AFTER.lower().encode()})
 
 
 def _invalid_header(message: str, name: str) -> ApiError:

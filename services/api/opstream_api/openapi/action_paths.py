@@ -9,6 +9,7 @@ import jsonschema_rs
 import msgspec
 
 from opstream_api.http.callback_header import CALLBACK_HEADER
+from opstream_api.http.submit_request import START_AFTER, START_AT
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
 from opstream_schemas.names import Kind
 
@@ -30,6 +31,8 @@ _HEADERS: Final = (
     "Repeatability-Request-ID",
     "Repeatability-First-Sent",
     CALLBACK_HEADER,
+    START_AT,
+    START_AFTER,
     "traceparent",
     "tracestate",
 )
@@ -157,7 +160,7 @@ def _description(spec: ActionSpec, *, has_id: bool) -> str:
         f"Starts the operation `{spec.kind}` (version {spec.action_version}) and responds at once.{which} Poll its "
         f"status about every {policy.retry_after} s. If its runner is lost, another attempt is made, at most "
         f"{policy.max_attempts} in all, and none begins later than {policy.deadline / _HOUR:g} hours after the "
-        f"request. The status is readable for {_retention(policy)}."
+        f"request, or after its start time if it has one. The status is readable for {_retention(policy)}."
     )
 
 

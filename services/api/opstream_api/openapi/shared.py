@@ -8,6 +8,7 @@ import msgspec
 
 from opstream_api.http.callback_header import CALLBACK_HEADER
 from opstream_api.http.conditional_headers import MAX_STATUS_TOKEN_SECONDS, MAX_WAIT
+from opstream_api.http.submit_request import START_AFTER, START_AT
 from opstream_schemas.json_schemas import json_schemas
 from opstream_schemas.status_monitor import ErrorBody, StatusMonitor, WaitingReason
 from opstream_schemas.urls import URL_LIMIT
@@ -126,6 +127,10 @@ _MONITOR_MEMBERS: Final[Json] = {
     "kind": {"type": "string", "description": "Resource and action.", "examples": ["book:upload-start"]},
     "resourceId": {"type": "string", "description": "The resource's own id; absent without one."},
     "createdAt": {**_INSTANT, "description": "When it was requested."},
+    "startAt": {
+        **_INSTANT,
+        "description": "The time before which it does not begin, if its request had a start time.",
+    },
     "startedAt": {**_INSTANT, "description": "When its first attempt began."},
     "finishedAt": {**_INSTANT, "description": "When it ended; the status is readable for at least a day more."},
     "attempt": {"type": "integer", "minimum": 1, "description": "Number of the current or last attempt."},
@@ -244,6 +249,18 @@ PARAMETERS: Final[Json] = {
         "allows. The service posts the CloudEvent that ended the operation, signed as Standard Webhooks says. The URL "
         "is part of the request: a known `Operation-Id` with another callback is refused.",
         {"type": "string", "format": "uri", "maxLength": URL_LIMIT, "pattern": "^https?://"},
+    ),
+    START_AT: _header(
+        START_AT,
+        "The time before which the operation does not begin (RFC 3339, with its zone). One that has passed is at once. "
+        "It is part of the request: a known `Operation-Id` with another start time is refused.",
+        {"type": "string", "format": "date-time"},
+    ),
+    START_AFTER: _header(
+        START_AFTER,
+        f"In place of `{START_AT}`: the whole seconds from the request before which the operation does not begin. "
+        "Repeated with the same `Operation-Id` and the same number, it is the same request.",
+        {"type": "string", "pattern": "^[0-9]{1,9}$"},
     ),
     "traceparent": _header("traceparent", "W3C Trace Context, stored and continued. A malformed one is ignored."),
     "tracestate": _header("tracestate", "W3C Trace Context, of the `traceparent`."),

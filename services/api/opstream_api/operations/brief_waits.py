@@ -56,7 +56,9 @@ class UsualTimes:
         usual = self._seconds.get(operation.kind)
         if usual is None or usual > MOST:
             return 0.0
-        age = max(0.0, (now - operation.created_at).total_seconds())
+        if operation.start_at is not None and operation.start_at > now:
+            return 0.0
+        age = max(0.0, (now - operation.due_at).total_seconds())
         return max(0.0, min(_TIMES_AS_LONG * usual - age, MOST))
 
 
@@ -82,7 +84,7 @@ class BriefWaits:
         """
         known = self._status.known_state(operation_id)
         if known is not None and not known.is_terminal:
-            self._usual_times.add(known.kind, (self._now() - known.created_at).total_seconds())
+            self._usual_times.add(known.kind, (self._now() - known.due_at).total_seconds())
 
     def forget(self) -> None:
         """Wait for nothing until ends are heard of again: the journal's follower is away."""

@@ -36,6 +36,7 @@ _INTERVAL: Final = 5.0
 
 class _StreamConfig(msgspec.Struct, frozen=True):
     max_bytes: int = -1
+    max_age: int = 0
 
 
 class _StreamState(msgspec.Struct, frozen=True):
@@ -98,6 +99,8 @@ class JournalCapacity:
         self._measured_at = -inf
         """When what is shown was measured, in the loop's time."""
         self._is_full = False
+        self.max_age = 0.0
+        """Seconds for which the journal keeps events; 0 for ever."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -200,6 +203,7 @@ class JournalCapacity:
         used, limit = info.state.bytes, info.config.max_bytes
         self._used, self._limit, self._copies = used, max(0, limit), _count_copies(info.cluster)
         self._measured_at = asyncio.get_running_loop().time()
+        self.max_age = info.config.max_age / 1e9
         if limit <= 0:
             self._free_bytes = inf
             return

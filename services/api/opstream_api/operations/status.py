@@ -6,6 +6,7 @@ Of HTTP this module knows only the error codes. It writes nothing to the broker.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
@@ -29,6 +30,22 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_RETRY_AFTER: Final = 1
 """Whole seconds between polls of an action that the catalog does not know (contract.md)."""
+
+MAX_START_POLL: Final = 60
+"""Whole seconds between polls of an operation whose start time is far: it may be canceled before."""
+
+
+def poll_delay(operation: Operation, usual: int, now: datetime) -> int:
+    """Return the whole seconds to wait before the next poll: longer than usual until a start time has come.
+
+    Args:
+        operation: its state.
+        usual: those of its action.
+        now: with time zone.
+    """
+    if operation.start_at is None or operation.is_terminal:
+        return usual
+    return max(usual, min(math.ceil((operation.start_at - now).total_seconds()), MAX_START_POLL))
 
 
 class StatusReader:
@@ -99,7 +116,7 @@ class StatusReader:
     def retry_after(self, operation: Operation) -> int:
         """Return the whole seconds to wait before the next poll."""
         spec = self._catalog.specs.get(operation.kind)
-        return spec.policy.retry_after if spec else DEFAULT_RETRY_AFTER
+        return poll_delay(operation, spec.policy.retry_after if spec else DEFAULT_RETRY_AFTER, self._now())
 
     async def monitor(self, operation: Operation) -> StatusMonitor:
         """Return the status monitor of an operation, also with what is in none of its events.
@@ -110,7 +127,8 @@ class StatusReader:
         if operation.status is not Status.NOT_STARTED:
             return build_status_monitor(operation)
         try:
-            if operation.hold and (position := await self._queue_positions.position_of(operation)):
+            is_due = operation.start_at is None or operation.start_at <= self._now()
+            if is_due and operation.hold and (position := await self._queue_positions.position_of(operation)):
                 return build_status_monitor(operation, queue_position=position, waiting_for=WaitingReason.RESOURCE)
             spec = self._catalog.specs.get(operation.kind)
             reason = await self._waiting_reasons.reason_of(operation, spec.policy) if spec else None

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from opstream_api.access.limits.open_operations import OpenOperations
 from opstream_api.access.principal import Owner
 from opstream_api.errors import JOURNAL_OUTAGE, ApiError, journal_error, operation_unreadable, too_many_requests
-from opstream_api.http.submit_request import SubmitRequest
+from opstream_api.http.submit_request import MAX_START_DELAY, START_AT, SubmitRequest
 from opstream_api.inputs.input_validation import InputValidator, decode_input
 from opstream_api.queues.runner_presence import RunnerPresence
 from opstream_journal import (
@@ -29,6 +30,7 @@ from opstream_journal import (
     SnapshotStore,
     VersionConflict,
 )
+from opstream_journal.provisioning.topology import AGE_MARGIN
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
@@ -40,10 +42,11 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import first_event, fold_for_reader, initial
 from opstream_schemas.operation.resource_lock import busy_error
 from opstream_schemas.operation.state import Operation
-from opstream_schemas.status_monitor import is_same_json, request_hash
+from opstream_schemas.status_monitor import is_same_json, request_hash, start_text
 
 from .journal_capacity import JournalCapacity
 from .operation_cache import OperationCache
+from .status import poll_delay
 
 logger = logging.getLogger(__name__)
 
@@ -145,23 +148,28 @@ class Submitter:
             message = f"no runner has announced the action {kind}; /openapi.json lists the known ones"
             raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
         document, value = self._validator.validate(spec, *decode_input(body))
-        digest = request_hash(kind, request.resource_id, value, request.caller.identity, request.callback)
+        wish = start_text(request.start.at, request.start.after)
+        digest = request_hash(kind, request.resource_id, value, request.caller.identity, request.callback, wish)
         if self._cache.is_suspended and (ended := await self._find_lost(request, digest)) is not None:
-            return _accepted(self._cache.put(ended), spec)
+            return self._accepted(self._cache.put(ended), spec)
         try:
             self._capacity.ensure_room()
         except JournalFull:
             if await self._journal.last_message(request.stored_id) is None:
                 raise
-            return _accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
+            return self._accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
         if self._open is not None and self._open.is_full(request.stored_id, _owner(request)):
             if await self._journal.last_message(request.stored_id) is None:
                 raise _too_many_open(self._open.limit)
-            return _accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
+            return self._accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
         lock = subjects.lock_key(spec.lock_scope, request.resource_id, request.tenant) if spec.lock_scope else ""
-        if spec.policy.on_conflict == "reject" and lock:
-            await self._check_resource_free(request, lock)
         now = self._now()
+        begins_at, start_at = now, request.start.moment(now)
+        if start_at is not None:
+            self._check_start(spec, start_at, now)
+            begins_at = max(now, start_at)
+        if spec.policy.on_conflict == "reject" and lock and begins_at == now:
+            await self._check_resource_free(request, lock)
         requested = Requested(
             resource=kind.resource,
             resource_id=request.resource_id,
@@ -169,7 +177,7 @@ class Submitter:
             action_version=spec.action_version,
             input=msgspec.Raw(document),
             request_hash=digest,
-            deadline=now + timedelta(seconds=spec.policy.deadline),
+            deadline=begins_at + timedelta(seconds=spec.policy.deadline),
             retention=spec.policy.retention,
             retention_failed=spec.policy.retention_failed,
             retention_canceled=spec.policy.retention_canceled,
@@ -181,6 +189,8 @@ class Submitter:
             tenant=request.tenant,
             own_id=request.own_id,
             trace=request.trace,
+            start_at=start_at,
+            start_after=request.start.after,
         )
         event = first_event(request.stored_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
         try:
@@ -193,7 +203,7 @@ class Submitter:
             crash_point(CrashPoint.API_RECORDED)
             self._runners.note_submit(kind)
             operation = initial(recorded)
-        return _accepted(self._cache.put(operation), spec)
+        return self._accepted(self._cache.put(operation), spec)
 
     async def _append(self, request: SubmitRequest, event: Event, until: float) -> RecordedEvent:
         """Append the event; until it is stored or refused it counts as an open operation of the caller.
@@ -216,6 +226,29 @@ class Submitter:
             if is_ours:
                 counted.settle(request.stored_id, sequence=sequence)
         return recorded
+
+    def _accepted(self, operation: Operation, spec: ActionSpec) -> Accepted:
+        return Accepted(operation=operation, retry_after=poll_delay(operation, spec.policy.retry_after, self._now()))
+
+    def _check_start(self, spec: ActionSpec, start_at: datetime, now: datetime) -> None:
+        """Refuse a start time that is too far away: the journal must keep the request until all is over.
+
+        Raises:
+            ApiError: `InvalidHeader`.
+        """
+        kept = self._capacity.max_age or inf
+        longest = min(MAX_START_DELAY, kept - spec.policy.deadline - spec.policy.longest_retention - AGE_MARGIN)
+        seconds = (start_at - now).total_seconds()
+        if -MAX_START_DELAY <= seconds <= longest:
+            return
+        if seconds < 0:
+            message = f"{start_at.isoformat()} is more than {MAX_START_DELAY} s ago: check the year"
+        else:
+            message = (
+                f"the operation would begin in {seconds:.0f} s, and {spec.kind} can begin in {max(0.0, longest):.0f} s "
+                "at most: submit it later, or let the operator keep the journal for longer (--max-age)"
+            )
+        raise ApiError(ErrorCode.INVALID_HEADER, message, target=START_AT)
 
     async def _check_resource_free(self, request: SubmitRequest, lock: str) -> None:
         """Refuse the request while another operation owns the resource.
@@ -297,9 +330,6 @@ def _is_same_request(requested: EventData | None, request: SubmitRequest, value:
         and requested.resource_id == request.resource_id
         and requested.caller == request.caller.identity
         and requested.callback == request.callback
+        and start_text(requested.start_at, requested.start_after) == start_text(request.start.at, request.start.after)
         and is_same_json(msgspec.json.decode(requested.input), value)
     )
-
-
-def _accepted(operation: Operation, spec: ActionSpec) -> Accepted:
-    return Accepted(operation=operation, retry_after=spec.policy.retry_after)

@@ -86,7 +86,10 @@ class WaitingReasons:
         Raises:
             JournalError: the broker did not respond, or refused.
         """
-        if (self._now() - operation.created_at).total_seconds() < _GRACE:
+        waited = (self._now() - operation.due_at).total_seconds()
+        if waited < 0 and operation.start_at is not None:
+            return WaitingReason.START_TIME
+        if waited < _GRACE:
             return None
         return _reason(await self._consumer_of(operation.kind), policy)
 

@@ -82,9 +82,9 @@ class OperationMeter:
             series = series or self._series_of(operation)
             if not isinstance(data, Started):
                 series.outcomes[type(data)].value += 1
-                series.operation_seconds.observe(_seconds_since_request(operation, event))
+                series.operation_seconds.observe(_seconds_since_due(operation, event))
             elif data.attempt == 1:
-                series.queue_seconds.observe(_seconds_since_request(operation, event))
+                series.queue_seconds.observe(_seconds_since_due(operation, event))
 
     def _series_of(self, operation: Operation) -> _Series:
         key = (operation.resource, operation.action)
@@ -102,6 +102,6 @@ class OperationMeter:
         return series
 
 
-def _seconds_since_request(operation: Operation, event: RecordedEvent) -> float:
+def _seconds_since_due(operation: Operation, event: RecordedEvent) -> float:
     """The two times may be of two machines, whose clocks differ a little."""
-    return max(0.0, (event.time - operation.created_at).total_seconds())
+    return max(0.0, (event.time - operation.due_at).total_seconds())

@@ -17,6 +17,7 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec, Policy
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.dispatch_decision import START_REASON
 from opstream_schemas.operation.resource_lock import Claim
 
 OVERDUE_AFTER: Final = 5.0
@@ -64,7 +65,9 @@ class QueueTally:
         if len(tokens) != 5:
             return
         _, resource, action, _, why = tokens
-        if not subjects.is_deadline(why):
+        if why == START_REASON:
+            self.add(Kind(resource, action), WaitReason.START_TIME, 0.0)
+        elif not subjects.is_deadline(why):
             reason = WaitReason.RATE if why.startswith(_RATE_REASONS) else WaitReason.RETRY
             self.add(Kind(resource, action), reason, max(0.0, self._now - stored_at(message)))
         if not message.schedule.startswith(_AT):

@@ -33,6 +33,7 @@ from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, Inv
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation.backoff import backoff_delay, retry_time
 from opstream_schemas.operation.commands import Command, ConfirmCancel, Fail, FailAttempt, Succeed, deadline_outcome
+from opstream_schemas.operation.dispatch_decision import RETRY_REASON
 from opstream_schemas.operation.failure_line import canceled_line, end_fields, error_text, failure_line
 from opstream_schemas.operation.state import Operation, Status, Waiting
 
@@ -40,8 +41,6 @@ from .event_recorder import EventRecorder
 
 logger = logging.getLogger(__name__)
 
-RETRY_WAKE_UP: Final = "retry"
-"""Why a wake-up is scheduled: the next attempt is due after a backoff."""
 RELEASE_WAKE_UP: Final = "handed-back"
 """Why a wake-up is sent at once: a stopping runner released the operation."""
 _RELEASE_BUDGET: Final = 3.0
@@ -272,7 +271,7 @@ class Completion:
         )
         try:
             await schedule_wake_up(
-                self._connection, operation.kind, operation.id, RETRY_WAKE_UP, at=at, armed_by=waiting.sequence
+                self._connection, operation.kind, operation.id, RETRY_REASON, at=at, armed_by=waiting.sequence
             )
         except (JournalUnavailable, JournalFull) as error:
             # The next delivery of the message schedules the wake-up (row 9), as after a crash.

@@ -28,7 +28,7 @@ from opstream_journal.outage_log import BoundedLog, OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.timers import schedule_wake_up, send_wake_up
 from opstream_runner.attempt.attempt import Attempt
-from opstream_runner.attempt.completion import RELEASE_WAKE_UP, RETRY_WAKE_UP
+from opstream_runner.attempt.completion import RELEASE_WAKE_UP
 from opstream_runner.authoring.action import Action
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.handler_loop import HandlerLoop
@@ -260,7 +260,11 @@ class Dispatcher:
                 self.notify(operation.id)
                 return
             decision = decide_dispatch(
-                operation, trigger, now=self._dependencies.now(), max_attempts=self._action.spec.policy.max_attempts
+                operation,
+                trigger,
+                now=self._dependencies.now(),
+                max_attempts=self._action.spec.policy.max_attempts,
+                clock_skew=self._connection.clock_skew,
             )
             if loaded is None or isinstance(decision, RedeliverLater):
                 await message.nak(decision.delay if isinstance(decision, RedeliverLater) else _BROKER_TROUBLE_DELAY)
@@ -323,10 +327,9 @@ class Dispatcher:
             case ScheduleWake(at=None, scheduled_by=sequence):
                 await send_wake_up(self._connection, operation.kind, operation.id, RELEASE_WAKE_UP, armed_by=sequence)
                 await message.ack_confirmed()
-            case ScheduleWake(at=datetime() as at, scheduled_by=sequence):
-                await schedule_wake_up(
-                    self._connection, operation.kind, operation.id, RETRY_WAKE_UP, at=at, armed_by=sequence
-                )
+            case ScheduleWake(at=datetime() as at, scheduled_by=sequence, reason=reason):
+                await schedule_wake_up(self._connection, operation.kind, operation.id, reason, at=at, armed_by=sequence)
+                crash_point(CrashPoint.RUNNER_WAKE_ARMED)
                 await message.ack_confirmed()
             case BeginAttempt(row=row):
                 admission: Admission = await self._versions.admit(operation, loaded.action_input)

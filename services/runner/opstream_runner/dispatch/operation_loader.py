@@ -13,7 +13,7 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import RecordedEvent, Requested, decode_event
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.dispatch_decision import Trigger
+from opstream_schemas.operation.dispatch_decision import SWEEP_REASON, Trigger
 from opstream_schemas.operation.fold import fold, initial
 from opstream_schemas.operation.state import Operation
 
@@ -92,9 +92,12 @@ def trigger_of(message: DeliveredMessage) -> Trigger:
 
     Raises:
         InvalidEvent: its subject is a wake-up's, but its body is not.
+        InvalidName: its subject is no wake-up's.
     """
-    sequence = scheduled_by(message.data) if subjects.is_wake(message.subject) else 0
-    return Trigger(ticket=message.sequence, scheduled_by=sequence)
+    if not subjects.is_wake(message.subject):
+        return Trigger(ticket=message.sequence)
+    is_timely = subjects.parse_wake_subject(message.subject).reason != SWEEP_REASON
+    return Trigger(ticket=message.sequence, scheduled_by=scheduled_by(message.data), is_timely=is_timely)
 
 
 def _action_input(requested: RecordedEvent) -> msgspec.Raw:

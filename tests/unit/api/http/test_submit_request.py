@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,7 +17,10 @@ from opstream_api.http.callback_header import CallbackPolicy
 from opstream_api.http.caller_identity import Caller, CallerResolver
 from opstream_api.http.requests import parse_headers
 from opstream_api.http.submit_request import (
+    AT_ONCE,
+    MAX_START_DELAY,
     IdempotencyKey,
+    StartTime,
     SubmitPath,
     SubmitRequest,
     parse_submit,
@@ -113,6 +117,46 @@ def test_the_first_wrong_part_decides_the_error() -> None:
         (ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Content-Type"),
     ]
     assert parse()
+
+
+MOMENT = datetime(2026, 11, 24, 7, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "expected"),
+    [
+        ("Operation-Start-At", "2026-11-24T08:00:00+01:00", StartTime(at=MOMENT)),
+        ("Operation-Start-At", "2026-11-24T07:00:00Z", StartTime(at=MOMENT)),
+        ("Operation-Start-After", "90", StartTime(after=90)),
+        ("Operation-Start-After", "0", AT_ONCE),
+        ("Operation-Start-After", str(MAX_START_DELAY), StartTime(after=MAX_START_DELAY)),
+    ],
+)
+def test_a_start_time_is_read(header: str, value: str, expected: StartTime) -> None:
+    """A time is kept in UTC; seconds are kept as such, so that the same number is the same request."""
+    assert parse({**VALID, header: value}).start == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "target"),
+    [
+        ({"Operation-Start-At": "2026-11-24T08:00:00"}, "Operation-Start-At"),
+        ({"Operation-Start-At": "tomorrow"}, "Operation-Start-At"),
+        ({"Operation-Start-At": "2026-02-30T08:00:00Z"}, "Operation-Start-At"),
+        ({"Operation-Start-At": "9999-12-31T23:00:00-05:00"}, "Operation-Start-At"),
+        ({"Operation-Start-At": ""}, "Operation-Start-At"),
+        ({"Operation-Start-After": "1.5"}, "Operation-Start-After"),
+        ({"Operation-Start-After": "-1"}, "Operation-Start-After"),
+        ({"Operation-Start-After": "PT5M"}, "Operation-Start-After"),
+        ({"Operation-Start-After": str(MAX_START_DELAY + 1)}, "Operation-Start-After"),
+        ({"Operation-Start-At": "2026-11-24T07:00:00Z", "Operation-Start-After": "5"}, "Operation-Start-After"),
+    ],
+)
+def test_a_start_time_that_is_none_is_refused(headers: Mapping[str, str], target: str) -> None:
+    """A time needs its zone and must exist, seconds are whole and bounded, and a request has one of both."""
+    with pytest.raises(ApiError) as caught:
+        parse({**VALID, **headers})
+    assert (caught.value.code, caught.value.body.error.target) == (ErrorCode.INVALID_HEADER, target)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ MINE = Trigger(ticket=1)
 OTHER = Trigger(ticket=50)
 LATE = DEADLINE + timedelta(microseconds=1)
 RETRY_AT = NOW + timedelta(minutes=5)
+START_AT = NOW + timedelta(hours=1)
 WISH = CancelRequested(by="ann", reason="late")
 COUNTED = handed_back(counted=True, retry_at=RETRY_AT)
 UNCOUNTED = handed_back(counted=False, retry_at=RETRY_AT)
@@ -40,9 +41,14 @@ def after(*datas: EventData) -> Operation:
     return History().append(request(), *datas).operation
 
 
-def wake(armed_by: int) -> Trigger:
+def later(*datas: EventData) -> Operation:
+    """The same for a request with a start time."""
+    return History().append(request(start_at=START_AT), *datas).operation
+
+
+def wake(armed_by: int, *, is_timely: bool = True) -> Trigger:
     """A wake-up timer that the event at this sequence scheduled."""
-    return Trigger(ticket=50, scheduled_by=armed_by)
+    return Trigger(ticket=50, scheduled_by=armed_by, is_timely=is_timely)
 
 
 CANCELED = Canceled(by="ann", reason="late")
@@ -85,6 +91,12 @@ TABLE: list[tuple[int, str, Operation | None, Trigger, datetime, DispatchDecisio
     (6, "requested", after(), MINE, NOW, BeginAttempt(6)),
     (6, "a wake for what has not started", after(), wake(1), NOW, BeginAttempt(6)),
     (6, "not yet beyond the deadline", after(), MINE, DEADLINE, BeginAttempt(6)),
+    (6, "before its start time", later(), MINE, NOW, ScheduleWake(6, START_AT, 1, "start")),
+    (6, "woken by the sweep before it", later(), wake(1, is_timely=False), NOW, ScheduleWake(6, START_AT, 1, "start")),
+    (6, "woken at it, by the broker's clock", later(), wake(1), NOW, BeginAttempt(6)),
+    (6, "requested, and it has come", later(), MINE, START_AT, BeginAttempt(6)),
+    (2, "before 6: canceled before its start time", later(Canceled()), wake(1), START_AT, Ack(2)),
+    (5, "before 6: overdue, with a start time", later(), wake(1), LATE, AppendEvent(5, OVERDUE)),
     (7, "attempts are left", after(started()), MINE, NOW, BeginAttempt(7)),
     (7, "a wake's attempt, under the wake's ticket", after(started(ticket=50)), wake(9), NOW, BeginAttempt(7)),
     (7, "no attempt is left", after(started(), started(2)), MINE, NOW, AppendEvent(7, LOST)),
@@ -115,6 +127,15 @@ def test_the_first_matching_row_wins(
 
     assert expected == actual
     assert row == actual.row
+
+
+def test_a_start_time_is_by_the_brokers_clock() -> None:
+    """A runner whose clock is ahead does not begin early, and one that is behind begins in time."""
+    early, late = START_AT - timedelta(seconds=1), START_AT + timedelta(seconds=1)
+    ahead = decide_dispatch(later(), MINE, now=late, max_attempts=MAX_ATTEMPTS, clock_skew=2.0)
+    behind = decide_dispatch(later(), MINE, now=early, max_attempts=MAX_ATTEMPTS, clock_skew=-2.0)
+
+    assert (ahead, behind) == (ScheduleWake(6, START_AT, 1, "start"), BeginAttempt(6))
 
 
 def test_every_row_is_in_the_table() -> None:
