@@ -32,7 +32,7 @@ from tests.support.broker.server import Broker
 from tests.support.journal.journals import KIND, linked, opened
 from tests.support.projector.consistency import rebuilt
 from tests.support.projector.deadlines import command_handler, enforcer, scheduled, scheduler
-from tests.support.projector.projection import projector, running, settled
+from tests.support.projector.projection import projector, running, settled, utc_now
 from tests.support.runner.stage import CONSUMER, HandlerGate, Input, RunnerStage, gated
 from tests.support.system.wait import eventually
 
@@ -133,6 +133,26 @@ async def test_a_lost_retry(stage: RunnerStage, how: str, caplog: pytest.LogCapt
         await settled(stage.link)
         assert await sweep.sweeper.walk() == 0
         assert sweep.conditions.current == []
+
+
+async def test_a_lost_start_time(stage: RunnerStage) -> None:
+    """An operation whose start time was lost with TIMERS begins once that is late; one whose time has not come is left
+    alone, and has its timer again as soon as anything looks at it."""
+    gate = HandlerGate()
+    gate.open()
+    async with sweeping(stage.link, stage.journal) as sweep, stage.runner([gated(gate)]):
+        await stage.request("near", start_at=utc_now() + timedelta(seconds=1))
+        await stage.request("far", start_at=utc_now() + timedelta(hours=1))
+        await eventually(lambda: _count_scheduled(stage, 2))
+        await empty_timers(stage.link, "purged")
+        await settled(stage.link)
+        assert await sweep.sweeper.walk() == 0
+        await sweep.until_moved(1)
+        operation = await stage.ended("near")
+        assert operation.started_at is not None
+        assert operation.start_at is not None
+        assert operation.started_at >= operation.start_at
+    assert gate.attempts == [("near", 1)]
 
 
 async def test_a_lost_deadline(stage: RunnerStage) -> None:
