@@ -259,12 +259,9 @@ class Dispatcher:
                 )
                 self.notify(operation.id)
                 return
+            limit, skew = self._action.spec.policy.max_attempts, self._connection.clock_skew
             decision = decide_dispatch(
-                operation,
-                trigger,
-                now=self._dependencies.now(),
-                max_attempts=self._action.spec.policy.max_attempts,
-                clock_skew=self._connection.clock_skew,
+                operation, trigger, now=self._dependencies.now(), max_attempts=limit, clock_skew=skew
             )
             if loaded is None or isinstance(decision, RedeliverLater):
                 await message.nak(decision.delay if isinstance(decision, RedeliverLater) else _BROKER_TROUBLE_DELAY)
