@@ -13,7 +13,7 @@ import pytest
 from opstream_journal import Connection
 from opstream_journal.runtime.service import cancel_all, run_until_first_ends
 from opstream_projector.deadlines import DeadlineScheduler, RecentIds
-from opstream_schemas.events import EventData
+from opstream_schemas.events import Canceled, EventData
 from opstream_schemas.operation.state import Operation
 from tests.support.projector.projection import LIFE
 from tests.support.schemas.histories import NOW, History, request
@@ -41,6 +41,13 @@ def states(*datas: EventData, seconds: float = 86_400.0, lasting: float = 0.0) -
     history = History().append(request(deadline=NOW + timedelta(seconds=seconds)), *datas)
     finished_at = NOW + timedelta(seconds=lasting)
     return [msgspec.structs.replace(one, finished_at=finished_at) if one.is_terminal else one for one in history.states]
+
+
+async def test_a_start_timer_is_canceled_with_its_operation() -> None:
+    """An operation with a start time may have a timer for it, however soon it was canceled."""
+    later = History().append(request(start_at=NOW + timedelta(hours=1)), Canceled()).operation
+    with pytest.raises(Asked):
+        await scheduler().apply(msgspec.structs.replace(later, finished_at=NOW))
 
 
 async def test_an_ordinary_operation_costs_no_call() -> None:

@@ -223,3 +223,12 @@ def test_times_at_the_end_of_the_calendar() -> None:
     """A foreign event may have any time; it is shown as it is."""
     asked = request(deadline=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))))
     assert "deadline    0001-01-01 00:00:00.000+14:00" in text(timeline_of(asked))
+
+
+def test_a_start_time() -> None:
+    """What comes before it is a phase of its own, and what comes after it is the queue."""
+    one = timeline_of(request(start_at=NOW + timedelta(seconds=0.25)), started())
+    assert [one.seconds(kind) for kind in PhaseKind] == [0.25, 0.75, 9, 0]
+    assert json.loads(timeline_json(one, is_whole=False))["seconds"]["scheduled"] == 0.25
+    assert "not before" in text(one)
+    assert "scheduled" not in json.loads(timeline_json(timeline_of(ASKED, started()), is_whole=False))["seconds"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,6 +53,14 @@ def test_nothing_is_waited_for_before_an_end_is_known() -> None:
     assert times.wait_of(operation(), NOW) > 0
     times.forget()
     assert times.wait_of(operation(), NOW) == 0
+
+
+def test_a_start_time_is_not_waited_for() -> None:
+    """Before its start time an operation is not about to end; from then on its age counts from there."""
+    times = after(0.02)
+    begun = msgspec.structs.replace(operation(age=60.0), start_at=NOW - timedelta(seconds=0.03))
+    assert times.wait_of(msgspec.structs.replace(begun, start_at=NOW + timedelta(milliseconds=1)), NOW) == 0
+    assert times.wait_of(begun, NOW) == pytest.approx(0.05)
 
 
 def test_an_unusually_old_operation_is_not_waited_for() -> None:

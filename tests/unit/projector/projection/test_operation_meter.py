@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -63,6 +64,15 @@ def test_an_operation_with_a_retry(meter: OperationMeter) -> None:
     assert values(queue, "_count") == values(operation, "_count") == {("book:upload-start",): 1}
     assert values(queue, "_sum") == {("book:upload-start",): 1.0}
     assert values(operation, "_sum") == {("book:upload-start",): 4.0}
+
+
+def test_times_count_from_the_start_time(meter: OperationMeter) -> None:
+    """What a client asked to wait for is no waiting."""
+    start_at = NOW + timedelta(seconds=0.25)
+    count(meter, history(started(1), Succeeded(result=b"1"), start_at=start_at))
+    _, queue, operation = meter.instruments
+    assert values(queue, "_sum") == {("book:upload-start",): 0.75}
+    assert values(operation, "_sum") == {("book:upload-start",): 1.75}
 
 
 def test_each_outcome_has_its_word(meter: OperationMeter) -> None:

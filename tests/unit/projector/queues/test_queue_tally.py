@@ -46,6 +46,14 @@ def test_timers_wait_for_a_retry_or_a_slot(tally: QueueTally) -> None:
     assert (tally.overdue, tally.lateness) == (0, 0.0)
 
 
+def test_a_start_time_is_no_wait(tally: QueueTally) -> None:
+    """Operations before their start times are counted, and have not waited; a timer of one may be late, as any."""
+    for due_in in (3_600, -OVERDUE_AFTER - 1):
+        tally.add_timer(stored(subjects.timer_subject(KIND, "op-1", "start"), 86_400, due_in=due_in))
+    assert tally.waits == {("book:read", "StartTime"): Wait(2, 0.0)}
+    assert tally.overdue == 1
+
+
 def test_timers_that_should_have_fired(tally: QueueTally) -> None:
     """Deadlines count as well as wake-ups, once they are later than a broker ever is; a broken one does not."""
     for due_in in (-OVERDUE_AFTER - 1, -OVERDUE_AFTER - 7, -OVERDUE_AFTER + 1, 5):
