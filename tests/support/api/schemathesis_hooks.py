@@ -1,13 +1,15 @@
 """Hooks for schemathesis: rules of a submit that the OpenAPI document states only in words.
 
 To run schemathesis by hand, put this file's path into `SCHEMATHESIS_HOOKS`. schemathesis reads only the schemas, and
-OpenAPI describes each header separately. Two rules of a submit concern several requests or headers (docs/contract.md,
+OpenAPI describes each header separately. Three rules of a submit concern several requests or headers (docs/contract.md,
 Submit):
 
 - an `Operation-Id` names one request. schemathesis sends the same id with many bodies, which the API refuses as
   `OperationIdReused`. The hook makes each valid id a new one.
 - `Repeatability-Request-ID` and `Repeatability-First-Sent` come together, and not with an `Operation-Id`. The hook
   completes half a pair, and drops one of the two ways.
+- a start time is near, and named by `Operation-Start-At` or `Operation-Start-After`. The hook drops one, and makes the
+  other near.
 
 The hook changes only requests that are meant to be accepted; it changes no check and no response. `tests/broker` tests
 what the API refuses.
@@ -16,6 +18,7 @@ what the API refuses.
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -24,6 +27,8 @@ import schemathesis
 OPERATION_ID: Final = "Operation-Id"
 REQUEST_ID: Final = "Repeatability-Request-ID"
 FIRST_SENT: Final = "Repeatability-First-Sent"
+START_AT: Final = "Operation-Start-At"
+START_AFTER: Final = "Operation-Start-After"
 SOME_DATE: Final = "Tue, 24 Nov 2026 08:00:00 GMT"
 
 
@@ -38,6 +43,11 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     elif OPERATION_ID in headers:
         headers.pop(REQUEST_ID, None)
         headers.pop(FIRST_SENT, None)
+    if START_AT in headers:
+        headers.pop(START_AFTER, None)
+        headers[START_AT] = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    elif START_AFTER in headers:
+        headers[START_AFTER] = "1"
     if OPERATION_ID in headers:
         headers[OPERATION_ID] = _new(headers[OPERATION_ID], 64)
     elif REQUEST_ID in headers or FIRST_SENT in headers:
