@@ -76,6 +76,8 @@ async def _run(folder: Path, narrator: DemoNarrator) -> None:
             narrator.chapter("Who did what, and was it changed since?")
             await _run_command(narrator, "audit", client.operations[-1], "--nats", broker)
             await _run_command(narrator, "verify", "--chain", "--nats", broker)
+        narrator.chapter("See it in a browser")
+        await _show_console(narrator, system, f"{api}/console#/operations/{client.operations[-1]}")
     except (CommandError, JournalError, httpx.HTTPError, TimeoutError) as error:
         if isinstance(error, httpx.TransportError):
             await system.wait_for_end()
@@ -84,6 +86,21 @@ async def _run(folder: Path, narrator: DemoNarrator) -> None:
         raise CommandError("\n  ".join([f"{reason}; the system's last lines:", *system.log])) from error
     finally:
         await system.stop()
+
+
+async def _show_console(narrator: DemoNarrator, system: DemoSystem, url: str) -> None:
+    """Name the console's URL. On a terminal everything goes on until the reader presses Enter."""
+    narrator.note(url)
+    if not sys.stdin.isatty():
+        return
+    narrator.note("Press Enter to stop everything.")
+    entered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin, entered.set)
+    try:
+        await system.wait_for_end_or(entered)
+    finally:
+        loop.remove_reader(sys.stdin)
 
 
 async def _run_command(narrator: DemoNarrator, *words: str) -> None:
@@ -166,6 +183,21 @@ class DemoSystem:
         """Wait for it to end by itself, as it does when a part of it died; its output then says which."""
         if self._child is not None:
             await asyncio.wait([self._child.ended], timeout=_END_TIMEOUT)
+
+    async def wait_for_end_or(self, event: asyncio.Event) -> None:
+        """Wait for an event, or until the system has ended by itself.
+
+        Raises:
+            CommandError: it has ended.
+        """
+        waiting = asyncio.create_task(event.wait())
+        ended = [self._child.ended] if self._child is not None else []
+        try:
+            await asyncio.wait([waiting, *ended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if self._child is not None and self._child.ended.done():
+            raise CommandError(f"opstream up ended ({describe_exit(self._child.ended.result())})")
 
     async def stop(self) -> None:
         """Stop it if it runs. It is killed if that takes too long."""

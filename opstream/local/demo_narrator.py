@@ -102,7 +102,8 @@ class DemoNarrator:
         """Print how long the demo took, and what to do next."""
         self._line()
         self._line(f"Done in {seconds:.1f} s; everything was stopped and removed.")
-        self._line("Next: 'opstream up --actions bookshelf.actions' ('make up' in the repository) keeps it running.")
+        self._line("Next: 'opstream up --actions bookshelf.actions' ('make up' in the repository) keeps it running,")
+        self._line("with the console at http://127.0.0.1:8080/console.")
 
     def _status(self, monitor: dict[str, Any]) -> str:
         status: str = monitor["status"]

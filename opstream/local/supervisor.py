@@ -141,7 +141,7 @@ class Supervisor:
         self._output.plain(f"opstream is ready: API {self._settings.public_url or api}, broker {broker}", is_bold=True)
         if self._settings.health_port:
             self._output.plain(f"Metrics for Prometheus: {', '.join(self._commands.metrics())}")
-        self._output.plain(f"Try {api}/docs in a browser; Ctrl-C stops everything")
+        self._output.plain(f"Look at {api}/console in a browser, or at {api}/docs; Ctrl-C stops everything")
 
     async def _check_actions(self) -> None:
         """Import the actions once, in a process of its own: a mistake in them should not start a broker first."""

@@ -36,7 +36,6 @@ from .dependencies import Dependencies
 from .errors import ApiError, method_not_allowed, not_found, unauthenticated
 from .http.conditional_headers import status_token_seconds
 from .http.cors import CorsMiddleware
-from .http.docs_page import docs_routes
 from .http.header_middleware import REQUEST_ID_KEY, HeaderMiddleware
 from .http.request_log import STATUS_ROUTE, logged_request, submit_template
 from .http.request_origin import RequestOriginMiddleware, is_own
@@ -59,6 +58,8 @@ from .http.submit_request import (
     parse_submit_path,
 )
 from .operations.submit import Accepted
+from .pages.console_page import console_routes
+from .pages.docs_page import docs_routes
 from .readiness import readiness
 from .status_routes import ALLOW_POST, ALLOW_READ, READS, STATUS_PREFIX, read_status, status_routes
 
@@ -68,7 +69,7 @@ logger = logging.getLogger(__name__)
 _READS: Final = [*READS, HttpMethod.OPTIONS]
 _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
 _READ_PATH: Final = re.compile(
-    r"/(?:status/[^/:]+|status/[^/]+/events|docs(?:/[^/]*)?|healthz|readyz|(?:openapi|asyncapi)\.json)"
+    r"/(?:status/[^/:]+|status/[^/]+/events|docs(?:/[^/]*)?|console(?:/[^/]*){0,2}|healthz|readyz|(?:openapi|asyncapi)\.json)"
 )
 _CANCEL_PATH: Final = re.compile(r"/status/[^/]*:cancel")
 _OK_BODY: Final = b'{"status":"ok"}'
@@ -105,6 +106,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
             *_metadata_routes(access.metadata if access is not None else None),
             *status_routes(dependencies),
             *docs_routes(dependencies.docs_page),
+            *console_routes(dependencies.console_page),
             healthz,
             readyz,
             openapi,
@@ -125,7 +127,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
             routes,
             access.authenticators,
             challenge=access.challenge,
-            open_paths=access.open_paths,
+            open_paths=(*access.open_paths, *dependencies.console_page.raw_paths),
             status=access.status,
             limit=access.requests,
         )

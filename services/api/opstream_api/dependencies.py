@@ -13,7 +13,6 @@ from .access.access_control import AccessControl
 from .access.denials.access_recorder import AccessRecorder
 from .http.callback_header import CallbackPolicy
 from .http.caller_identity import CallerResolver
-from .http.docs_page import DocsPage
 from .http.document_cache import DocumentCache
 from .http.request_log import RequestLog
 from .http.request_origin import HostPolicy
@@ -24,6 +23,8 @@ from .operations.journal_capacity import JournalCapacity
 from .operations.status import StatusReader
 from .operations.submit import Submitter
 from .operations.watch import WatchRegistry
+from .pages.console_page import ConsolePage
+from .pages.docs_page import DocsPage
 from .request_meter import RequestMeter
 
 
@@ -49,6 +50,7 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     openapi: DocumentCache
     asyncapi: DocumentCache
     docs_page: DocsPage
+    console_page: ConsolePage
     public_url: str
     """Base of status URLs; empty to use each request's own `Host`."""
     hosts: HostPolicy

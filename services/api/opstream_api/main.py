@@ -47,7 +47,6 @@ from .asyncapi import action_asyncapi_document
 from .dependencies import Dependencies
 from .health_port import HealthPort
 from .http.caller_identity import CallerResolver
-from .http.docs_page import load_docs_page
 from .http.document_cache import DocumentCache
 from .http.request_log import RequestLog
 from .http.request_origin import HostPolicy
@@ -61,6 +60,8 @@ from .operations.operation_cache import OperationCache
 from .operations.status import StatusReader
 from .operations.submit import Submitter
 from .operations.watch import WatchRegistry
+from .pages.console_page import ConsolePage
+from .pages.docs_page import load_docs_page
 from .queues.queue_positions import QueuePositions
 from .queues.runner_presence import RunnerPresence
 from .queues.waiting_reasons import WaitingReasons
@@ -221,6 +222,7 @@ async def connected_api(
                 ),
                 asyncapi=DocumentCache(catalog, action_asyncapi_document),
                 docs_page=load_docs_page(),
+                console_page=ConsolePage(),
                 public_url=public_url,
                 hosts=hosts,
                 allowed_origins=settings.allowed_origins,

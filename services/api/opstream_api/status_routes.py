@@ -44,6 +44,8 @@ ALLOW_POST: Final = "POST"
 READS: Final = [HttpMethod.GET, HttpMethod.HEAD]
 
 STATUS_PREFIX: Final = "/status/"
+STORED_ID: Final = "Operation-Stored-Id"
+"""Header of a history: the operation's id at the broker, if the client knows it by another one."""
 
 _STATUS: Final = "/status/{target:str}"
 _HISTORY: Final = "/status/{operation_id:str}/events"
@@ -155,21 +157,27 @@ async def _history(dependencies: Dependencies, operation_id: str, request: AnyRe
     found = await _find_to_read(dependencies, principal, operation_id)
     logged_request(scope).operation_id = found.stored_id
     with _shown_as(found):
-        return await _shown_history(dependencies, found.stored_id, principal, request, headers)
+        return await _shown_history(dependencies, found, principal, request, headers)
 
 
 async def _shown_history(
-    dependencies: Dependencies, operation_id: str, principal: Principal | None, request: AnyRequest, headers: Headers
+    dependencies: Dependencies,
+    found: FoundOperation,
+    principal: Principal | None,
+    request: AnyRequest,
+    headers: Headers,
 ) -> ASGIApp:
-    scope = request.scope
+    scope, operation_id = request.scope, found.stored_id
+    # With it a reader makes the stored bytes of what is shown under the client's own id, and checks the hash chain.
+    stored = {} if operation_id == found.own_id else {STORED_ID: operation_id}
     if not wants_stream(headers):
         document = await dependencies.history.document(operation_id)
         if not isinstance(document, bytes):
             if scope["http_version"] != "1.0":
-                return StreamedResponse(document, media_type=JSON, headers=_VARY)
+                return StreamedResponse(document, media_type=JSON, headers={**_VARY, **stored})
             # HTTP/1.0 has no chunks (RFC 9112, 6.1), and without its length an incomplete document looks complete.
             document = b"".join([piece async for piece in document])
-        return json_response(document, headers=_VARY)
+        return json_response(document, headers={**_VARY, **stored})
     position = last_event_position(headers)
     if await dependencies.history.is_at_end(operation_id, position):
         return empty_response(204)  # which ends the reconnects of an EventSource (HTML, Server-sent events)
@@ -177,7 +185,7 @@ async def _shown_history(
     stream = _no_pieces() if is_head else dependencies.history.follow(operation_id, position)
     access = dependencies.access
     ends = None if principal is None or access is None else access.ends.watch(principal)
-    return StreamedResponse(stream, media_type="text/event-stream", headers=STREAM_HEADERS, access=ends)
+    return StreamedResponse(stream, media_type="text/event-stream", headers={**STREAM_HEADERS, **stored}, access=ends)
 
 
 async def _find_to_read(dependencies: Dependencies, principal: Principal | None, operation_id: str) -> FoundOperation:

@@ -49,7 +49,7 @@ def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
     restart the operation is known, and the limit is raised that a larger --max-body needs."""
     with start_up(workplace) as up:
         api = up.wait_for(READY)[1]
-        docs = up.wait_for(r"^Try (\S+) in a browser; Ctrl-C stops everything$")[1]
+        docs = up.wait_for(r"^Look at \S+/console in a browser, or at (\S+); Ctrl-C stops everything$")[1]
         assert "openapi.json" in http.get(docs).text
         kinds = http.get(f"{api}/openapi.json").json()["paths"]
         assert any(path.endswith("echo:say") for path in kinds)

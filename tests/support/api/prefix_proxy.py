@@ -1,20 +1,29 @@
-"""A reverse proxy that serves another service below a path prefix, as in production."""
+"""A reverse proxy that serves another service below a path prefix, as in production, and may change what it answers."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
-_PASSED = ("content-type", "content-encoding", "content-security-policy", "location")
+_SENT = ("accept", "authorization", "last-event-id", "prefer")
+_PASSED = ("content-type", "content-encoding", "content-security-policy", "location", "operation-stored-id")
+
+Change = Callable[[str, bytes], bytes]
+"""Returns the body of an answer to a path as a client gets it."""
+
+
+def _unchanged(_path: str, body: bytes) -> bytes:
+    return body
 
 
 @contextmanager
-def behind(target: str, prefix: str) -> Iterator[str]:
+def behind(target: str, prefix: str, change: Change = _unchanged) -> Iterator[str]:
     """Forward GETs below `prefix` to the service at `target`; yield the base URL. All else is 404."""
+    encoding = "gzip" if change is _unchanged else "identity"
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -22,8 +31,9 @@ def behind(target: str, prefix: str) -> Iterator[str]:
             if path == self.path:
                 self.send_error(404)
                 return
-            with http.stream("GET", target + path, headers={"Accept-Encoding": "gzip"}) as response:
-                body = b"".join(response.iter_raw())
+            sent = {name: self.headers[name] for name in _SENT if name in self.headers}
+            with http.stream("GET", target + path, headers={**sent, "Accept-Encoding": encoding}) as response:
+                body = change(path, b"".join(response.iter_raw()))
             self.send_response(response.status_code)
             for name in _PASSED:
                 if name in response.headers:

@@ -52,6 +52,7 @@ HEADER_CASE: Final = {
         *(b"Preference-Applied", b"Repeatability-Result", b"Retry-After", b"Vary", b"WWW-Authenticate"),
         *(b"Access-Control-Allow-Origin", b"Access-Control-Expose-Headers", b"Access-Control-Allow-Methods"),
         *(b"Access-Control-Allow-Headers", b"Access-Control-Max-Age", b"Referrer-Policy"),
+        b"Operation-Stored-Id",
     )
 }
 """Names as docs/contract.md writes them. `content-length` and `connection`, which uvicorn itself reads, stay lower."""

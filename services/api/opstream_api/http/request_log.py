@@ -173,6 +173,8 @@ def path_template(method: str, path: str) -> str:
     """Return the template of a path whose route did not say it."""
     if path in _FIXED:
         return path
+    if path == "/console" or path.startswith("/console/"):
+        return "/console/{file}" if path.count("/") > 1 else path
     if path.startswith("/docs/"):
         return "/docs/{file}"
     if path.startswith("/status/"):

@@ -36,9 +36,9 @@ _MAX_KNOWN: Final = 256
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE: Final = frozenset({b"same-origin", b"none"})
 """Values of `Sec-Fetch-Site`; `none` is for what the user does, such as opening a bookmark."""
-_REDIRECTED: Final = b"/docs/"
-"""What people type. It redirects to the page, whose links would not work there."""
-_OWN_PATHS: Final = frozenset({"status", "docs", "healthz", "readyz", "openapi.json", "asyncapi.json"})
+_REDIRECTED: Final = frozenset({b"/docs/", b"/console/"})
+"""What people type. They redirect to the pages, whose links would not work there."""
+_OWN_PATHS: Final = frozenset({"status", "docs", "console", "healthz", "readyz", "openapi.json", "asyncapi.json"})
 
 
 class HostPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,7 +164,7 @@ def _is_canonical(raw_path: bytes, path: str) -> bool:
     """
     if b"%" not in raw_path and b"//" not in raw_path and not raw_path.endswith(b"/"):
         return True
-    if raw_path == _REDIRECTED:
+    if raw_path in _REDIRECTED:
         return True
     return not is_own(path)
 

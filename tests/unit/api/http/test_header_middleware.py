@@ -64,6 +64,7 @@ def test_the_spelling_survives_uvicorn() -> None:
         b"Access-Control-Allow-Headers",
         b"Access-Control-Max-Age",
         b"Referrer-Policy",
+        b"Operation-Stored-Id",
     ]
 
 

@@ -11,8 +11,8 @@ import pytest
 from litestar.response.base import ASGIResponse
 
 from opstream_api.errors import ApiError
-from opstream_api.http.docs_page import CONTENT_SECURITY_POLICY, DOCS_PATH, DocsPage, load_docs_page
 from opstream_api.http.requests import Headers, parse_headers
+from opstream_api.pages.docs_page import CONTENT_SECURITY_POLICY, DOCS_PATH, DocsPage, load_docs_page
 from opstream_schemas.errors import ErrorCode
 
 pytestmark = pytest.mark.unit

@@ -6,25 +6,29 @@ Content-Security-Policy forbids other sources.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import importlib.util
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-from litestar import Request, route
-from litestar.enums import HttpMethod
+from litestar import route
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
-from opstream_api.errors import method_not_allowed, not_found
+from opstream_api.errors import not_found
+from opstream_api.http.requests import Headers, parse_headers
 
-from .conditional_headers import etag_matches
-from .requests import Headers, parse_headers
+from .static_files import (
+    CACHE_FOR_A_DAY,
+    CACHE_REVALIDATED,
+    METHODS,
+    AnyRequest,
+    file_response,
+    refuse_options,
+    static_file,
+)
 
 DOCS_PATH: Final = "docs"
 """Path of the page. Its files are below this path."""
@@ -36,15 +40,6 @@ CONTENT_SECURITY_POLICY: Final = (
 
 _SWAGGER: Final = "swagger_ui"
 _FILES: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-16x16.png", "favicon-32x32.png")
-_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".png": "image/png", "": "text/html"}
-_CACHE_FOR_A_DAY: Final = "public, max-age=86400"
-"""For Swagger UI's files, which change only with the installed release. After a day a browser revalidates them."""
-_CACHE_REVALIDATED: Final = "public, no-cache"
-"""For opstream's own files, which belong together and may change with each release."""
-_METHODS: Final = [HttpMethod.GET, HttpMethod.HEAD, HttpMethod.OPTIONS]
-_ALLOW: Final = "GET, HEAD"
-
-AnyRequest = Request[Any, Any, Any]
 
 _HTML: Final = """\
 <!doctype html>
@@ -95,17 +90,6 @@ _OWN_FILES: Final = MappingProxyType(
 )
 
 
-class DocsAsset(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of the page, ready to send."""
-
-    body: bytes
-    gzipped: bytes
-    """The body with gzip; empty if gzip does not make it smaller."""
-    digest: str
-    media_type: str
-    caching: str
-
-
 class DocsPage:
     """The page and the files that it loads.
 
@@ -114,8 +98,8 @@ class DocsPage:
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
-        self._assets = {f"{DOCS_PATH}/{name}": _asset(name, body, _CACHE_FOR_A_DAY) for name, body in files.items()}
-        self._assets |= {path: _asset(path, body, _CACHE_REVALIDATED) for path, body in _OWN_FILES.items()}
+        self._assets = {f"{DOCS_PATH}/{name}": static_file(name, body, CACHE_FOR_A_DAY) for name, body in files.items()}
+        self._assets |= {path: static_file(path, body, CACHE_REVALIDATED) for path, body in _OWN_FILES.items()}
 
     def respond(self, path: str, headers: Headers) -> ASGIResponse:
         """Build the response with the page or one of its files: with gzip if the client accepts it, 304 if it has it.
@@ -130,24 +114,8 @@ class DocsPage:
         asset = self._assets.get(path)
         if asset is None:
             raise not_found()
-        is_gzipped = bool(asset.gzipped) and _accepts_gzip(headers)
-        # Two representations need two tags (RFC 9110, ETag).
-        etag = f'"{asset.digest}-gzip"' if is_gzipped else f'"{asset.digest}"'
-        response_headers = {
-            "ETag": etag,
-            "Cache-Control": asset.caching,
-            "Vary": "Accept-Encoding",
-            "x-content-type-options": "nosniff",
-        }
-        if path == DOCS_PATH:
-            response_headers |= {"content-security-policy": CONTENT_SECURITY_POLICY, "referrer-policy": "no-referrer"}
-        if etag_matches(headers, etag):
-            return ASGIResponse(status_code=304, media_type=asset.media_type, headers=response_headers)
-        if is_gzipped:
-            response_headers["content-encoding"] = "gzip"
-        return ASGIResponse(
-            body=asset.gzipped if is_gzipped else asset.body, media_type=asset.media_type, headers=response_headers
-        )
+        extra = {"content-security-policy": CONTENT_SECURITY_POLICY, "referrer-policy": "no-referrer"}
+        return file_response(asset, headers, extra if path == DOCS_PATH else {})
 
 
 @cache
@@ -171,43 +139,17 @@ def load_docs_page() -> DocsPage:
 def docs_routes(page: DocsPage) -> list[HTTPRouteHandler]:
     """Return the handlers of `/docs` and the paths below it."""
 
-    # OPTIONS is listed to be refused: litestar would respond 204 by itself.
-    @route(f"/{DOCS_PATH}", http_method=_METHODS)
+    @route(f"/{DOCS_PATH}", http_method=METHODS)
     async def docs(request: AnyRequest) -> ASGIResponse:
-        _refuse_options(request)
+        refuse_options(request)
         if request.scope["raw_path"].endswith(b"/"):
             # The page's links are relative to its own path, and a slash at its end would change that.
             return ASGIResponse(status_code=308, headers={"Location": f"../{DOCS_PATH}"})
         return page.respond(DOCS_PATH, parse_headers(request.scope["headers"]))
 
-    @route(f"/{DOCS_PATH}/{{name:str}}", http_method=_METHODS)
+    @route(f"/{DOCS_PATH}/{{name:str}}", http_method=METHODS)
     async def asset(request: AnyRequest) -> ASGIResponse:
-        _refuse_options(request)
+        refuse_options(request)
         return page.respond(f"{DOCS_PATH}/{request.path_params['name']}", parse_headers(request.scope["headers"]))
 
     return [docs, asset]
-
-
-def _refuse_options(request: AnyRequest) -> None:
-    if request.method == HttpMethod.OPTIONS:
-        raise method_not_allowed(_ALLOW)
-
-
-def _asset(name: str, body: bytes, caching: str) -> DocsAsset:
-    gzipped = gzip.compress(body, mtime=0)
-    return DocsAsset(
-        body=body,
-        gzipped=gzipped if len(gzipped) < len(body) else b"",
-        digest=hashlib.blake2b(body, digest_size=16).hexdigest(),
-        media_type=_TYPES[Path(name).suffix],
-        caching=caching,
-    )
-
-
-def _accepts_gzip(headers: Headers) -> bool:
-    """Return True if `Accept-Encoding` has gzip, or `*`, with a weight above 0 (RFC 9110)."""
-    weights: dict[str, bool] = {}
-    for part in ",".join(headers.get(b"accept-encoding", [])).lower().split(","):
-        coding, *parameters = (piece.strip() for piece in part.split(";"))
-        weights[coding] = not any(parameter.replace(" ", "").strip("0.") == "q=" for parameter in parameters)
-    return weights.get("gzip", weights.get("*", False))

@@ -1,0 +1,60 @@
+"""The pages of actions in a real browser: what is offered, and a submit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from opstream_schemas.events import Requested
+from tests.support.console.browser import PHONE
+
+from .conftest import ConsoleDesk
+
+pytestmark = [pytest.mark.broker, pytest.mark.asyncio(loop_scope="module")]
+
+
+async def test_an_action_is_submitted_from_its_page(desk: ConsoleDesk) -> None:
+    """The form has an example of its input, shows the command, and leads to the operation that it began."""
+    visit = await desk.browser.visit(f"{desk.url}#/actions")
+    await visit.page.get_by_role("link", name="book:upload-start").click()
+    await visit.shows("h1", "book:upload-start")
+    await visit.page.get_by_label("Resource id").fill("7/8")
+    await visit.page.get_by_label("Resource id").fill("7 8")
+    field = visit.page.locator("#action-input")
+    assert "title" in json.loads(await field.input_value())
+    await field.fill('{"title": "The Keeper\'s \\"Lamp\\""}')
+    await visit.page.get_by_text("The same from a shell").click()
+    command = await visit.text(".submit .raw pre")
+    assert command.startswith(f"curl -sS -X POST '{desk.api.url}/book/7%208:upload-start'")
+    assert """-d '{"title":"The Keeper'\\''s \\"Lamp\\""}'""" in command
+    await visit.page.get_by_role("button", name="Submit").click()
+    await visit.shows(".glance", "Not started")
+    operation_id = visit.page.url.rpartition("/")[2]
+    requested = (await desk.journal.events(operation_id))[0].data
+    assert isinstance(requested, Requested)
+    assert (requested.resource_id, bytes(requested.input)) == ("7 8", b'{"title":"The Keeper\'s \\"Lamp\\""}')
+    assert visit.complaints == []
+
+
+async def test_what_is_refused_is_shown_in_the_form(desk: ConsoleDesk) -> None:
+    """Text that is no JSON before it is sent, an input that does not fit with the API's own words; both stay."""
+    visit = await desk.browser.visit(f"{desk.url}#/actions/book%3Aupload-start")
+    await visit.page.locator("#action-input").fill('{"title": ')
+    await visit.page.get_by_role("button", name="Submit").click()
+    await visit.shows(".submit .callout", "The input is not JSON")
+    await visit.page.locator("#action-input").fill('{"title": 1}')
+    await visit.page.get_by_role("button", name="Submit").click()
+    await visit.shows(".submit .callout", "InvalidInput")
+    assert await visit.page.locator("#action-input").input_value() == '{"title": 1}'
+
+
+@pytest.mark.parametrize("address", ["#/actions", "#/actions/book%3Aupload-start", "#/actions/no%3Asuch"])
+async def test_axe_finds_nothing(desk: ConsoleDesk, address: str) -> None:
+    """On the list and on an action's page, wide and on a phone; and they are no wider than the screen."""
+    visit = await desk.browser.visit(f"{desk.url}{address}", bypass_csp=True)
+    await visit.page.locator("main h1, main h2").first.wait_for()
+    assert await visit.breaches() == []
+    await visit.page.set_viewport_size(PHONE)
+    assert await visit.breaches() == []
+    assert await visit.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
