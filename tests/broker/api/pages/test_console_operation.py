@@ -196,6 +196,17 @@ async def test_escape_cancels_nothing(desk: ConsoleDesk) -> None:
     assert len(await stored(desk, story)) == 1
 
 
+async def test_a_start_time_is_shown_with_the_wait(desk: ConsoleDesk) -> None:
+    """Why it waits, until when, and in the timeline the time before that moment apart."""
+    response = await desk.api.submit(headers={"Operation-Start-After": "600"})
+    story = await OperationStory.of(desk.journal, response.json()["id"])
+    visit = await opened(desk, story)
+    await visit.shows('[aria-label="What it waits for"]', "Its start time has not come")
+    await visit.shows(".facts", "Not before")
+    assert await visit.page.locator(".tracks .bar.planned").count() == 1
+    assert await visit.page.locator(".tracks .bar.queued").count() == 0
+
+
 async def test_an_error_says_what_to_do(desk: ConsoleDesk) -> None:
     """With its code, its message, and advice for opstream's own codes; a lost attempt is shown as lost."""
     error = OperationError(code="RunnerLost", message="runner runner-1 went silent in attempt 3")
