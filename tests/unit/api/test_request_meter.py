@@ -12,6 +12,7 @@ from opstream_api.request_meter import RequestMeter
 pytestmark = pytest.mark.unit
 
 ROUTES = {
+    "/console/{file}",
     "/docs/{file}",
     "/status/{id}",
     "/status/{id}/events",
@@ -29,7 +30,12 @@ def test_a_flood_of_paths_makes_no_series() -> None:
         return "".join(draw.choices(string.ascii_letters + ":/_-é", k=12)) + draw.choice(["", ":cancel", "/events"])
 
     for _ in range(10_000):
-        meter.count(draw.choice(["GET", "POST", "BREW"]), draw.choice(["/", "/status/", "/docs/"]) + word(), 404, 0.001)
+        meter.count(
+            draw.choice(["GET", "POST", "BREW"]),
+            draw.choice(["/", "/status/", "/docs/", "/console/"]) + word(),
+            404,
+            0.001,
+        )
     requests, seconds = meter.instruments
     shown = [sample.labels for sample in requests.samples()]
     assert {route for route, _ in shown} == ROUTES

@@ -18,6 +18,7 @@ from opstream_schemas.events import (
     Requested,
     Succeeded,
 )
+from opstream_schemas.status_monitor import WaitingReason
 from tests.support.access.desk import serving_with_keys
 from tests.support.api.prefix_proxy import behind
 from tests.support.api.service import OperationStory
@@ -205,6 +206,19 @@ async def test_a_start_time_is_shown_with_the_wait(desk: ConsoleDesk) -> None:
     await visit.shows(".facts", "Not before")
     assert await visit.page.locator(".tracks .bar.planned").count() == 1
     assert await visit.page.locator(".tracks .bar.queued").count() == 0
+
+
+async def test_every_reason_to_wait_has_its_words(desk: ConsoleDesk) -> None:
+    """In `blockedBy`, or in `waitingFor` alone; a word of a later version is shown as it is."""
+    visit = await desk.browser.visit(desk.url)
+    titles = await visit.page.evaluate(
+        "async (reasons) => { const { waitingText } = await import('./console/parts/advice.js');"
+        " return reasons.flatMap((reason) => [{ blockedBy: { reason } }, { waitingFor: reason }])"
+        ".map((monitor) => waitingText({ status: 'NotStarted', kind: 'book:print', ...monitor })[0]); }",
+        [*WaitingReason, "Later"],
+    )
+    assert titles[-2:] == ["It waits: Later"] * 2
+    assert not [title for title in titles[:-2] if title.startswith("It waits: ")]
 
 
 async def test_an_error_says_what_to_do(desk: ConsoleDesk) -> None:

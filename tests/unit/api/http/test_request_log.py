@@ -37,6 +37,8 @@ def request(**values: object) -> LoggedRequest:
         ("GET", "/healthz", "/healthz"),
         ("GET", "/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource"),
         ("GET", "/docs/page.js", "/docs/{file}"),
+        ("GET", "/console", "/console"),
+        ("GET", "/console/core/dom.js", "/console/{file}"),
         ("GET", "/status/op-1", "/status/{id}"),
         ("GET", "/status/op-1/events", "/status/{id}/events"),
         ("POST", "/status/op-1:cancel", "/status/{id}:cancel"),
