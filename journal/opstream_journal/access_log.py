@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from nats.errors import NoRespondersError
-
 from opstream_schemas import subjects
 from opstream_schemas.logs.access_log import AccessRecord, DenialRecord, encode_access_record
 
@@ -51,15 +49,6 @@ class AccessLog:
             await rpc.publish(self._connection, subject, encode_access_record(record), {}, timeout=_TIMEOUT)
         except JournalUnavailable as error:
             self._connection.unanswered.remove(subject)  # no service is unwell because of this stream
-            if _has_no_responders(error):
+            if rpc.has_no_responders(error):
                 raise NotProvisioned(MISSING) from error
             raise
-
-
-def _has_no_responders(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, NoRespondersError):
-            return True
-        cause = cause.__cause__
-    return False

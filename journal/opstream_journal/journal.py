@@ -155,6 +155,14 @@ class Journal:
             await self._lease.confirm()
         return last
 
+    async def last_of_type(self, operation: Operation, event: str) -> RecordedEvent | None:
+        """Return an operation's last event of a type, from the leader; None without one that can be read.
+
+        Raises:
+            JournalUnavailable: no leader answered.
+        """
+        return await self._reader.last_of_type(operation, event)
+
     async def events(self, operation_id: str, *, since: Operation | None = None) -> list[RecordedEvent]:
         """Return the operation's events after `since` (all without it), complete up to the leader's last one.
 

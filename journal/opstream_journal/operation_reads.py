@@ -17,6 +17,7 @@ from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import RecordedEvent, Started, decode_event
 from opstream_schemas.operation.fold import forced_end_of
 from opstream_schemas.operation.forced_end import OperationMessage, decode_events, events_from_request
+from opstream_schemas.operation.state import Operation
 
 from .errors import JournalUnavailable
 from .jetstream import rpc
@@ -55,6 +56,19 @@ class OperationReader:
             JournalUnavailable: no leader answered.
         """
         return await rpc.get_last(self._connection, subjects.OPERATIONS_STREAM, subjects.operation_filter(operation_id))
+
+    async def last_of_type(self, operation: Operation, event: str) -> RecordedEvent | None:
+        """Return an operation's last event of a type, from the leader; None without one that can be read.
+
+        Raises:
+            JournalUnavailable: no leader answered.
+        """
+        subject = subjects.event_subject(operation.id, operation.kind, event)
+        found = await rpc.get_last(self._connection, subjects.OPERATIONS_STREAM, subject)
+        try:
+            return None if found is None else decode_event(found.data, found.seq)
+        except InvalidEvent:
+            return None
 
     async def events_after(self, end: rpc.StoredMessage, sequence: int, position: int) -> list[RecordedEvent]:
         """Return the events after a stream sequence and position (0, 0: all) up to `end`, the last one.

@@ -52,6 +52,7 @@ SECTIONS: Final = {
         "keygen": "Make a key for checkpoints.",
     },
     "Operate": {
+        "actions": "Show the actions: their versions and runners, and what waits.",
         "doctor": "Find what is wrong around a running system, and what to do.",
         "backup": "Copy everything from the broker, while it works.",
         "restore": "Bring a backup to a broker.",

@@ -25,11 +25,14 @@ _CLEAR: Final = "\r\x1b[K"
 _REPEAT_INTERVAL: Final = 30.0
 """Seconds for which the same problem is not printed again."""
 _WAITS: Final[Mapping[str, str]] = {
+    WaitingReason.RESOURCE: "another operation has its resource",
+    WaitingReason.RETRY: "the last attempt failed, and the next one has not begun",
     WaitingReason.RUNNER: "no runner takes operations of this action now",
     WaitingReason.FREE_RUNNER: "all runners of this action are busy",
     WaitingReason.CONCURRENCY: "this action runs as many times at once as it may",
     WaitingReason.RATE: "this action starts no more often than its rate allows",
     WaitingReason.START_TIME: "its start time has not come",
+    WaitingReason.VERSION: "no runner has the version of this action that it was requested for",
 }
 
 
@@ -184,10 +187,15 @@ def _detail(monitor: StatusMonitor) -> str:
         return "canceled by a client, and has not stopped yet"
     if monitor.retry_at is not None:
         return f"attempt {monitor.attempt} failed, the next one starts at {monitor.retry_at.astimezone(UTC):%H:%M:%SZ}"
+    blocked_by = monitor.blocked_by
     if monitor.queue_position:
-        return f"number {monitor.queue_position} in the queue for its resource"
+        owner = blocked_by.operation_id if blocked_by is not None else ""
+        owner = f", which operation {printable(owner)} has" if owner else ""
+        return f"number {monitor.queue_position} in the queue for its resource{owner}"
     if monitor.waiting_for == WaitingReason.START_TIME and monitor.start_at is not None:
         return f"it does not start before {monitor.start_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if blocked_by is not None and blocked_by.reason == WaitingReason.RATE and blocked_by.until is not None:
+        return f"{_WAITS[WaitingReason.RATE]}: it may start at {blocked_by.until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     if monitor.waiting_for:
         return _WAITS.get(monitor.waiting_for, f"it waits for: {printable(monitor.waiting_for)}")
     return printable(monitor.message)

@@ -42,6 +42,7 @@ class ErrorCode(StrEnum):
     FORBIDDEN = "Forbidden"
     IDENTITY_PROVIDER_UNAVAILABLE = "IdentityProviderUnavailable"
     TOO_MANY_REQUESTS = "TooManyRequests"
+    ACTION_NOT_SERVED = "ActionNotServed"
 
 
 class SchemasError(Exception):

@@ -15,7 +15,7 @@ from .operation.state import Operation, Status
 
 
 class WaitingReason(StrEnum):
-    """What an operation waits for that has not started: `waitingFor`. A client must expect other words."""
+    """What an operation waits for: `waitingFor`, `blockedBy` and the metrics. A client must expect other words."""
 
     RUNNER = "Runner"
     """No runner takes operations of this action now."""
@@ -29,6 +29,37 @@ class WaitingReason(StrEnum):
     """Another operation has its exclusive resource."""
     START_TIME = "StartTime"
     """Its request named a time that has not come."""
+    RETRY = "Retry"
+    """The pause before its next attempt. It has started, so it is not in `waitingFor`."""
+    VERSION = "Version"
+    """A runner of the version of the action that it was requested for."""
+
+
+class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """Why an open operation is not running now: `blockedBy` (docs/adr/0060). Only `reason` is always there."""
+
+    reason: str
+    """A `WaitingReason`, or a word of a later version."""
+    since: datetime | None = None
+    """Runner: when a runner of the action was there last, to the minute."""
+    position: int = 0
+    """Resource: its position in the queue, 1 for the next."""
+    operation_id: str = ""
+    """Resource: the operation that has the resource, if the caller may read it."""
+    until: datetime | None = None
+    """Rate, Retry and StartTime: when it may begin."""
+    attempt: int = 0
+    """Retry: the number of the attempt that failed."""
+    error: OperationError | None = None
+    """Retry: why it failed."""
+    version: int = 0
+    """Version: that of the action that it was requested for."""
+    runner_versions: tuple[int, ...] = ()
+    """Version: those that runners have."""
+    runners: int = 0
+    """FreeRunner: how many runners there are."""
+    slots: int = 0
+    """FreeRunner: how many attempts they run at once; Concurrency: how many the action allows."""
 
 
 class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -53,12 +84,16 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Position in the queue for its resource, 1 for the next; 0 for an operation that does not wait."""
     waiting_for: str = ""
     """A `WaitingReason`, or a word of a later version; empty if it is not known."""
+    blocked_by: BlockedBy | None = None
+    """Why it is not running now; None if it is, or that is not known."""
     cancel_requested: bool = False
     """True from a cancel request until the end of the operation."""
+    cancel_requested_at: datetime | None = None
+    """When that was requested; None if it is not known."""
 
 
 def build_status_monitor(
-    operation: Operation, *, queue_position: int = 0, waiting_for: WaitingReason | None = None
+    operation: Operation, *, blocked_by: BlockedBy | None = None, cancel_requested_at: datetime | None = None
 ) -> StatusMonitor:
     """Return the status monitor of an operation.
 
@@ -67,8 +102,8 @@ def build_status_monitor(
 
     Args:
         operation: its state.
-        queue_position: its position in the queue for its resource, which is in no event; 0 if it does not wait.
-        waiting_for: what it waits for, which is in no event either; None if it is not known.
+        blocked_by: why it is not running now, which is in no event; None if it is not known.
+        cancel_requested_at: when its end was requested, if it is open; None if it is not known.
     """
     percent, message = operation.percent_complete, operation.message
     if operation.status is Status.SUCCEEDED:
@@ -88,9 +123,11 @@ def build_status_monitor(
         retry_at=operation.waiting.retry_at if operation.waiting else None,
         percent_complete=percent,
         message=message,
-        queue_position=queue_position,
-        waiting_for=waiting_for or "",
+        queue_position=blocked_by.position if blocked_by else 0,
+        waiting_for=blocked_by.reason if blocked_by and operation.status is Status.NOT_STARTED else "",
+        blocked_by=blocked_by,
         cancel_requested=operation.cancel is not None and not operation.is_terminal,
+        cancel_requested_at=cancel_requested_at,
     )
 
 

@@ -24,6 +24,8 @@ ACTIONS_BUCKET: Final = "actions"
 HOLDS_BUCKET: Final = "holds"
 ACCESS_BUCKET: Final = "access"
 """API keys by their hashes, and the secret from which operation ids are derived (docs/adr/0046)."""
+RUNNERS_BUCKET: Final = "runners"
+"""Which runners are there: their presence records (docs/adr/0060)."""
 CALLER_REQUESTS: Final = "callers.requests"
 """Core messages of API processes about the requests that have passed (docs/adr/0052). No stream stores them."""
 PARKED_STREAM: Final = "PARKED"
@@ -68,6 +70,7 @@ ARCHIVE_SOURCE_HEADER: Final = "Nats-Stream-Source"
 _EVENT_TOKENS: Final = 5
 _WAKE_TOKENS: Final = 5
 _DUE_TOKENS: Final = 4
+_ALIVE_TOKENS: Final = 4
 _ARCHIVE_TOKENS: Final = 4
 _SOURCE_TOKENS: Final = 5
 _DEADLINE: Final = "deadline"
@@ -239,6 +242,38 @@ def access_key(key_id: str) -> str:
 def action_key(kind: Kind) -> str:
     """Return the key of an action in the bucket `actions`."""
     return f"{kind.resource}.{kind.action}"
+
+
+def presence_key(kind: Kind, runner: str) -> str:
+    """Return the key of the record of one runner of an action in the bucket `runners`.
+
+    Args:
+        kind: the action.
+        runner: the runner's name, as one token of a subject.
+    """
+    return f"{action_key(kind)}.alive.{runner}"
+
+
+def last_presence_key(kind: Kind) -> str:
+    """Return the key in the bucket `runners` that stays: when a runner of an action was there last."""
+    return f"{action_key(kind)}.seen"
+
+
+def presence_filter(kind: Kind) -> str:
+    """Return the filter of all records about the runners of an action in the stream of the bucket `runners`."""
+    return bucket_subject(RUNNERS_BUCKET, f"{action_key(kind)}.>")
+
+
+def parse_presence_subject(subject: str) -> tuple[Kind, bool]:
+    """Parse the subject of a record into the action, and whether it is that of a runner, not of the last one.
+
+    Raises:
+        InvalidName: the subject has another form.
+    """
+    tokens = subject.removeprefix(bucket_subject(RUNNERS_BUCKET, "")).split(".")
+    if not (len(tokens) == _ALIVE_TOKENS and tokens[2] == "alive") and tokens[2:] != ["seen"]:
+        raise InvalidName(f"{subject!r} is not the subject of a record about runners")
+    return Kind(check_name(tokens[0], "resource"), check_name(tokens[1], "action")), len(tokens) == _ALIVE_TOKENS
 
 
 def bucket_stream(bucket: str) -> str:

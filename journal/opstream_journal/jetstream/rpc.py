@@ -159,6 +159,16 @@ async def publish(
     return ack.seq
 
 
+def has_no_responders(error: BaseException) -> bool:
+    """Return True if an error was caused by a subject that nothing listens on, or that the login may not use."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, nats.errors.NoRespondersError):
+            return True
+        cause = cause.__cause__
+    return False
+
+
 def publish_refusal(connection: Connection, subject: str, error: JetStreamErrorBody) -> JournalFull | BrokerRefused:
     """Return the exception for a publish that was refused. One for lack of room is noted, for the conditions."""
     refused = BrokerRefused(error.code, error.err_code, error.description)

@@ -1,28 +1,11 @@
-"""Operations that wait, by action and reason. The reasons are those of `waitingFor`, and two more."""
+"""Operations that wait, by action and reason. The reasons are those of a status (`WaitingReason`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import NamedTuple
 
 from .instruments import Gauges
-
-
-class WaitReason(StrEnum):
-    """What an operation waits for. The first five words are those of `WaitingReason` (`status_monitor`)."""
-
-    RUNNER = "Runner"
-    FREE_RUNNER = "FreeRunner"
-    CONCURRENCY = "Concurrency"
-    RATE = "Rate"
-    RESOURCE = "Resource"
-    RETRY = "Retry"
-    """The pause before its next attempt."""
-    VERSION = "Version"
-    """A runner of the version of the action that it was requested for."""
-    START_TIME = "StartTime"
-    """Its start time. It has not waited until then, so its seconds are 0."""
 
 
 class Wait(NamedTuple):

@@ -30,6 +30,13 @@ EVENT_OVERHEAD: Final = 16 * 1024
 AGE_MARGIN: Final = DAY_SECONDS
 """Seconds that events outlive the deadline and the retention, so that no status outlives its events."""
 
+PRESENCE_AGE: Final = 365 * DAY_SECONDS
+"""Seconds for which it is known when an action had its last runner."""
+MAX_PRESENCE_RECORDS: Final = 50_000
+"""Records about runners: one for each action and process, and one for each action."""
+PRESENCE_LIMIT: Final = 2 * 1024
+"""Bytes of one of them."""
+
 _DUPLICATE_WINDOW: Final = 15.0
 """Seconds for which the broker keeps a message id in memory. The expected version makes a retried append safe without
 it; within the window a replicated stream answers a retry with less reading."""
@@ -56,8 +63,15 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
 
 SIZING_FIELDS: Final = frozenset({"num_replicas", "max_age", "max_bytes", "max_msg_size"})
 
-OPTIONAL_STREAMS: Final = frozenset({subjects.bucket_stream(subjects.ACCESS_BUCKET), subjects.ACCESS_LOG_STREAM})
-"""Streams that services do without until they are told to use them. The service that needs one checks for it."""
+OPTIONAL_STREAMS: Final = frozenset(
+    {
+        subjects.bucket_stream(subjects.ACCESS_BUCKET),
+        subjects.ACCESS_LOG_STREAM,
+        subjects.bucket_stream(subjects.RUNNERS_BUCKET),
+    }
+)
+"""Streams that services do without: until they are told to use them, or with less to show. The service that needs one
+checks for it."""
 
 OPTIONAL_FIELDS: Final = frozenset({"allow_atomic"})
 """Services work without these, only slower: an upgrade may start them before it runs `provision --update`."""
@@ -115,7 +129,7 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
     access = _bucket_stream(subjects.ACCESS_BUCKET, sizing, max_msgs_per_subject=-1)
     access_log = access_topology.access_log_stream(sizing.replicas)
     webhooks = webhook_topology.webhook_streams(sizing.replicas)
-    return [timers, operations, view, actions, locks, *webhooks, access, access_log]
+    return [timers, operations, view, actions, locks, *webhooks, access, access_log, _presence_stream(sizing)]
 
 
 def projector_consumers() -> list[ConsumerConfig]:
@@ -175,6 +189,27 @@ def format_duration(seconds: float) -> str:
         if seconds % length == 0:
             return f"{seconds / length:.15g}{unit}"
     return f"{seconds:.15g}s"
+
+
+def _presence_stream(sizing: Sizing) -> StreamConfig:
+    """Return the stream of the bucket `runners`. What a stolen key of a runner writes there fills no disk, and removes
+    nothing of another action: there are no rollups, and when it is full the oldest record goes."""
+    return StreamConfig(
+        name=subjects.bucket_stream(subjects.RUNNERS_BUCKET),
+        subjects=[subjects.bucket_subject(subjects.RUNNERS_BUCKET, ">")],
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.OLD,
+        storage=StorageType.FILE,
+        num_replicas=sizing.replicas,
+        max_age=PRESENCE_AGE,
+        max_msgs=MAX_PRESENCE_RECORDS,
+        max_msgs_per_subject=1,
+        max_msg_size=PRESENCE_LIMIT,
+        deny_delete=True,
+        allow_direct=True,
+        allow_msg_ttl=True,
+        duplicate_window=_DUPLICATE_WINDOW,
+    )
 
 
 def _bucket_stream(

@@ -21,6 +21,7 @@ from opstream.cli.tracing_session import tracing_session
 @common_options.port_option
 @common_options.public_url_option
 @common_options.max_body_option()
+@common_options.refuse_unserved_option
 @access_options.access_options
 @jwt_options.jwt_options
 @proxy_options.proxy_options

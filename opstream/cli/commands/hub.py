@@ -50,6 +50,7 @@ _API_OPTIONS: Final = (
     "auth_keys_file",
     "caller_requests",
     "caller_open_operations",
+    "refuse_unserved_after",
     "jwt",
     "trusted_proxies",
     "identity_header",
@@ -69,6 +70,7 @@ _webhooks_health_port_option: Final = _health_port_option("webhooks")
 @common_options.port_option
 @common_options.public_url_option
 @common_options.max_body_option()
+@common_options.refuse_unserved_option
 @access_options.access_options
 @jwt_options.jwt_options
 @proxy_options.proxy_options

@@ -19,6 +19,8 @@ NATS_URL: Final = "nats://127.0.0.1:4222"
 
 _MAX_DOCUMENT_SIZE: Final = "63MiB"
 """NATS takes no message above 64 MiB, and the event of a request or a result is larger than the document in it."""
+LEAST_UNSERVED: Final = 300
+"""Seconds: the least of `--refuse-unserved-after` but 0. When an action had its last runner is known to the minute."""
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -43,6 +45,13 @@ def _require_modules(ctx: click.Context, param: click.Parameter, value: tuple[st
     return modules
 
 
+def _check_unserved(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if 0 < value < LEAST_UNSERVED:
+        message = f"runners are missed for a minute or two at each deployment: write at least {LEAST_UNSERVED // 60}m"
+        raise click.BadParameter(message, ctx, param)
+    return value
+
+
 def _check_health_host(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return check_host(ctx, param, value) if value else ""
 
@@ -63,6 +72,15 @@ connect_timeout_option: Final[Decorator[Any]] = option(
     type=Duration(is_positive=True),
     default="30s",
     help="How long to wait for the broker at the start; then the command ends with exit status 1.",
+)
+refuse_unserved_option: Final[Decorator[Any]] = option(
+    "--refuse-unserved-after",
+    variable="REFUSE_UNSERVED_AFTER",
+    type=Duration(),
+    callback=_check_unserved,
+    default="0",
+    help="Refuse submits of an action that has had no runner for so long, such as 1d, with 503; 0 for never: they "
+    "are accepted, and wait until their deadline.",
 )
 health_port_option: Final[Decorator[Any]] = option(
     "--health-port",

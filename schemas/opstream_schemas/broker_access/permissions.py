@@ -81,6 +81,7 @@ _TIMERS: Final = subjects.TIMERS_STREAM
 _VIEW: Final = subjects.bucket_stream(subjects.VIEW_BUCKET)
 _ACTIONS: Final = subjects.bucket_stream(subjects.ACTIONS_BUCKET)
 _HOLDS: Final = subjects.bucket_stream(subjects.HOLDS_BUCKET)
+_RUNNERS: Final = subjects.bucket_stream(subjects.RUNNERS_BUCKET)
 _ACCESS: Final = subjects.bucket_stream(subjects.ACCESS_BUCKET)
 _COMMON: Final = (
     Grant(f"{API}.STREAM.INFO.*", "compares streams at its start, and looks every few seconds whether they store"),
@@ -129,7 +130,10 @@ def _api() -> Iterable[Grant]:
     yield from _reads(_VIEW, "reads statuses")
     yield from _hears_of_actions("reads the catalog of actions")
     yield from _reads(_HOLDS, "reads queues for exclusive resources")
-    yield from _reads(_TIMERS, "counts what each caller has open, at its start")
+    yield from _reads(_RUNNERS, "shows which actions have no runner")
+    yield from _reads(
+        _TIMERS, "shows until when an operation waits, and counts what each caller has open, at its start"
+    )
     yield from _witnesses("counts what waits, and looks for a journal that lost events")
     yield from _reads(_ACCESS, "reads API keys and the secret of the installation")
     keys = subjects.bucket_subject(subjects.ACCESS_BUCKET, subjects.access_key("*"))
@@ -156,6 +160,7 @@ def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
             text = "hears that a running operation is to stop"
             yield Grant(subjects.action_events_filter(kind, watched.name), text, Way.LISTEN)
         yield Grant(subjects.bucket_subject(subjects.ACTIONS_BUCKET, subjects.action_key(kind)), "announces its action")
+        yield Grant(subjects.presence_filter(kind), "says that it is there")
         yield Grant(subjects.timer_subject(kind, "*", "*"), "schedules retries")
         yield Grant(subjects.fired_wake_subject(kind, "*", "*"), "wakes operations that may go on")
         yield Grant(subjects.bucket_subject(subjects.HOLDS_BUCKET, f"r.{subjects.action_key(kind)}"), "keeps its rate")
@@ -177,6 +182,7 @@ def _projector() -> Iterable[Grant]:
     yield from _reads(_VIEW, "reads snapshots")
     yield from _reads(_HOLDS, "reads locks")
     yield from _reads(_TIMERS, "looks for lost timers")
+    yield from _reads(_RUNNERS, "shows in its metrics which actions have no runner")
     yield from _hears_of_actions("names the actions in its metrics")
     yield from _witnesses("looks for a journal that lost events")
     yield Grant(subjects.bucket_subject(subjects.VIEW_BUCKET, ">"), "writes snapshots", is_vital=True)

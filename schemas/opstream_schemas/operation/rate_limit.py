@@ -19,6 +19,11 @@ MAX_AHEAD: Final = 60.0
 """Seconds that the clocks of runners may differ. Beyond that, a stored time in the future is a wrong clock's."""
 
 
+FIRST_SLOT: Final = "rate"
+SECOND_SLOT: Final = "late"
+"""The reason in the subject of a wake-up for a slot: its kind, a hyphen, and the slot in Unix milliseconds."""
+
+
 class Rate(msgspec.Struct, frozen=True):
     """`count` attempts in `seconds` seconds."""
 
@@ -55,6 +60,14 @@ def parse_rate(text: str) -> Rate:
     if found is None:
         raise ValueError(f"a rate is a whole number for each s, m, h or d, as in '100/m', not {text!r}")
     return Rate(int(found[1]), _SECONDS[found[2]])
+
+
+def parse_slot(reason: str) -> tuple[str, float]:
+    """Return the kind of slot that a wake-up is for, and the slot in Unix seconds; `("", 0.0)` for any other reason."""
+    word, _, milliseconds = reason.partition("-")
+    if word in {FIRST_SLOT, SECOND_SLOT} and milliseconds.isascii() and milliseconds.isdigit():
+        return word, int(milliseconds) / 1000
+    return "", 0.0
 
 
 def reserve_slot(rate: Rate, due: float, now: float, since: float = 0.0) -> Slot:

@@ -261,7 +261,13 @@ def _accepted_response(submit: SubmitRequest, accepted: Accepted, token: GivenTo
         headers["Preference-Applied"] = f"status-token={token.seconds}"
     if submit.key.is_repeatable:
         headers[REPEATABILITY_RESULT] = "accepted"
-    return monitor_response(accepted.operation, retry_after=accepted.retry_after, status=202, headers=headers)
+    return monitor_response(
+        accepted.operation,
+        retry_after=accepted.retry_after,
+        status=202,
+        headers=headers,
+        blocked_by=accepted.blocked_by,
+    )
 
 
 def _metadata_routes(metadata: ResourceMetadata | None) -> list[HTTPRouteHandler]:

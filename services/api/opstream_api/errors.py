@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -17,6 +18,7 @@ from opstream_journal import EventTooLarge, JournalError, JournalFull, JournalUn
 from opstream_journal.outage_log import OutageLog
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.logs.access_log import DenialReason
+from opstream_schemas.names import Kind
 from opstream_schemas.status_monitor import ErrorBody, ErrorDetail, ErrorObject
 from opstream_schemas.text import truncate_text
 
@@ -45,6 +47,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.INTERNAL_ERROR: 500,
         ErrorCode.JOURNAL_UNAVAILABLE: 503,
         ErrorCode.JOURNAL_FULL: 503,
+        ErrorCode.ACTION_NOT_SERVED: 503,
         ErrorCode.TOO_MANY_CONNECTIONS: 503,
         ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: 503,
     }
@@ -62,6 +65,7 @@ RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.TOO_MANY_CONNECTIONS: 1,
         ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: 5,
         ErrorCode.TOO_MANY_REQUESTS: 1,  # at least: a limit says it exactly
+        ErrorCode.ACTION_NOT_SERVED: 60,  # an operator has to start a runner
         ErrorCode.JOURNAL_FULL: 30,  # an operator has to make room, or events have to expire
     }
 )
@@ -135,9 +139,7 @@ def journal_error(error: JournalError, *, operation_id: str = "", is_repeatable:
     """
     if isinstance(error, EventTooLarge):
         return ApiError(ErrorCode.PAYLOAD_TOO_LARGE, "the request is larger than the journal accepts")
-    again = ": send the same request again, with the same Repeatability headers"
-    if not is_repeatable:
-        again = f": send the same request again with the header 'Operation-Id: {operation_id}'" if operation_id else ""
+    again = _again(operation_id, is_repeatable=is_repeatable)
     if isinstance(error, JournalFull):
         message = f"the journal is full, so no new operation can be recorded now{again}"
         return ApiError(ErrorCode.JOURNAL_FULL, message, operation_id=operation_id)
@@ -149,6 +151,26 @@ def journal_error(error: JournalError, *, operation_id: str = "", is_repeatable:
     return ApiError(
         ErrorCode.JOURNAL_UNAVAILABLE, f"the journal did not answer in time{again}", operation_id=operation_id
     )
+
+
+def action_not_served(kind: Kind, since: datetime, *, operation_id: str, is_repeatable: bool) -> ApiError:
+    """The error for a submit of an action that has had no runner for longer than the service accepts.
+
+    Args:
+        kind: the action.
+        since: when it had one last.
+        operation_id: id of the submit, which may be sent again.
+        is_repeatable: as of `journal_error`.
+    """
+    message = f"{kind} has had no runner since {since:%Y-%m-%dT%H:%M:%SZ}, and its operator has to start one"
+    message += _again(operation_id, is_repeatable=is_repeatable)
+    return ApiError(ErrorCode.ACTION_NOT_SERVED, message, operation_id=operation_id)
+
+
+def _again(operation_id: str, *, is_repeatable: bool) -> str:
+    if is_repeatable:
+        return ": send the same request again, with the same Repeatability headers"
+    return f": send the same request again with the header 'Operation-Id: {operation_id}'" if operation_id else ""
 
 
 def operation_not_found() -> ApiError:

@@ -140,8 +140,7 @@ async def connected_api(
         capacity = JournalCapacity(connection)
         stack.push_async_callback(capacity.stop)
         await retry_until_ready(connection, capacity.start, settings.connect_timeout)
-        runners = RunnerPresence(connection, time.monotonic)
-        stack.push_async_callback(runners.stop)
+        waiting_reasons, runners = await _watch_runners(stack, connection)
         cache = OperationCache()
         locks = ResourceLocks(connection, journal)
         await locks.start()
@@ -152,7 +151,7 @@ async def connected_api(
             snapshots=snapshots,
             catalog=catalog,
             queue_positions=queue_positions,
-            waiting_reasons=WaitingReasons(connection, _utc_now, time.monotonic),
+            waiting_reasons=waiting_reasons,
             cache=cache,
             now=_utc_now,
         )
@@ -198,6 +197,7 @@ async def connected_api(
                     clock=time.monotonic,
                     new_id=_new_id,
                     open_operations=survey.operations if survey is not None else None,
+                    refuse_unserved_after=settings.refuse_unserved_after,
                 ),
                 status=status,
                 watches=watches,
@@ -279,6 +279,14 @@ async def _serve(settings: Settings, sock: socket.socket, stopping: asyncio.Even
         logger.info("stopped before the broker was reachable")
     finally:
         stop_task.cancel()
+
+
+async def _watch_runners(stack: AsyncExitStack, connection: Connection) -> tuple[WaitingReasons, RunnerPresence]:
+    reasons = WaitingReasons(connection, _utc_now, time.monotonic)
+    await reasons.start()
+    runners = RunnerPresence(connection, reasons, time.monotonic)
+    stack.push_async_callback(runners.stop)
+    return reasons, runners
 
 
 def _start_recorder(stack: AsyncExitStack, connection: Connection, callers: CallerResolver) -> AccessRecorder:

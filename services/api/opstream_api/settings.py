@@ -57,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that each caller may send, as `100/s`; empty for any number. It needs `auth`."""
     caller_open_operations: int = 0
     """Operations that each caller may have open; 0 for any number. It needs `auth`."""
+    refuse_unserved_after: float = 0.0
+    """Seconds without a runner after which submits of an action are refused; 0 for never."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks of the proxies that say who the caller is (ADR 0023). A client that can connect from one of these
     addresses can use any identity."""

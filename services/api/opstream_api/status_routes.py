@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -18,8 +19,10 @@ from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Receive
 
+from opstream_schemas.operation.state import Operation
+
 from .access.authentication import CHALLENGE, principal_of
-from .access.operation_access import FoundOperation
+from .access.operation_access import FoundOperation, may_see
 from .access.principal import Principal
 from .dependencies import Dependencies
 from .errors import ApiError, method_not_allowed, not_found, operation_not_found, unauthenticated
@@ -110,7 +113,7 @@ async def read_status(
             operation = await dependencies.brief_waits.read(found.stored_id)
         else:
             operation = await dependencies.status.read(found.stored_id)
-    monitor = await dependencies.status.monitor(operation)
+    monitor = await dependencies.status.monitor(operation, _what_it_sees(dependencies, principal))
     if monitor.id != found.own_id:  # a snapshot of an earlier version does not have it
         monitor = msgspec.structs.replace(monitor, id=found.own_id)
     return status_response(
@@ -119,6 +122,13 @@ async def read_status(
         waited=seconds or 0,
         is_known=lambda etag: etag_matches(headers, etag),
     )
+
+
+def _what_it_sees(dependencies: Dependencies, principal: Principal | None) -> Callable[[Operation], bool] | None:
+    """Return which other operations an answer may name; None for all, without authentication."""
+    if dependencies.access is None:
+        return None
+    return (lambda _: False) if principal is None else partial(may_see, principal)
 
 
 async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIApp:
@@ -145,7 +155,11 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
         operation = await dependencies.canceler.cancel(found.stored_id, by=by, reason=reason)
     if found.is_foreign and principal is not None and dependencies.access_recorder is not None:
         dependencies.access_recorder.note_cancel(principal, found.stored_id)
-    return monitor_response(operation, retry_after=dependencies.status.retry_after(operation))
+    return monitor_response(
+        operation,
+        retry_after=dependencies.status.retry_after(operation),
+        cancel_requested_at=await dependencies.status.cancel_requested_at(operation),
+    )
 
 
 async def _history(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIApp:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from typing import Any, Final
 
 from opstream_journal import Connection, Drifted, announce_action
 from opstream_journal.metrics.instruments import Gauges, Instrument
-from opstream_journal.metrics.wait_gauges import WaitReason, wait_gauges
+from opstream_journal.metrics.wait_gauges import wait_gauges
 from opstream_journal.provisioning.provision import check_journal_age, ensure_runner_consumer
+from opstream_journal.queues.runner_records import PresenceWriter, RunnerRecord
 from opstream_schemas.names import Kind
+from opstream_schemas.status_monitor import WaitingReason
 
 from .authoring.action import Action
 from .dependencies import RunnerDependencies
 from .dispatch.dispatcher import Dispatcher
 from .errors import InvalidAction
 from .handler.handler_loop import HandlerLoop
+from .presence import PresenceKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +69,12 @@ class Runner:
             for action in actions
         }
         self._slots = concurrency
+        self._name = name
+        self._now = dependencies.now
+        self._presence = PresenceKeeper(
+            PresenceWriter(connection, name), self._presence_records, clock=dependencies.monotonic
+        )
+        self._started_at = dependencies.now()
         self._tasks: list[asyncio.Task[None]] = []
         self._pulling_stopped: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
@@ -101,7 +112,8 @@ class Runner:
             ),
             *wait_gauges(
                 lambda: {
-                    (str(kind), str(WaitReason.VERSION)): one.version_waits for kind, one in self._dispatchers.items()
+                    (str(kind), str(WaitingReason.VERSION)): one.version_waits
+                    for kind, one in self._dispatchers.items()
                 }
             ),
         ]
@@ -125,11 +137,13 @@ class Runner:
                 )
 
     def start(self) -> None:
-        """Start to pull messages."""
+        """Start to pull messages, and say that this runner is there."""
+        self._started_at = self._now()
         for kind, dispatcher in self._dispatchers.items():
             task = asyncio.create_task(dispatcher.run(), name=f"dispatch {kind}")
             task.add_done_callback(self._on_dispatcher_end)
             self._tasks.append(task)
+        self._presence.start()
 
     def notify(self, kind: Kind, operation_id: str) -> None:
         """If the operation runs here, let its attempt read the journal now, because an event was published."""
@@ -146,6 +160,7 @@ class Runner:
             task.cancel()
         for dispatcher in self._dispatchers.values():
             dispatcher.begin_drain()
+        self._presence.begin_end()
         self._pulling_stopped = asyncio.create_task(self._stop_pulling(), name="stop pulling")
 
     async def stop(self) -> None:
@@ -162,7 +177,26 @@ class Runner:
         if self._pulling_stopped is not None:
             await self._pulling_stopped
         await asyncio.gather(*(dispatcher.stop(until) for dispatcher in self._dispatchers.values()))
+        await self._presence.ended()
         await self._handler_loop.close()
+
+    def _presence_records(self) -> list[tuple[Kind, RunnerRecord]]:
+        host, pid = socket.gethostname(), os.getpid()
+        return [
+            (
+                action.kind,
+                RunnerRecord(
+                    runner=self._name,
+                    host=host,
+                    pid=pid,
+                    version=action.spec.action_version,
+                    slots=self._slots,
+                    free=max(0, self._slots - self._dispatchers[action.kind].running),
+                    since=self._started_at,
+                ),
+            )
+            for action in self._actions
+        ]
 
     async def _stop_pulling(self) -> None:
         if self._tasks:

@@ -54,6 +54,8 @@ SUBJECTS: Final = [
     subjects.bucket_subject(subjects.ACCESS_BUCKET, subjects.access_key("abc")),
     subjects.bucket_subject(subjects.ACCESS_BUCKET, "secret"),
     *(f"$KV.actions.{kind.resource}.{kind.action}" for kind in (OWN, FOREIGN)),
+    *(f"$KV.runners.{kind.resource}.{kind.action}.alive.one" for kind in (OWN, FOREIGN)),
+    *(f"$KV.runners.{kind.resource}.{kind.action}.seen" for kind in (OWN, FOREIGN)),
     *(f"$KV.holds.h.{scope}.abc" for scope in SCOPES.values()),
     *(f"$KV.holds.w.{scope}.abc.00000000000000000001.op1" for scope in SCOPES.values()),
     *(f"$KV.holds.r.{kind.resource}.{kind.action}" for kind in (OWN, FOREIGN)),

@@ -26,7 +26,7 @@ from opstream.terminal.event_row import event_row
 from opstream.terminal.operation_display import BarDisplay, LineDisplay, make_operation_display
 from opstream_schemas.events import AttemptFailed, CancelRequested, EventData, OperationError, Progressed
 from opstream_schemas.operation.state import Status
-from opstream_schemas.status_monitor import StatusMonitor, WaitingReason
+from opstream_schemas.status_monitor import BlockedBy, StatusMonitor, WaitingReason
 
 pytestmark = pytest.mark.unit
 
@@ -230,8 +230,10 @@ def test_lines() -> None:
         "2026-11-24T10:00:05Z  NotStarted         all runners of this action are busy",
         "2026-11-24T10:00:05Z  NotStarted         this action runs as many times at once as it may",
         "2026-11-24T10:00:05Z  NotStarted         this action starts no more often than its rate allows",
-        "2026-11-24T10:00:05Z  NotStarted         it waits for: Resource",
+        "2026-11-24T10:00:05Z  NotStarted         another operation has its resource",
         "2026-11-24T10:00:05Z  NotStarted         its start time has not come",
+        "2026-11-24T10:00:05Z  NotStarted         the last attempt failed, and the next one has not begun",
+        "2026-11-24T10:00:05Z  NotStarted         no runner has the version of this action that it was requested for",
         "2026-11-24T10:00:05Z  NotStarted         it waits for: Moon",
         "2026-11-24T10:00:05Z  Running            it does not start before 2026-11-24T10:00:05Z",
         "2026-11-24T10:00:05Z  Running       7 %  one two [2J",
@@ -239,6 +241,19 @@ def test_lines() -> None:
         "2026-11-24T10:00:05Z  Running     100 %  attempt 2 failed, the next one starts at 10:01:05Z",
         "2026-11-24T10:00:05Z  Succeeded",
     ]
+
+
+def test_lines_about_what_is_known_more_exactly() -> None:
+    """Who has the resource, and when the rate lets it start."""
+    stream = io.StringIO()
+    with LineDisplay(stream, Clock(), lambda: NOW) as lines:
+        owned = BlockedBy(reason="Resource", position=3, operation_id="other")
+        lines.show(monitor(Status.NOT_STARTED, queue_position=3, waiting_for="Resource", blocked_by=owned))
+        rated = BlockedBy(reason="Rate", until=NOW)
+        lines.show(monitor(Status.NOT_STARTED, waiting_for="Rate", blocked_by=rated))
+    resource, rate = stream.getvalue().splitlines()
+    assert resource.endswith("number 3 in the queue for its resource, which operation other has")
+    assert rate.endswith("no more often than its rate allows: it may start at 2026-11-24T10:00:05Z")
 
 
 def test_an_outage_is_not_a_line_per_try() -> None:

@@ -190,6 +190,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
                 "keys",
                 "--auth-keys-file",
                 "keys.json",
+                "--refuse-unserved-after",
+                "1d",
                 "--caller-requests",
                 "9/m",
                 "--caller-open-operations",
@@ -200,6 +202,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "OTEL": "1",
             "AUTH": "keys",
             "AUTH_KEYS_FILE": "keys.json",
+            "REFUSE_UNSERVED_AFTER": "1d",
             "CALLER_REQUESTS": "9/m",
             "CALLER_OPEN_OPERATIONS": "7",
             "CALLBACK_HOSTS": "a.example, *.b.example:8443",
@@ -354,6 +357,7 @@ def test_the_hub_gives_each_service_its_own_settings(given: list[Any], monkeypat
         *("--trusted-proxy", "10.0.0.0/8", "--identity-header", "X-User", "--client-id-header", "X-Client"),
         *("--allowed-host", "api.example", "--allowed-origin", "https://c.example"),
         *("--cors-origin", "https://d.example", "--no-request-log"),
+        *("--refuse-unserved-after", "5m"),
         *(
             "--auth",
             "keys",
@@ -495,3 +499,13 @@ def test_no_actions(given: list[Any], command: str) -> None:
     assert (result.exit_code, given) == (2, [])
     assert "write --actions with the name of your module, e.g. --actions greetings for a greetings.py" in result.output
     assert "--actions bookshelf.actions for the example" in result.output
+
+
+def test_a_short_time_without_a_runner_is_refused(given: list[Any]) -> None:
+    """A deployment takes an action's runners away for a moment, which must not refuse submits; 0 is never."""
+    result = CliRunner().invoke(main, ["api", "--refuse-unserved-after", "299s"])
+    assert result.exit_code == 2
+    assert "write at least 5m" in result.output
+    assert CliRunner().invoke(main, ["api", "--refuse-unserved-after", "0"]).exit_code == 0
+    (settings,) = given
+    assert settings.refuse_unserved_after == 0.0

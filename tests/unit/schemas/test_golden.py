@@ -37,7 +37,7 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.json_schemas import json_schemas
 from opstream_schemas.operation.state import Operation
-from opstream_schemas.status_monitor import WaitingReason, build_status_monitor
+from opstream_schemas.status_monitor import BlockedBy, WaitingReason, build_status_monitor
 from tests.support.schemas.histories import DEADLINE, NOW, History
 
 pytestmark = pytest.mark.unit
@@ -141,9 +141,11 @@ OPERATIONS = {f"operation.{state}.json": operation(state) for state in STATES}
 SCHEDULED = History("0197f1c2-7b1e-7000-8000-000000000001").append(LATER).operation
 OPERATIONS["operation.scheduled.json"] = SCHEDULED
 MONITORS = {f"monitor.{state}.json": build_status_monitor(operation(state)) for state in STATES} | {
-    "monitor.scheduled.json": build_status_monitor(SCHEDULED, waiting_for=WaitingReason.START_TIME),
+    "monitor.scheduled.json": build_status_monitor(
+        SCHEDULED, blocked_by=BlockedBy(reason=WaitingReason.START_TIME, until=SCHEDULED.start_at)
+    ),
     "monitor.queued.json": build_status_monitor(
-        operation("not-started"), queue_position=2, waiting_for=WaitingReason.RESOURCE
+        operation("not-started"), blocked_by=BlockedBy(reason=WaitingReason.RESOURCE, position=2)
     ),
 }
 GOLDEN: dict[str, Callable[[], bytes]] = {

@@ -20,6 +20,7 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.names import Kind
 from opstream_schemas.status_monitor import (
+    BlockedBy,
     ErrorBody,
     ErrorDetail,
     ErrorObject,
@@ -162,11 +163,22 @@ def test_a_pending_cancel_is_shown() -> None:
 def test_a_queued_operation_shows_its_position() -> None:
     """Position and reason are the last members, and only an operation that waits has them."""
     operation = History().append(request()).operation
-    monitor = build_status_monitor(operation, queue_position=3, waiting_for=WaitingReason.RESOURCE)
-    members = json.loads(msgspec.json.encode(monitor))
+    blocked_by = BlockedBy(reason=WaitingReason.RESOURCE, position=3, operation_id="op-1")
+    members = json.loads(msgspec.json.encode(build_status_monitor(operation, blocked_by=blocked_by)))
 
-    assert list(members) == ["id", "status", "kind", "resourceId", "createdAt", "queuePosition", "waitingFor"]
+    assert list(members)[5:] == ["queuePosition", "waitingFor", "blockedBy"]
     assert (members["queuePosition"], members["waitingFor"]) == (3, "Resource")
+    assert members["blockedBy"] == {"reason": "Resource", "position": 3, "operationId": "op-1"}
+
+
+def test_an_operation_that_has_started_waits_for_its_next_attempt() -> None:
+    """`waitingFor` is about operations that have not started, `blockedBy` about all that don't run."""
+    operation = History().append(request(), started(), handed_back(counted=True)).operation
+    blocked_by = BlockedBy(reason=WaitingReason.RETRY, until=operation.waiting.retry_at, attempt=1)
+    members = json.loads(msgspec.json.encode(build_status_monitor(operation, blocked_by=blocked_by)))
+
+    assert "waitingFor" not in members
+    assert members["blockedBy"] == {"reason": "Retry", "until": members["retryAt"], "attempt": 1}
 
 
 def test_a_client_reads_reasons_of_later_versions() -> None:
@@ -214,7 +226,7 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "JournalUnavailable", "JournalFull", "InternalError", "ResultTooLarge", "DeadlineExceeded", "RunnerLost",
         "RunnerStopped", "AttemptTimedOut", "FailedByOperator", "CrossSiteRequest", "UnknownHost", "RequestTimeout",
         "TooManyConnections", "InvalidResult", "Unauthenticated", "Forbidden", "IdentityProviderUnavailable",
-        "TooManyRequests",
+        "TooManyRequests", "ActionNotServed",
     }  # fmt: skip
 
     assert expected == set(ErrorCode)

@@ -29,6 +29,20 @@ def _ignore(_principal: Principal) -> None:
     """The default of `on_foreign`."""
 
 
+def may_see(principal: Principal, operation: Operation) -> bool:
+    """Return True if an answer about another operation may name this one to a principal.
+
+    A status token opens one operation and names no other.
+    """
+    scopes = principal.scopes
+    return (
+        bool(principal.subject and operation.own_id)
+        and operation.tenant == principal.tenant
+        and scopes.reads
+        and (operation.caller == principal.subject or scopes.reads_all)
+    )
+
+
 class OperationIds:
     """Derives the ids under which operations are stored from tenants and the clients' own ids.
 

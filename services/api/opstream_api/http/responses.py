@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -20,7 +21,7 @@ from litestar.types import Receive, Scope, Send
 from opstream_api.errors import ApiError
 from opstream_journal.jetstream.connection import end_task
 from opstream_schemas.operation.state import TERMINAL_STATUSES, Operation
-from opstream_schemas.status_monitor import ErrorBody, StatusMonitor, build_status_monitor
+from opstream_schemas.status_monitor import BlockedBy, ErrorBody, StatusMonitor, build_status_monitor
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,13 @@ def json_response(body: bytes, *, status: int = 200, headers: Mapping[str, str] 
 
 
 def monitor_response(
-    operation: Operation, *, retry_after: int, status: int = 200, headers: Mapping[str, str] | None = None
+    operation: Operation,
+    *,
+    retry_after: int,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    blocked_by: BlockedBy | None = None,
+    cancel_requested_at: datetime | None = None,
 ) -> EncodedResponse:
     """Build a response with the status monitor of an operation, and `Retry-After` until it is terminal.
 
@@ -76,9 +83,12 @@ def monitor_response(
         retry_after: whole seconds to wait before the next poll.
         status: 200, or 202 for a submit.
         headers: further headers.
+        blocked_by: why it is not running now; None if it is not known.
+        cancel_requested_at: since when it is to stop; None if it is not, or that is not known.
     """
     retry = {} if operation.is_terminal else {"Retry-After": str(retry_after)}
-    return json_response(_encode(build_status_monitor(operation)), status=status, headers={**(headers or {}), **retry})
+    body = _encode(build_status_monitor(operation, blocked_by=blocked_by, cancel_requested_at=cancel_requested_at))
+    return json_response(body, status=status, headers={**(headers or {}), **retry})
 
 
 def status_response(

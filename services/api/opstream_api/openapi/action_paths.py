@@ -200,7 +200,7 @@ _SUBMITS: Final = (
     "UnknownAction",
     "TooLargeSubmit",
     "UnsupportedSubmit",
-    "Unavailable",
+    "UnavailableSubmit",
     "CrossSiteRequest",
 )
 _SUBMIT_ERRORS: Final = error_responses(*_SUBMITS)

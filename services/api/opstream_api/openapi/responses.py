@@ -34,6 +34,7 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "InternalError": (ErrorCode.INTERNAL_ERROR,),
         "Unreadable": (ErrorCode.JOURNAL_UNAVAILABLE, ErrorCode.TOO_MANY_CONNECTIONS),
         "Unavailable": _UNAVAILABLE,
+        "UnavailableSubmit": (*_UNAVAILABLE, ErrorCode.ACTION_NOT_SERVED),
     }
 )
 _OF_EVERY_PATH: Final = ("RequestTimeout", "UnknownHost", "InternalError", "TooManyConnections")
@@ -51,7 +52,7 @@ _WITH_AUTHENTICATION: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyT
         "ForbiddenOrCrossSite": (ErrorCode.FORBIDDEN, ErrorCode.CROSS_SITE_REQUEST),
         **{
             name: (*_CODES[name], ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE)
-            for name in ("TooManyConnections", "Unreadable", "Unavailable")
+            for name in ("TooManyConnections", "Unreadable", "Unavailable", "UnavailableSubmit")
         },
     }
 )

@@ -254,6 +254,11 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             f"the journal did not answer in time: {_AGAIN}",
             {"operation_id": OPERATION_ID},
         ),
+        ErrorCode.ACTION_NOT_SERVED: (
+            "The action has had no runner for longer than this service accepts",
+            f"book:upload has had no runner since 2026-03-12T17:00:00Z, and its operator has to start one: {_AGAIN}",
+            {"operation_id": OPERATION_ID},
+        ),
         ErrorCode.JOURNAL_FULL: (
             "No new operations are accepted until there is room",
             f"the journal is full, so no new operation can be recorded now: {_AGAIN}",

@@ -74,6 +74,7 @@ def contract_schemas() -> Json:
     monitor = found["StatusMonitor"]
     for name, schema in _MONITOR_MEMBERS.items():
         monitor["properties"][name] = schema
+    found["BlockedBy"] = _BLOCKED_BY
     return {**found, **_events()}
 
 
@@ -117,6 +118,41 @@ _LATER_EVENT: Final[Json] = {
     "type": "object",
     "required": ["specversion", "id", "source", "type", "subject", "time", "position", "previoushash", "data"],
 }
+_BEFORE_START: Final = [reason for reason in WaitingReason if reason is not WaitingReason.RETRY]
+_BLOCKED_BY: Final[Json] = {
+    "title": "BlockedBy",
+    "description": "Why an open operation is not running now. Each member but `reason` belongs to some reasons.",
+    "type": "object",
+    "properties": {
+        "reason": {
+            "type": "string",
+            "description": ", ".join(f"`{reason}`" for reason in WaitingReason) + ". Expect other words, too.",
+            "examples": [str(reason) for reason in WaitingReason],
+        },
+        "since": {**_INSTANT, "description": "`Runner`: when the action had a runner last, to the minute."},
+        "position": {"type": "integer", "minimum": 1, "description": "`Resource`: its position in the queue."},
+        "operationId": {
+            "type": "string",
+            "description": "`Resource`: the operation that has the resource, if the caller may read it.",
+        },
+        "until": {**_INSTANT, "description": "`Rate` and `Retry`: when it may begin."},
+        "attempt": {"type": "integer", "minimum": 1, "description": "`Retry`: the number of the attempt that failed."},
+        "error": {"$ref": SCHEMAS + "OperationError", "description": "`Retry`: why that attempt failed."},
+        "version": {"type": "integer", "description": "`Version`: of the action that it was requested for."},
+        "runnerVersions": {
+            "type": "array",
+            "items": {"type": "integer"},
+            "description": "`Version`: those that the action's runners have.",
+        },
+        "runners": {"type": "integer", "description": "`FreeRunner`: how many runners the action has."},
+        "slots": {
+            "type": "integer",
+            "description": "`FreeRunner`: how many operations they run at once. `Concurrency`: how many may run.",
+        },
+    },
+    "required": ["reason"],
+}
+"""Built by hand, as the members of the status monitor are: absent rather than null."""
 _MONITOR_MEMBERS: Final[Json] = {
     "id": {"type": "string", "pattern": OPERATION_ID_PATTERN, "description": "The operation's id."},
     "result": {"description": "What the action returned; only when `Succeeded`."},
@@ -150,14 +186,19 @@ _MONITOR_MEMBERS: Final[Json] = {
     "waitingFor": {
         "type": "string",
         "description": "What an operation waits for that has not started, where it is known: "
-        + ", ".join(f"`{reason}`" for reason in WaitingReason)
+        + ", ".join(f"`{reason}`" for reason in _BEFORE_START)
         + ". Expect other words, too.",
-        "examples": [str(reason) for reason in WaitingReason],
+        "examples": [str(reason) for reason in _BEFORE_START],
+    },
+    "blockedBy": {
+        "$ref": SCHEMAS + "BlockedBy",
+        "description": "Why the operation is not running now, where that is known; absent while it runs.",
     },
     "cancelRequested": {
         "type": "boolean",
         "description": "True from a cancel request until the operation has ended; absent otherwise.",
     },
+    "cancelRequestedAt": {**_INSTANT, "description": "When that was requested."},
 }
 """Members of the status monitor as they are sent: absent rather than null."""
 

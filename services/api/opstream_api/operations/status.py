@@ -11,17 +11,17 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from opstream_api.errors import journal_error, operation_not_found, operation_unreadable
+from opstream_api.errors import ApiError, journal_error, operation_not_found, operation_unreadable
 from opstream_api.queues.queue_positions import QueuePositions
 from opstream_api.queues.waiting_reasons import WaitingReasons
 from opstream_journal import ActionCatalog, Journal, JournalError, SnapshotStore
 from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
-from opstream_schemas.events import RecordedEvent
+from opstream_schemas.events import CancelRequested, RecordedEvent
 from opstream_schemas.names import check_operation_id
 from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.state import Operation, Status
-from opstream_schemas.status_monitor import StatusMonitor, WaitingReason, build_status_monitor
+from opstream_schemas.status_monitor import BlockedBy, StatusMonitor, WaitingReason, build_status_monitor
 
 from .operation_cache import OperationCache
 from .shared_reads import SharedReads
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_RETRY_AFTER: Final = 1
 """Whole seconds between polls of an action that the catalog does not know (contract.md)."""
+_MOST_CANCEL_TIMES: Final = 10_000
 
 MAX_START_POLL: Final = 60
 """Whole seconds between polls of an operation whose start time is far: it may be canceled before."""
@@ -80,6 +81,7 @@ class StatusReader:
         self._cache = cache
         self._now = now
         self._reads = SharedReads(self._read)
+        self._cancel_times: dict[str, datetime] = {}
         self._doubted: set[str] = set()
         """Operations whose cached state is older than the last loss of the connection; mostly empty."""
 
@@ -118,24 +120,72 @@ class StatusReader:
         spec = self._catalog.specs.get(operation.kind)
         return poll_delay(operation, spec.policy.retry_after if spec else DEFAULT_RETRY_AFTER, self._now())
 
-    async def monitor(self, operation: Operation) -> StatusMonitor:
+    async def monitor(self, operation: Operation, sees: Callable[[Operation], bool] | None = None) -> StatusMonitor:
         """Return the status monitor of an operation, also with what is in none of its events.
 
-        Queue position and waiting reason are hints for people: any replica may serve the read, and a failed read only
-        leaves them out.
+        Why it does not run is a hint for people: any replica may serve the read, and a failed read only leaves it out.
+        One that runs, or was requested a moment ago, costs no read.
+
+        Args:
+            operation: the operation.
+            sees: returns True for another operation that the caller may read; None if it may read all.
         """
-        if operation.status is not Status.NOT_STARTED:
+        if operation.is_terminal or (operation.live is not None and operation.cancel is None):
             return build_status_monitor(operation)
+        cancel_requested_at = await self.cancel_requested_at(operation)
         try:
-            is_due = operation.start_at is None or operation.start_at <= self._now()
-            if is_due and operation.hold and (position := await self._queue_positions.position_of(operation)):
-                return build_status_monitor(operation, queue_position=position, waiting_for=WaitingReason.RESOURCE)
-            spec = self._catalog.specs.get(operation.kind)
-            reason = await self._waiting_reasons.reason_of(operation, spec.policy) if spec else None
+            blocked_by = await self._find_blocker(operation, sees) if operation.live is None else None
         except JournalError as error:
             logger.info("operation %s: what it waits for can't be read: %s", operation.id, error)
-            reason = None
-        return build_status_monitor(operation, waiting_for=reason)
+            blocked_by = None
+        return build_status_monitor(operation, blocked_by=blocked_by, cancel_requested_at=cancel_requested_at)
+
+    async def cancel_requested_at(self, operation: Operation) -> datetime | None:
+        """Return since when an open operation is to stop; None if it is not, or that can't be read.
+
+        It never changes, so it is read once.
+        """
+        if operation.cancel is None or operation.is_terminal:
+            return None
+        known = self._cancel_times.get(operation.id)
+        if known is None:
+            try:
+                found = await self._journal.last_of_type(operation, CancelRequested.name)
+            except JournalError as error:
+                logger.info("operation %s: when its cancel was requested can't be read: %s", operation.id, error)
+                return None
+            if found is None:
+                return None
+            if len(self._cancel_times) >= _MOST_CANCEL_TIMES:
+                del self._cancel_times[next(iter(self._cancel_times))]
+            known = self._cancel_times[operation.id] = found.time
+        return known
+
+    async def _find_blocker(self, operation: Operation, sees: Callable[[Operation], bool] | None) -> BlockedBy | None:
+        has_begun_to_wait = operation.start_at is None or operation.start_at <= self._now()
+        if has_begun_to_wait and operation.hold and operation.status is Status.NOT_STARTED:
+            position = await self._queue_positions.position_of(operation)
+            if position:
+                is_due = self._waiting_reasons.is_due(operation)
+                owner = await self._shown_owner(operation, sees) if is_due else ""
+                return BlockedBy(reason=WaitingReason.RESOURCE, position=position, operation_id=owner)
+        spec = self._catalog.specs.get(operation.kind)
+        return await self._waiting_reasons.find(operation, spec.policy) if spec else None
+
+    async def _shown_owner(self, operation: Operation, sees: Callable[[Operation], bool] | None) -> str:
+        """Return the id of the operation that has the resource; empty for none, and for one that the caller can't see.
+
+        Raises:
+            JournalError: the broker did not respond, or refused.
+        """
+        owner = await self._queue_positions.owner_of(operation.hold)
+        if not owner or owner == operation.id or sees is None:
+            return "" if owner == operation.id else owner
+        try:
+            found = self._cache.peek(owner) or await self.read(owner)
+        except ApiError:
+            return ""
+        return found.own_id if sees(found) else ""
 
     def doubt_cached(self) -> None:
         """Compare each open state of the cache once with the view, too: the broker may come back with less.

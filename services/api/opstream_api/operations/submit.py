@@ -16,7 +16,14 @@ import msgspec
 
 from opstream_api.access.limits.open_operations import OpenOperations
 from opstream_api.access.principal import Owner
-from opstream_api.errors import JOURNAL_OUTAGE, ApiError, journal_error, operation_unreadable, too_many_requests
+from opstream_api.errors import (
+    JOURNAL_OUTAGE,
+    ApiError,
+    action_not_served,
+    journal_error,
+    operation_unreadable,
+    too_many_requests,
+)
 from opstream_api.http.submit_request import MAX_START_DELAY, START_AT, SubmitRequest
 from opstream_api.inputs.input_validation import InputValidator, decode_input
 from opstream_api.queues.runner_presence import RunnerPresence
@@ -41,8 +48,8 @@ from opstream_schemas.logs.access_log import DenialReason
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import first_event, fold_for_reader, initial
 from opstream_schemas.operation.resource_lock import busy_error
-from opstream_schemas.operation.state import Operation
-from opstream_schemas.status_monitor import is_same_json, request_hash, start_text
+from opstream_schemas.operation.state import Operation, Status
+from opstream_schemas.status_monitor import BlockedBy, WaitingReason, is_same_json, request_hash, start_text
 
 from .journal_capacity import JournalCapacity
 from .operation_cache import OperationCache
@@ -65,6 +72,8 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """Its current state: a repeated request may find its operation finished."""
     retry_after: int
     """Whole seconds to wait before the first poll."""
+    blocked_by: BlockedBy | None = None
+    """Why no runner takes it; None if one does, or it is not known."""
 
 
 class Submitter:
@@ -77,11 +86,12 @@ class Submitter:
         locks: the exclusive resources and their owners.
         cache: gets each new operation, so that its first poll needs no snapshot.
         snapshots: the view, which may be the only one to know an id while the journal has a setback.
-        runners: warns about an action that no runner takes.
+        runners: knows the actions that no runner takes.
         now: returns the time for events and deadlines, with a time zone.
         clock: returns monotonic seconds.
         new_id: generates event ids.
         open_operations: of each caller; None for no limit.
+        refuse_unserved_after: seconds without a runner after which an action is refused; 0 for never.
     """
 
     def __init__(
@@ -98,6 +108,7 @@ class Submitter:
         clock: Callable[[], float],
         new_id: Callable[[], str],
         open_operations: OpenOperations | None = None,
+        refuse_unserved_after: float = 0.0,
     ) -> None:
         self._journal = journal
         self._catalog = catalog
@@ -110,6 +121,7 @@ class Submitter:
         self._clock = clock
         self._new_id = new_id
         self._open = open_operations
+        self._refuse_unserved_after = refuse_unserved_after
         self._validator = InputValidator()
 
     def knows(self, kind: Kind) -> bool:
@@ -124,6 +136,7 @@ class Submitter:
         Raises:
             ApiError: `UnknownAction`, `InvalidInput`, `PayloadTooLarge`; `OperationIdReused`: another request has this
                 operation id; `ResourceBusy`: another operation owns the resource and the action rejects conflicts;
+                `ActionNotServed`: no runner has taken the action for longer than this service is told to accept;
                 `JournalUnavailable` and `JournalFull`: the error names the operation id. The client may send the same
                 request again with it; the journal then has the request once, stored by either try.
         """
@@ -161,6 +174,10 @@ class Submitter:
         if self._open is not None and self._open.is_full(request.stored_id, _owner(request)):
             if await self._journal.last_message(request.stored_id) is None:
                 raise _too_many_open(self._open.limit)
+            return self._accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
+        if self._refuse_unserved_after and (refusal := await self._find_refusal(request, spec)) is not None:
+            if await self._journal.last_message(request.stored_id) is None:
+                raise refusal
             return self._accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
         lock = subjects.lock_key(spec.lock_scope, request.resource_id, request.tenant) if spec.lock_scope else ""
         now = self._now()
@@ -203,7 +220,28 @@ class Submitter:
             crash_point(CrashPoint.API_RECORDED)
             self._runners.note_submit(kind)
             operation = initial(recorded)
-        return self._accepted(self._cache.put(operation), spec)
+        accepted = self._accepted(self._cache.put(operation), spec)
+        blocked_by = await self._find_blocker(operation, spec)
+        return accepted if blocked_by is None else msgspec.structs.replace(accepted, blocked_by=blocked_by)
+
+    async def _find_blocker(self, operation: Operation, spec: ActionSpec) -> BlockedBy | None:
+        if operation.status is not Status.NOT_STARTED:
+            return None
+        if operation.start_at is not None and self._now() < operation.start_at:
+            return BlockedBy(reason=WaitingReason.START_TIME, until=operation.start_at)
+        return await self._runners.unserved(spec)
+
+    async def _find_refusal(self, request: SubmitRequest, spec: ActionSpec) -> ApiError | None:
+        """Return the error for an action that has had no runner for too long; None for one that is accepted."""
+        blocked_by = await self._runners.unserved(spec)
+        if blocked_by is None or blocked_by.since is None:
+            return None
+        if (self._now() - blocked_by.since).total_seconds() < self._refuse_unserved_after:
+            return None
+        key = request.key
+        return action_not_served(
+            spec.kind, blocked_by.since, operation_id=key.operation_id, is_repeatable=key.is_repeatable
+        )
 
     async def _append(self, request: SubmitRequest, event: Event, until: float) -> RecordedEvent:
         """Append the event; until it is stored or refused it counts as an open operation of the caller.

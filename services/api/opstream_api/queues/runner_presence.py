@@ -1,21 +1,24 @@
 """Whether runners take what is submitted. An action stays in the catalog, and is accepted, after its last runner.
 
-A submit only notes its action. At most once a minute for each action that is submitted, the broker is asked for the
-action's consumer: a runner with a free slot has a pull request that waits there, a busy one has messages in work.
+For the log a submit only notes its action, and at most once a minute for each action `WaitingReasons` looks at its
+runners. For the answer to a submit what was found is kept for some seconds, so that a submit of an action with runners
+waits for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
-from opstream_journal import Connection, JournalUnavailable
+from opstream_journal import Connection, JournalError, JournalUnavailable
 from opstream_journal.outage_log import OutageLog
+from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.names import Kind
+from opstream_schemas.status_monitor import BlockedBy
 
-from .waiting_reasons import read_consumer
+from .waiting_reasons import WaitingReasons, unserved
 
 logger = logging.getLogger(__name__)
 
@@ -23,25 +26,62 @@ CHECK_INTERVAL: Final = 60.0
 """Seconds between two checks of one action."""
 SECOND_LOOK: Final = 5.0
 """Seconds after which a runner that was not found is looked for once more: one that restarts is away for that long."""
+_SERVED_SECONDS: Final = 5.0
+"""For how long an action that has runners is taken for one; then the next submit causes a look in the background."""
+_STALE_SECONDS: Final = 10.0
+"""For how long that submit still takes it for one. After a longer quiet time it waits for the look."""
+_LOOK_TIMEOUT: Final = 0.5
+"""Seconds that a submit waits for a look at most; then its answer says nothing of runners."""
 
 
 class RunnerPresence:
-    """Warns about actions that are submitted while no runner takes them.
-
-    It can't tell a runner that was killed in the middle of an attempt from a busy one, and says nothing then.
+    """Knows about actions that are submitted while no runner takes them: for the log, and for answers to submits.
 
     Args:
         connection: the connection to the broker.
+        reasons: look at the runners of actions.
         clock: monotonic seconds.
     """
 
-    def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
+    def __init__(self, connection: Connection, reasons: WaitingReasons, clock: Callable[[], float]) -> None:
         self._connection = connection
+        self._reasons = reasons
         self._clock = clock
         self._due: dict[Kind, float] = {}
         """When an action is to be checked again, on the clock."""
         self._outages: dict[Kind, OutageLog] = {}
-        self._checks: set[asyncio.Task[None]] = set()
+        self._served: dict[tuple[Kind, int], float] = {}
+        """When an action, in a version, was found to have a runner, on the clock."""
+        self._checks: set[asyncio.Task[object]] = set()
+
+    async def unserved(self, spec: ActionSpec) -> BlockedBy | None:
+        """Return why no runner takes a new operation of an action; None if one does, or it is not known.
+
+        It waits for nothing while the action is submitted every now and then and has runners.
+        """
+        key = (spec.kind, spec.action_version)
+        age = self._clock() - self._served.get(key, float("-inf"))
+        if age < _SERVED_SECONDS:
+            return None
+        if age < _STALE_SECONDS:
+            self._served[key] += _SERVED_SECONDS  # so that only this submit causes the look
+            self._run(self._look(spec), f"runners of {spec.kind}, for submits")
+            return None
+        return await self._look(spec)
+
+    async def _look(self, spec: ActionSpec) -> BlockedBy | None:
+        key = (spec.kind, spec.action_version)
+        try:
+            async with asyncio.timeout(_LOOK_TIMEOUT):
+                found = unserved(await self._reasons.look(spec.kind), spec.action_version)
+        except (TimeoutError, JournalError) as error:
+            logger.debug("the runners of %s can't be looked for: %s", spec.kind, error)
+            return None
+        if found is None:
+            self._served[key] = self._clock()
+        else:
+            self._served.pop(key, None)
+        return found
 
     def note_submit(self, kind: Kind) -> None:
         """Note that an action was accepted. Waits for nothing."""
@@ -49,7 +89,10 @@ class RunnerPresence:
         if now < self._due.get(kind, 0.0):
             return
         self._due[kind] = now + CHECK_INTERVAL
-        check = asyncio.create_task(self._check(kind), name=f"runners of {kind}")
+        self._run(self._check(kind), f"runners of {kind}")
+
+    def _run(self, work: Coroutine[Any, Any, object], name: str) -> None:
+        check = asyncio.create_task(work, name=name)
         self._checks.add(check)
         check.add_done_callback(self._checks.discard)
 
@@ -62,10 +105,10 @@ class RunnerPresence:
 
     async def _check(self, kind: Kind) -> None:
         try:
-            waiting = await self._count_untaken(kind)
+            waiting = await self._count_untaken(kind, is_fresh=False)
             if waiting is not None:
                 await self._connection.sleep(SECOND_LOOK)
-                waiting = await self._count_untaken(kind)
+                waiting = await self._count_untaken(kind, is_fresh=True)
         except JournalUnavailable as error:
             logger.debug("the runners of %s can't be looked for: %s", kind, error)
             return
@@ -83,7 +126,7 @@ class RunnerPresence:
             "module, or their deadline has passed"
         )
 
-    async def _count_untaken(self, kind: Kind) -> int | None:
+    async def _count_untaken(self, kind: Kind, *, is_fresh: bool) -> int | None:
         """Return how many messages wait for a runner; None if there is a runner."""
-        found = await read_consumer(self._connection, kind)
-        return None if found is None or found.num_waiting or found.num_ack_pending else found.num_pending
+        look = await self._reasons.look(kind, is_fresh=is_fresh)
+        return look.consumer.num_pending if look.has_no_runner else None

@@ -1,29 +1,36 @@
-"""What operations wait for that have not started, for the status monitor.
+"""What open operations wait for that don't run, for the status monitor (docs/adr/0060).
 
-The answer is in the consumer that an action's runners share: who pulls from it, and what it has delivered. One look is
-shared by all operations of the action for a moment, so it costs a request of the broker a second, however many clients
-poll. An operation that was just requested is not looked up at all: most start within milliseconds.
+The answer is in the consumer that an action's runners share: who pulls from it, and what it has delivered; and in the
+presence records of the runners. One look at both is shared by all operations of the action for a moment, so it costs
+two requests of the broker a second, however many clients poll. An operation that was just requested is not looked up at
+all: most start within milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
-from opstream_journal import Connection, JournalUnavailable
+from opstream_journal import Connection, JournalError, JournalUnavailable
 from opstream_journal.jetstream import rpc
+from opstream_journal.queues.runner_records import NO_RUNNERS, ActionRunners, RunnerRecords, has_no_runner
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import Policy
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation
-from opstream_schemas.status_monitor import WaitingReason
+from opstream_schemas.status_monitor import BlockedBy, WaitingReason
+
+from .rate_slots import RateSlots
+
+logger = logging.getLogger(__name__)
 
 _GRACE: Final = 2.0
-"""Seconds from the request, for which no reason is given."""
+"""Seconds from the request, or from the time of a retry, for which no reason is given."""
 _CACHE_SECONDS: Final = 1.0
 _NOT_FOUND: Final = 404
 
@@ -38,6 +45,20 @@ class RunnerConsumer(msgspec.Struct, frozen=True):
     num_waiting: int = 0
     """Requests of runners for messages: they have room."""
     error: rpc.JetStreamErrorBody | None = None
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What the broker says of the runners of an action at one moment."""
+
+    consumer: RunnerConsumer
+    presence: ActionRunners | None = None
+    """None if it can't be read: an upgraded system before 'opstream provision --update', for example."""
+
+    @property
+    def has_no_runner(self) -> bool:
+        """Return True if no runner takes operations of the action."""
+        consumer = self.consumer
+        return has_no_runner(self.presence, num_waiting=consumer.num_waiting, num_ack_pending=consumer.num_ack_pending)
 
 
 _decode: Final = msgspec.json.Decoder(RunnerConsumer).decode
@@ -76,51 +97,135 @@ class WaitingReasons:
         self._connection = connection
         self._now = now
         self._clock = clock
-        self._cached: dict[Kind, tuple[float, RunnerConsumer]] = {}
+        self._slots = RateSlots(connection, now)
+        self._records = RunnerRecords(connection)
+        self._cached: dict[Kind, tuple[float, Look]] = {}
         """By action: the end of caching on the clock, and what was found."""
-        self._reads: dict[Kind, asyncio.Task[RunnerConsumer]] = {}
+        self._reads: dict[Kind, asyncio.Task[Look]] = {}
 
-    async def reason_of(self, operation: Operation, policy: Policy) -> WaitingReason | None:
-        """Return what an operation that has not started waits for, except for a resource; None if it is not known.
+    async def start(self) -> None:
+        """Subscribe to the inboxes for reads."""
+        await self._slots.start()
+        await self._records.start()
+
+    def is_due(self, operation: Operation) -> bool:
+        """Return True if an operation that does not run is to be looked up: it should have begun a moment ago."""
+        since = operation.waiting.retry_at if operation.waiting else operation.due_at
+        return (self._now() - since).total_seconds() >= _GRACE
+
+    async def find(self, operation: Operation, policy: Policy) -> BlockedBy | None:
+        """Return what an operation waits for that does not run, except for a resource; None if it is not known.
 
         Raises:
             JournalError: the broker did not respond, or refused.
         """
-        waited = (self._now() - operation.due_at).total_seconds()
-        if waited < 0 and operation.start_at is not None:
-            return WaitingReason.START_TIME
-        if waited < _GRACE:
-            return None
-        return _reason(await self._consumer_of(operation.kind), policy)
+        waiting = operation.waiting
+        if waiting is not None and self._now() < waiting.retry_at:
+            return BlockedBy(
+                reason=WaitingReason.RETRY,
+                until=waiting.retry_at,
+                attempt=operation.attempt,
+                error=operation.attempt_error,
+            )
+        if waiting is None and operation.start_at is not None and self._now() < operation.start_at:
+            return BlockedBy(reason=WaitingReason.START_TIME, until=operation.start_at)
+        if not self.is_due(operation):
+            return self._known_unserved(operation)
+        if policy.rate and (slot := await self._slots.slot_of(operation)) is not None:
+            return BlockedBy(reason=WaitingReason.RATE, until=slot)
+        return blocked_by(await self.look(operation.kind), operation.action_version, policy)
 
-    async def _consumer_of(self, kind: Kind) -> RunnerConsumer:
-        until, found = self._cached.get(kind, (0.0, _NO_CONSUMER))
-        if self._clock() < until:
+    def _known_unserved(self, operation: Operation) -> BlockedBy | None:
+        """Return what the answer to its submit said, if that was a moment ago. It costs no read."""
+        until, found = self._cached.get(operation.kind, (0.0, None))
+        is_known = found is not None and self._clock() < until
+        return unserved(found, operation.action_version) if found is not None and is_known else None
+
+    async def look(self, kind: Kind, *, is_fresh: bool = False) -> Look:
+        """Return what the broker says of the runners of an action, at most a second ago.
+
+        Args:
+            kind: the action.
+            is_fresh: whether to ask now, whatever was found a moment ago.
+
+        Raises:
+            JournalError: the broker did not respond, or refused.
+        """
+        until, found = self._cached.get(kind, (0.0, None))
+        if found is not None and self._clock() < until and not is_fresh:
             return found
         return await asyncio.shield(self._reads.get(kind) or self._start_read(kind))
 
-    def _start_read(self, kind: Kind) -> asyncio.Task[RunnerConsumer]:
-        def forget(ended: asyncio.Task[RunnerConsumer]) -> None:
+    def _start_read(self, kind: Kind) -> asyncio.Task[Look]:
+        def forget(ended: asyncio.Task[Look]) -> None:
             del self._reads[kind]
             if not ended.cancelled():
                 ended.exception()  # retrieved, so that asyncio does not log it if no caller waits any more
 
-        task = self._reads[kind] = asyncio.create_task(self._read(kind), name=f"consumer of {kind}")
+        task = self._reads[kind] = asyncio.create_task(self._read(kind), name=f"runners of {kind}")
         task.add_done_callback(forget)
         return task
 
-    async def _read(self, kind: Kind) -> RunnerConsumer:
-        found = await read_consumer(self._connection, kind) or _NO_CONSUMER
+    async def _read(self, kind: Kind) -> Look:
+        consumer, presence = await asyncio.gather(read_consumer(self._connection, kind), self._read_presence(kind))
+        found = Look(consumer or _NO_CONSUMER, presence)
         self._cached[kind] = (self._clock() + _CACHE_SECONDS, found)
         return found
 
+    async def _read_presence(self, kind: Kind) -> ActionRunners | None:
+        try:
+            return await self._records.of(kind)
+        except JournalError as error:
+            logger.debug("presence records can't be read: %s", error)  # an outage has its lines already, of others
+            return None
 
-def _reason(consumer: RunnerConsumer, policy: Policy) -> WaitingReason | None:
+
+def unserved(look: Look, version: int) -> BlockedBy | None:
+    """Return why no runner takes a new operation of an action; None if one does.
+
+    Args:
+        look: at the action's runners.
+        version: of the action that the operation would be requested for. Runners of an earlier one don't take it.
+    """
+    presence = look.presence or NO_RUNNERS
+    # A runner that waits for work asks for it again every few seconds, so for a moment the consumer may know of none.
+    if look.has_no_runner and not presence.runners:
+        return _no_runner(presence)
+    versions = presence.versions
+    return _other_version(version, versions) if versions and versions[-1] < version else None
+
+
+def blocked_by(look: Look, version: int, policy: Policy) -> BlockedBy | None:
+    """Return what an operation waits for that should have begun; None if that is not known.
+
+    Args:
+        look: at the action's runners.
+        version: of the action that the operation was requested for.
+        policy: of the action.
+    """
+    if look.has_no_runner:
+        return _no_runner(look.presence or NO_RUNNERS)
+    reason = unserved(look, version)
+    if reason is not None:
+        return reason
+    consumer, presence = look.consumer, look.presence or NO_RUNNERS
     if consumer.num_pending == 0:
-        # A runner has had the message of every operation. It put aside those that the rate does not allow yet.
-        return WaitingReason.RATE if policy.rate else None
+        # A runner has had the message of every operation. It put this one aside, or left it to others: its input may
+        # be one that runners of a later version can't read.
+        versions = presence.versions
+        return _other_version(version, versions) if versions and version not in versions else None
     if policy.max_concurrency and consumer.num_ack_pending >= policy.max_concurrency:
-        return WaitingReason.CONCURRENCY
+        return BlockedBy(reason=WaitingReason.CONCURRENCY, slots=policy.max_concurrency)
     if consumer.num_waiting:
         return None  # it is about to be delivered
-    return WaitingReason.FREE_RUNNER if consumer.num_ack_pending else WaitingReason.RUNNER
+    slots = sum(one.slots for one in presence.runners)
+    return BlockedBy(reason=WaitingReason.FREE_RUNNER, runners=len(presence.runners), slots=slots)
+
+
+def _no_runner(presence: ActionRunners) -> BlockedBy:
+    since = datetime.fromtimestamp(presence.seen_at, UTC).replace(microsecond=0) if presence.seen_at else None
+    return BlockedBy(reason=WaitingReason.RUNNER, since=since)
+
+
+def _other_version(version: int, versions: tuple[int, ...]) -> BlockedBy:
+    return BlockedBy(reason=WaitingReason.VERSION, version=version, runner_versions=versions)

@@ -1,25 +1,27 @@
 """Reads the queues of all actions for `/metrics`, when a scrape asks for them.
 
-It costs a request for the consumers, one for the first message of each queue that is not empty, and one for each 500
-timers and each 500 operations that wait for a resource. Nothing of it reads the journal's events. `Metrics` keeps it
-from being asked more often than a thirtieth of its time allows.
+It costs a request for the consumers, one for the runners, one for the first message of each queue that is not empty,
+and one for each 500 timers and each 500 operations that wait for a resource. Nothing of it reads the journal's events.
+`Metrics` keeps it from being asked more often than a thirtieth of its time allows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from opstream_journal import ActionCatalog, Connection, JournalError
 from opstream_journal.jetstream.kv import HOLDS_STREAM
 from opstream_journal.metrics.action_labels import ActionLabels
 from opstream_journal.metrics.instruments import Gauges, Instrument, Readings
-from opstream_journal.metrics.wait_gauges import wait_gauges
+from opstream_journal.metrics.wait_gauges import Waits, wait_gauges
 from opstream_journal.queues.consumer_backlogs import ConsumerBacklog, read_backlogs
 from opstream_journal.queues.message_ages import MessageAges
+from opstream_journal.queues.runner_records import NO_RUNNERS, ActionRunners, RunnerRecords
 from opstream_schemas import subjects
+from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.names import Kind
 
 from .queue_tally import QueueTally, pending_reason
@@ -59,6 +61,9 @@ class QueueGauges:
         self._learning: asyncio.Task[None] | None = None
         self._may_learn_at = 0.0
         self._messages = MessageAges(connection)
+        self._records = RunnerRecords(connection)
+        self.presence: dict[Kind, ActionRunners] | None = None
+        """The runners of each action at the last look; None if their records can't be read."""
         self.labels = ActionLabels(lambda: self._catalog.specs)
         self._tally: QueueTally | None = None
         self._lag: _Lag | None = None
@@ -67,7 +72,7 @@ class QueueGauges:
     def instruments(self) -> list[Instrument]:
         """What the page shows."""
         return [
-            *wait_gauges(lambda: {} if self._tally is None else self._tally.waits),
+            *wait_gauges(lambda: self.waits),
             Gauges(
                 "opstream_projector_lag_events",
                 "Events of the journal that no projector has brought into the view. Every projector shows all of them: "
@@ -93,6 +98,16 @@ class QueueGauges:
         ]
 
     @property
+    def specs(self) -> Mapping[Kind, ActionSpec]:
+        """The actions of the catalog."""
+        return self._catalog.specs
+
+    @property
+    def waits(self) -> Waits:
+        """What waits, at the last look."""
+        return {} if self._tally is None else self._tally.waits
+
+    @property
     def is_ready(self) -> bool:
         """Return True: without the gauges, everything else still works."""
         return True
@@ -100,6 +115,7 @@ class QueueGauges:
     async def start(self) -> None:
         """Learn of the actions, if the broker tells them at once; otherwise `run` does."""
         await self._messages.start()
+        await self._records.start()
         await self._read_catalog()
 
     async def run(self) -> None:
@@ -109,9 +125,14 @@ class QueueGauges:
                 await self._connection.sleep(_PAUSE if self._is_catalog_known else _RETRY_DELAY)
                 await self._read_catalog()
         finally:
-            if self._connection.is_connected:
-                await self._messages.stop()
-            await self._catalog.stop()
+            await self.stop()
+
+    async def stop(self) -> None:
+        """Unsubscribe from everything."""
+        if self._connection.is_connected:
+            await self._messages.stop()
+            await self._records.stop()
+        await self._catalog.stop()
 
     async def learn(self, kind: Kind) -> None:
         """Read the catalog if it does not have an action: one that was just announced has its own series at once."""
@@ -143,6 +164,14 @@ class QueueGauges:
         else:
             self._is_catalog_known = True
 
+    async def refresh_catalog(self) -> None:
+        """Read the catalog now.
+
+        Raises:
+            JournalError: the broker did not answer, or the bucket is missing.
+        """
+        await self._catalog.refresh()
+
     async def read(self) -> None:
         """Look at the queues. After an error the gauges show what they showed before.
 
@@ -151,6 +180,7 @@ class QueueGauges:
         """
         tally = QueueTally(self.labels, self._messages.now)
         backlogs = await read_backlogs(self._connection, subjects.OPERATIONS_STREAM)
+        self.presence = await self._read_presence()
         await self._count_pending(tally, backlogs)
         async for page in self._messages.pages(subjects.TIMERS_STREAM, _TIMERS):
             for message in page:
@@ -173,7 +203,16 @@ class QueueGauges:
                 await self._messages.age_of_first(subjects.OPERATIONS_STREAM, one, backlog.first_pending)
                 for one in subjects.runner_filters(spec.kind)
             ]
-            tally.add(spec.kind, pending_reason(backlog, spec.policy), max(ages), backlog.num_pending)
+            presence = None if self.presence is None else self.presence.get(spec.kind, NO_RUNNERS)
+            reason = pending_reason(backlog, spec.policy, presence)
+            tally.add(spec.kind, reason, max(ages), backlog.num_pending)
+
+    async def _read_presence(self) -> dict[Kind, ActionRunners] | None:
+        try:
+            return await self._records.all()
+        except JournalError as error:
+            logger.debug("presence records can't be read, so consumers decide alone: %s", error)
+            return None
 
     async def _read_lag(self, backlog: ConsumerBacklog) -> _Lag:
         if not backlog.open:

@@ -10,22 +10,23 @@ import msgspec
 
 from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_journal.metrics.action_labels import ActionLabels
-from opstream_journal.metrics.wait_gauges import Wait, WaitReason
+from opstream_journal.metrics.wait_gauges import Wait
 from opstream_journal.queues.consumer_backlogs import ConsumerBacklog
 from opstream_journal.queues.message_ages import stored_at
+from opstream_journal.queues.runner_records import ActionRunners, has_no_runner
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec, Policy
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.dispatch_decision import START_REASON
+from opstream_schemas.operation.rate_limit import parse_slot
 from opstream_schemas.operation.resource_lock import Claim
+from opstream_schemas.status_monitor import WaitingReason
 
 OVERDUE_AFTER: Final = 5.0
 """Seconds after its time from which a timer that has not fired is overdue."""
 
 _AT: Final = "@at "
-_RATE_REASONS: Final = ("rate-", "late-")
-"""How the reason in the subject of a wake-up for a slot of a rate begins (`opstream_runner.dispatch.admission`)."""
 _NOTHING: Final = Wait(0, 0.0)
 _decode_claim: Final = msgspec.json.Decoder(Claim).decode
 
@@ -53,7 +54,7 @@ class QueueTally:
             for reason in possible_reasons(spec.policy):
                 self.waits.setdefault((self._labels.label(spec.kind), reason), _NOTHING)
 
-    def add(self, kind: Kind, reason: WaitReason, seconds: float, count: int = 1) -> None:
+    def add(self, kind: Kind, reason: WaitingReason, seconds: float, count: int = 1) -> None:
         """Count operations that wait, the first of them for so many seconds."""
         key = (self._labels.label(kind), str(reason))
         before = self.waits.get(key, _NOTHING)
@@ -66,9 +67,9 @@ class QueueTally:
             return
         _, resource, action, _, why = tokens
         if why == START_REASON:
-            self.add(Kind(resource, action), WaitReason.START_TIME, 0.0)
+            self.add(Kind(resource, action), WaitingReason.START_TIME, 0.0)
         elif not subjects.is_deadline(why):
-            reason = WaitReason.RATE if why.startswith(_RATE_REASONS) else WaitReason.RETRY
+            reason = WaitingReason.RATE if parse_slot(why)[0] else WaitingReason.RETRY
             self.add(Kind(resource, action), reason, max(0.0, self._now - stored_at(message)))
         if not message.schedule.startswith(_AT):
             return
@@ -86,23 +87,31 @@ class QueueTally:
             kind = Kind.parse(_decode_claim(message.data).kind)
         except (msgspec.MsgspecError, InvalidName, RecursionError):
             return
-        self.add(kind, WaitReason.RESOURCE, max(0.0, self._now - stored_at(message)))
+        self.add(kind, WaitingReason.RESOURCE, max(0.0, self._now - stored_at(message)))
 
 
-def possible_reasons(policy: Policy) -> list[WaitReason]:
+def possible_reasons(policy: Policy) -> list[WaitingReason]:
     """Return what operations of an action may wait for, as far as one look at the queues can tell."""
-    reasons = [WaitReason.RUNNER, WaitReason.FREE_RUNNER, WaitReason.RETRY]
+    reasons = [WaitingReason.RUNNER, WaitingReason.FREE_RUNNER, WaitingReason.RETRY]
     if policy.max_concurrency:
-        reasons.append(WaitReason.CONCURRENCY)
+        reasons.append(WaitingReason.CONCURRENCY)
     if policy.exclusive:
-        reasons.append(WaitReason.RESOURCE)
+        reasons.append(WaitingReason.RESOURCE)
     if policy.rate:
-        reasons.append(WaitReason.RATE)
+        reasons.append(WaitingReason.RATE)
     return reasons
 
 
-def pending_reason(backlog: ConsumerBacklog, policy: Policy) -> WaitReason:
-    """Return what the messages wait for that the consumer of an action's runners has not delivered."""
+def pending_reason(backlog: ConsumerBacklog, policy: Policy, presence: ActionRunners | None = None) -> WaitingReason:
+    """Return what the messages wait for that the consumer of an action's runners has not delivered.
+
+    Args:
+        backlog: of the consumer.
+        policy: of the action.
+        presence: its runners; None if their records can't be read.
+    """
+    if has_no_runner(presence, num_waiting=backlog.num_waiting, num_ack_pending=backlog.num_ack_pending):
+        return WaitingReason.RUNNER
     if policy.max_concurrency and backlog.num_ack_pending >= policy.max_concurrency:
-        return WaitReason.CONCURRENCY
-    return WaitReason.FREE_RUNNER if backlog.num_ack_pending or backlog.num_waiting else WaitReason.RUNNER
+        return WaitingReason.CONCURRENCY
+    return WaitingReason.FREE_RUNNER

@@ -24,7 +24,7 @@ from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.events import Canceled, EventData, Failed
 from opstream_schemas.operation.commands import RequestCancel
 from opstream_schemas.operation.failure_line import canceled_line, end_fields
-from opstream_schemas.operation.rate_limit import Rate, parse_rate
+from opstream_schemas.operation.rate_limit import FIRST_SLOT, SECOND_SLOT, Rate, parse_rate, parse_slot
 from opstream_schemas.operation.resource_lock import Claim, LockBusy, LockOwned, LockReplaced, busy_error
 from opstream_schemas.operation.state import Operation
 
@@ -32,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 _CANCEL_BUDGET: Final = 5.0
 _LOST_LOCK_DELAY: Final = 1.0
-_FIRST_SLOT: Final = "rate"
-_SECOND_SLOT: Final = "late"
-"""The reason in the subject of a wake-up for a slot: its kind, a hyphen, and the slot in Unix milliseconds."""
 _SLOT_TOLERANCE: Final = 1.0
 """Seconds by which an attempt may miss its slot: clocks differ, and a wake-up needs a moment to arrive."""
 
@@ -189,11 +186,11 @@ class AdmissionControl:
         # In the broker's time: one runner's clock must not move the slots of all, and the broker fires the wake-ups.
         now = self._now().timestamp() - self._connection.clock_skew
         word, at = _parse_slot(subject)
-        if word == _SECOND_SLOT or (word == _FIRST_SLOT and now <= at + max(rate.spacing, _SLOT_TOLERANCE)):
+        if word == SECOND_SLOT or (word == FIRST_SLOT and now <= at + max(rate.spacing, _SLOT_TOLERANCE)):
             return _ADMIT
         # A missed slot is reserved again, so that operations whose slots passed without a runner do not all start at
         # once. It is reserved again only once, so that a wrong clock can't make an operation wait for ever.
-        word = _SECOND_SLOT if word == _FIRST_SLOT else _FIRST_SLOT
+        word = SECOND_SLOT if word == FIRST_SLOT else FIRST_SLOT
         slot = await rate_limiter.reserve(f"{operation.id}.{operation.attempt + 1}.{word}", now)
         # If an attempt died, only this message may start the next one, since no other has its ticket. So the attempt
         # starts now, and the reserved slot delays the attempts of other operations. In any other case a wake-up starts
@@ -227,9 +224,4 @@ def _replaced_reason(operation_id: str) -> str:
 
 def _parse_slot(subject: str) -> tuple[str, float]:
     """Return the kind of a wake-up's slot, and the slot in Unix seconds; `("", 0.0)` for any other message."""
-    if not subjects.is_wake(subject):
-        return "", 0.0
-    word, _, milliseconds = subjects.parse_wake_subject(subject).reason.partition("-")
-    if word in {_FIRST_SLOT, _SECOND_SLOT} and milliseconds.isascii() and milliseconds.isdigit():
-        return word, int(milliseconds) / 1000
-    return "", 0.0
+    return parse_slot(subjects.parse_wake_subject(subject).reason) if subjects.is_wake(subject) else ("", 0.0)

@@ -77,8 +77,8 @@ async def test_with_a_runner(
     looks: list[Kind] = []
     count = runner_presence.RunnerPresence._count_untaken
 
-    async def counted(self: runner_presence.RunnerPresence, kind: Kind) -> int | None:
-        untaken = await count(self, kind)
+    async def counted(self: runner_presence.RunnerPresence, kind: Kind, *, is_fresh: bool) -> int | None:
+        untaken = await count(self, kind, is_fresh=is_fresh)
         looks.append(kind)
         return untaken
 

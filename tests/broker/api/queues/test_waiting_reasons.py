@@ -102,7 +102,7 @@ async def test_an_operation_beyond_the_rate(api: Api, stage: RunnerStage) -> Non
 async def test_no_reason_at_first(api: Api, stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operation that was just requested has none, and costs no request of the broker."""
     monkeypatch.setattr(waiting_reasons, "_GRACE", 60.0)
-    monkeypatch.setattr(waiting_reasons.WaitingReasons, "_consumer_of", None)
+    monkeypatch.setattr(waiting_reasons.WaitingReasons, "look", None)
     async with stage.runner([gated(HandlerGate())]):
         pass
     await stage.request("op-1")

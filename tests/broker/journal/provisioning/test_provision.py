@@ -41,6 +41,7 @@ ALL = (
     "stream DELIVERIES",
     "stream KV_access",
     "stream ACCESS_LOG",
+    "stream KV_runners",
     "consumer projector",
     "consumer projector_due",
     "consumer projector_deadlines",

@@ -10,7 +10,7 @@ import pytest
 
 from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_journal.metrics.action_labels import OTHER, ActionLabels
-from opstream_journal.metrics.wait_gauges import Wait, WaitReason
+from opstream_journal.metrics.wait_gauges import Wait
 from opstream_journal.queues.consumer_backlogs import ConsumerBacklog
 from opstream_projector.queues.queue_tally import OVERDUE_AFTER, QueueTally, pending_reason
 from opstream_schemas import subjects
@@ -87,7 +87,7 @@ def test_zeros_for_what_may_be_waited_for(tally: QueueTally) -> None:
     spec = ActionSpec(
         resource="book", action="read", summary="", action_version=1, input_schema={}, result_schema={}, policy=policy
     )
-    tally.add(KIND, WaitReason.RETRY, 2.0)
+    tally.add(KIND, WaitingReason.RETRY, 2.0)
     tally.expect([spec])
     assert {reason: wait.number for (_, reason), wait in tally.waits.items()} == {
         "Runner": 0,
@@ -100,18 +100,13 @@ def test_zeros_for_what_may_be_waited_for(tally: QueueTally) -> None:
 @pytest.mark.parametrize(
     ("consumer", "policy", "reason"),
     [
-        ({}, {}, WaitReason.RUNNER),
-        ({"num_ack_pending": 2}, {}, WaitReason.FREE_RUNNER),
-        ({"num_waiting": 1}, {}, WaitReason.FREE_RUNNER),
-        ({"num_ack_pending": 2}, {"max_concurrency": 2}, WaitReason.CONCURRENCY),
-        ({"num_ack_pending": 1}, {"max_concurrency": 2}, WaitReason.FREE_RUNNER),
+        ({}, {}, WaitingReason.RUNNER),
+        ({"num_ack_pending": 2}, {}, WaitingReason.FREE_RUNNER),
+        ({"num_waiting": 1}, {}, WaitingReason.FREE_RUNNER),
+        ({"num_ack_pending": 2}, {"max_concurrency": 2}, WaitingReason.CONCURRENCY),
+        ({"num_ack_pending": 1}, {"max_concurrency": 2}, WaitingReason.FREE_RUNNER),
     ],
 )
-def test_what_undelivered_messages_wait_for(consumer: Any, policy: Any, reason: WaitReason) -> None:
+def test_what_undelivered_messages_wait_for(consumer: Any, policy: Any, reason: WaitingReason) -> None:
     """Which runners there are decides, and how many attempts of the action run."""
     assert pending_reason(ConsumerBacklog(num_pending=5, **consumer), Policy(**policy)) is reason
-
-
-def test_the_words_are_those_of_a_status() -> None:
-    """What a status calls `waitingFor` has the same word in metrics."""
-    assert {str(reason) for reason in WaitingReason} <= {str(reason) for reason in WaitReason}

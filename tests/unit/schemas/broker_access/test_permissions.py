@@ -43,6 +43,8 @@ SAMPLES: Final[dict[str, Any]] = {
 NO_SUBJECTS: Final = {
     "action_key": "a part of `bucket_subject`",
     "lock_key": "a part of `bucket_subject`",
+    "presence_key": "a part of `bucket_subject`",
+    "last_presence_key": "a part of `bucket_subject`",
     "access_key": "a part of `bucket_subject`",
     "bucket_stream": "a stream",
     "runner_consumer": "a consumer",

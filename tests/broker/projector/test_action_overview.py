@@ -1,0 +1,103 @@
+"""All actions at one moment, and `opstream actions`, which shows them: real runners, real queues."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from opstream_journal import Connection, Journal
+from opstream_projector.queues.action_overview import ActionOverview, overview
+from opstream_projector.queues.queue_gauges import QueueGauges
+from tests.support.broker.server import Broker
+from tests.support.journal.journals import KIND
+from tests.support.runner.stage import HandlerGate, RunnerStage, gated
+from tests.support.system.processes import COMMAND, environment
+from tests.support.system.wait import eventually
+
+pytestmark = pytest.mark.broker
+
+
+async def only(link: Connection) -> ActionOverview:
+    """Return the only action."""
+    (found,) = await overview(link)
+    return found
+
+
+async def test_runners_and_what_waits(link: Connection, journal: Journal) -> None:
+    """It has each runner with its slots, and what waits for which reason; after the last one, when that was there."""
+    stage, gate = RunnerStage(link, journal), HandlerGate()
+    before = datetime.now(UTC).replace(microsecond=0)
+    assert await overview(link) == []
+    async with stage.runner([gated(gate)], concurrency=1):
+        await stage.request("op-1")
+        await gate.entered(1)
+        await stage.request("op-2", "op-3")
+
+        async def is_there() -> Any:
+            found = await only(link)
+            return found if found.runners and found.waiting else None
+
+        found = await eventually(is_there)
+        assert (found.action, found.version) == (str(KIND), 1)
+        assert [(one.runner, one.slots, one.pid) for one in found.runners] == [("runner-1", 1, os.getpid())]
+        assert [(one.reason, one.number) for one in found.waiting] == [("FreeRunner", 2)]
+        gate.open()
+        for one in ("op-2", "op-3"):
+            await stage.ended(one)
+    await stage.request("op-4")
+    found = await only(link)
+    assert (found.runners, [(one.reason, one.number) for one in found.waiting]) == ((), [("Runner", 1)])
+    assert found.last_runner_at is not None
+    assert before <= found.last_runner_at <= datetime.now(UTC) + timedelta(seconds=1)
+
+
+async def test_a_killed_runner_is_none_for_the_metrics(
+    link: Connection, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message stays with it as far as the broker knows; its record has gone, so what waits, waits for a runner."""
+    stage, gate = RunnerStage(link, journal), HandlerGate()
+    gauges = QueueGauges(link)
+    await gauges.start()
+    async with stage.runner([gated(gate)], concurrency=1):
+        await stage.request("op-1")
+        await gate.entered(1)
+        await stage.request("op-2")
+        await gauges.refresh_catalog()
+
+        async def reasons() -> set[str]:
+            await gauges.read()
+            return {reason for (_, reason), wait in gauges.waits.items() if wait.number}
+
+        assert await reasons() == {"FreeRunner"}
+        # No runner pulls, since its only slot is taken: for the broker this is what a kill looks like, but for the
+        # record, which is too old from now on.
+        monkeypatch.setattr("opstream_journal.queues.runner_records.LIFETIME", -60.0)
+        assert await reasons() == {"Runner"}
+        gate.open()
+    await gauges.stop()
+
+
+async def test_the_command(broker: Broker, link: Connection, journal: Journal) -> None:
+    """It prints one JSON object for each action, and without one it says what to do."""
+    command = [*COMMAND, "actions", "--nats", broker.url]
+
+    async def run() -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, env=environment(), timeout=60, check=False
+        )
+
+    bare = await run()
+    assert (bare.returncode, bare.stdout) == (0, "")
+    assert "no runner has announced an action: 'opstream runner --actions …' does" in bare.stderr
+    async with RunnerStage(link, journal).runner([gated(HandlerGate())]):
+        shown = await run()
+    assert (shown.returncode, shown.stderr) == (0, "")
+    (line,) = shown.stdout.splitlines()
+    found = msgspec.json.decode(line, type=ActionOverview)
+    assert (found.action, found.version, len(found.runners)) == (str(KIND), 1, 1)
