@@ -208,6 +208,14 @@ async def test_a_start_time_is_shown_with_the_wait(desk: ConsoleDesk) -> None:
     assert await visit.page.locator(".tracks .bar.queued").count() == 0
 
 
+async def test_why_it_waits_comes_with_the_status(desk: ConsoleDesk) -> None:
+    """Without a runner the page says so as soon as the service does, and what to start."""
+    story = await happened(desk.api, desk.journal)
+    visit = await opened(desk, story)
+    await visit.shows('[data-reason="Runner"]', "No runner takes this action")
+    await visit.shows('[data-reason="Runner"]', "Start a runner with --actions for book:upload-start")
+
+
 async def test_every_reason_to_wait_has_its_words(desk: ConsoleDesk) -> None:
     """In `blockedBy`, or in `waitingFor` alone; a word of a later version is shown as it is."""
     visit = await desk.browser.visit(desk.url)
