@@ -43,6 +43,7 @@ class ErrorCode(StrEnum):
     IDENTITY_PROVIDER_UNAVAILABLE = "IdentityProviderUnavailable"
     TOO_MANY_REQUESTS = "TooManyRequests"
     ACTION_NOT_SERVED = "ActionNotServed"
+    SCHEDULE_NOT_FOUND = "ScheduleNotFound"
 
 
 class SchemasError(Exception):

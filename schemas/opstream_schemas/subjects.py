@@ -41,6 +41,8 @@ DELIVERIES_STREAM: Final = "DELIVERIES"
 """A record of each attempt to deliver."""
 ACCESS_LOG_STREAM: Final = "ACCESS_LOG"
 """Requests that were denied, and acts of administrators (docs/adr/0053)."""
+SCHEDULES_STREAM: Final = "SCHEDULES"
+"""Schedules: what was decided about each, and what became of its moments (docs/adr/0061)."""
 WEBHOOKS_CONSUMER: Final = "webhooks"
 """Consumer on OPERATIONS: outcomes."""
 WEBHOOKS_DUE_CONSUMER: Final = "webhooks_due"
@@ -59,6 +61,7 @@ WEBHOOKS_DUE_FILTER: Final = "webhooks.due.>"
 WEBHOOKS_SUBJECTS: Final = ("webhooks.later.>", WEBHOOKS_DUE_FILTER)
 DELIVERIES_SUBJECTS: Final = ("deliveries.*.*.*",)
 ACCESS_LOG_SUBJECTS: Final = ("access_log.denied.*", "access_log.act.*")
+SCHEDULES_SUBJECTS: Final = ("schedules.*.changed", "schedules.*.occurred")
 
 ARCHIVE_SOURCE: Final = "operations.*.*.*.*"
 """Subjects that the archive copies: every event, but no wake-up timer and no deadline."""
@@ -73,6 +76,7 @@ _DUE_TOKENS: Final = 4
 _ALIVE_TOKENS: Final = 4
 _ARCHIVE_TOKENS: Final = 4
 _SOURCE_TOKENS: Final = 5
+_SCHEDULE_TOKENS: Final = 3
 _DEADLINE: Final = "deadline"
 
 
@@ -219,6 +223,22 @@ def denial_subject(*, is_proven: bool) -> str:
 def act_subject(act: str) -> str:
     """Return the subject of the records of one kind of acts of administrators (`AdminAct`)."""
     return f"access_log.act.{act}"
+
+
+def schedule_changed_subject(schedule_key: str) -> str:
+    """Return the subject of the decisions about a schedule; `*` stands for any."""
+    return f"schedules.{schedule_key}.changed"
+
+
+def schedule_occurred_subject(schedule_key: str) -> str:
+    """Return the subject of what became of a schedule's moments; `*` stands for any."""
+    return f"schedules.{schedule_key}.occurred"
+
+
+def parse_schedule_subject(subject: str) -> str:
+    """Return the key of the schedule that `schedules.{key}.{event}` is about; empty for another form."""
+    tokens = subject.split(".")
+    return tokens[1] if len(tokens) == _SCHEDULE_TOKENS and tokens[0] == "schedules" else ""
 
 
 def lock_key(scope: str, resource_id: str, tenant: str = "") -> str:

@@ -36,6 +36,12 @@ MAX_PRESENCE_RECORDS: Final = 50_000
 """Records about runners: one for each action and process, and one for each action."""
 PRESENCE_LIMIT: Final = 2 * 1024
 """Bytes of one of them."""
+SCHEDULE_HISTORY: Final = 200
+"""Decisions about a schedule that are kept, and records of its moments."""
+MAX_SCHEDULE_EVENTS: Final = 200_000
+"""Messages of all schedules."""
+SCHEDULE_LIMIT: Final = 64 * 1024
+"""Bytes of the definition of a schedule."""
 
 _DUPLICATE_WINDOW: Final = 15.0
 """Seconds for which the broker keeps a message id in memory. The expected version makes a retried append safe without
@@ -68,6 +74,7 @@ OPTIONAL_STREAMS: Final = frozenset(
         subjects.bucket_stream(subjects.ACCESS_BUCKET),
         subjects.ACCESS_LOG_STREAM,
         subjects.bucket_stream(subjects.RUNNERS_BUCKET),
+        subjects.SCHEDULES_STREAM,
     }
 )
 """Streams that services do without: until they are told to use them, or with less to show. The service that needs one
@@ -129,7 +136,27 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
     access = _bucket_stream(subjects.ACCESS_BUCKET, sizing, max_msgs_per_subject=-1)
     access_log = access_topology.access_log_stream(sizing.replicas)
     webhooks = webhook_topology.webhook_streams(sizing.replicas)
-    return [timers, operations, view, actions, locks, *webhooks, access, access_log, _presence_stream(sizing)]
+    schedules = schedules_stream(sizing.replicas)
+    return [timers, operations, view, actions, locks, *webhooks, access, access_log, _presence_stream(sizing), schedules]
+
+
+def schedules_stream(replicas: int) -> StreamConfig:
+    """Return the stream SCHEDULES. Of each subject the oldest messages go; a full stream takes nothing new."""
+    return StreamConfig(
+        name=subjects.SCHEDULES_STREAM,
+        subjects=list(subjects.SCHEDULES_SUBJECTS),
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.NEW,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        max_msgs=MAX_SCHEDULE_EVENTS,
+        max_msgs_per_subject=SCHEDULE_HISTORY,
+        max_msg_size=SCHEDULE_LIMIT + EVENT_OVERHEAD,
+        deny_delete=True,
+        deny_purge=True,
+        allow_direct=True,
+        duplicate_window=_DUPLICATE_WINDOW,
+    )
 
 
 def projector_consumers() -> list[ConsumerConfig]:

@@ -140,6 +140,9 @@ def _api() -> Iterable[Grant]:
     yield Grant(keys, "hears of new and revoked API keys; without it they come within a second", Way.LISTEN)
     for is_proven in (True, False):
         yield Grant(subjects.denial_subject(is_proven=is_proven), "records what it denied")
+    yield from _reads(subjects.SCHEDULES_STREAM, "reads schedules")
+    yield Grant(subjects.schedule_changed_subject("*"), "makes and pauses schedules")
+    yield Grant(subjects.schedule_occurred_subject("*"), "records what became of the moments of schedules")
     yield Grant(subjects.act_subject(AdminAct.CANCELED), "records that an admin canceled another caller's operation")
 
 

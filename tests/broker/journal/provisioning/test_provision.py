@@ -42,6 +42,7 @@ ALL = (
     "stream KV_access",
     "stream ACCESS_LOG",
     "stream KV_runners",
+    "stream SCHEDULES",
     "consumer projector",
     "consumer projector_due",
     "consumer projector_deadlines",

@@ -33,6 +33,7 @@ SAMPLES: Final[dict[str, Any]] = {
     "bucket": "holds",
     "key": "h.action.book.upload.abc",
     "key_id": "4k7wq2mznb",
+    "schedule_key": "nightly",
     "tenant": "acme",
     "scope": "action.book.upload",
     "resource_id": "7",
