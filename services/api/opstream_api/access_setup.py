@@ -100,6 +100,7 @@ async def open_access(
             open_paths=() if metadata is None else tuple(path.encode() for path in metadata.paths),
             status=StatusAccess(StatusTokens(secret), time.time, key_principal, takes_tokens=metadata is not None),
             requests=requests,
+            key_principal=key_principal,
             metadata=metadata,
         )
 

@@ -61,6 +61,7 @@ from .operations.submit import Accepted
 from .pages.console_page import console_routes
 from .pages.docs_page import docs_routes
 from .readiness import readiness
+from .schedule_routes import schedule_routes
 from .status_routes import ALLOW_POST, ALLOW_READ, READS, STATUS_PREFIX, read_status, status_routes
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         [
             *_metadata_routes(access.metadata if access is not None else None),
             *status_routes(dependencies),
+            *schedule_routes(dependencies),
             *docs_routes(dependencies.docs_page),
             *console_routes(dependencies.console_page),
             healthz,

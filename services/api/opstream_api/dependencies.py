@@ -26,6 +26,7 @@ from .operations.watch import WatchRegistry
 from .pages.console_page import ConsolePage
 from .pages.docs_page import DocsPage
 from .request_meter import RequestMeter
+from .schedules.desk import ScheduleDesk
 
 
 class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +38,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     brief_waits: BriefWaits
     canceler: Canceler
     history: HistoryReader
+    schedules: ScheduleDesk | None = None
+    """What callers do with schedules; None for a service without them."""
     capacity: JournalCapacity
     conditions: Conditions
     """What `/readyz` shows besides."""

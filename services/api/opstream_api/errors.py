@@ -36,6 +36,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.UNKNOWN_ACTION: 404,
         ErrorCode.OPERATION_NOT_FOUND: 404,
         ErrorCode.NOT_FOUND: 404,
+        ErrorCode.SCHEDULE_NOT_FOUND: 404,
         ErrorCode.METHOD_NOT_ALLOWED: 405,
         ErrorCode.REQUEST_TIMEOUT: 408,
         ErrorCode.OPERATION_FINISHED: 409,

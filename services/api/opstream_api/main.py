@@ -66,6 +66,7 @@ from .queues.queue_positions import QueuePositions
 from .queues.runner_presence import RunnerPresence
 from .queues.waiting_reasons import WaitingReasons
 from .request_meter import RequestMeter
+from .schedules.service import Schedules, open_schedules
 from .server import Server, make_server
 from .settings import Settings
 
@@ -92,6 +93,7 @@ class ConnectedApi(NamedTuple):
     watches: WatchRegistry
     """Stop it when the server begins to stop: that ends all requests that wait or stream."""
     brief_waits: BriefWaits
+    schedules: Schedules
 
 
 @asynccontextmanager
@@ -155,12 +157,9 @@ async def connected_api(
             cache=cache,
             now=_utc_now,
         )
-        connection.on_disconnect(status.doubt_cached)
         watches = WatchRegistry(connection=connection, journal=journal, status=status)
         watches.start()
-        connection.on_reconnect(cache.forget_ended)
-        conditions.on_doubt(status.doubt_cached)
-        conditions.on_doubt(cache.forget_ended)
+        _doubt_after_losses(connection, conditions, status, cache)
         brief_waits = BriefWaits(status=status, watches=watches, now=_utc_now)
         survey = _open_survey(settings, connection)
         follower = JournalFollower(connection, status, watches, brief_waits, survey)
@@ -182,23 +181,26 @@ async def connected_api(
             stack.callback(request_log.flush)
         if metrics is not None:
             metrics.add(*meter.instruments, *journal.meter.instruments, *capacity.instruments, _client_gauge(watches))
+        submitter = Submitter(
+            journal=journal,
+            catalog=catalog,
+            capacity=capacity,
+            locks=locks,
+            cache=cache,
+            snapshots=snapshots,
+            runners=runners,
+            now=_utc_now,
+            clock=time.monotonic,
+            new_id=_new_id,
+            open_operations=survey.operations if survey is not None else None,
+            refuse_unserved_after=settings.refuse_unserved_after,
+        )
+        schedules = await open_schedules(stack, connection, submitter, status, access, now=_utc_now)
         app = create_app(
             Dependencies(
                 meter=meter,
-                submitter=Submitter(
-                    journal=journal,
-                    catalog=catalog,
-                    capacity=capacity,
-                    locks=locks,
-                    cache=cache,
-                    snapshots=snapshots,
-                    runners=runners,
-                    now=_utc_now,
-                    clock=time.monotonic,
-                    new_id=_new_id,
-                    open_operations=survey.operations if survey is not None else None,
-                    refuse_unserved_after=settings.refuse_unserved_after,
-                ),
+                submitter=submitter,
+                schedules=schedules.desk,
                 status=status,
                 watches=watches,
                 brief_waits=brief_waits,
@@ -235,7 +237,7 @@ async def connected_api(
                 tracing=settings.tracing,
             )
         )
-        yield ConnectedApi(app, hosts, conditions, capacity, watches, brief_waits)
+        yield ConnectedApi(app, hosts, conditions, capacity, watches, brief_waits, schedules)
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
@@ -287,6 +289,15 @@ async def _watch_runners(stack: AsyncExitStack, connection: Connection) -> tuple
     runners = RunnerPresence(connection, reasons, time.monotonic)
     stack.push_async_callback(runners.stop)
     return reasons, runners
+
+
+def _doubt_after_losses(
+    connection: Connection, conditions: Conditions, status: StatusReader, cache: OperationCache
+) -> None:
+    connection.on_disconnect(status.doubt_cached)
+    connection.on_reconnect(cache.forget_ended)
+    conditions.on_doubt(status.doubt_cached)
+    conditions.on_doubt(cache.forget_ended)
 
 
 def _start_recorder(stack: AsyncExitStack, connection: Connection, callers: CallerResolver) -> AccessRecorder:

@@ -94,6 +94,8 @@ class Api:
         self.client = client
         self.watchers = running.watches
         """The requests that wait in it."""
+        self.schedules = running.schedules
+        """Its schedules."""
         self.brief_waits = running.brief_waits
         """What it knows of how long operations take."""
         self.conditions = running.conditions

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from .access_end import AccessEnds
 from .authentication import CHALLENGE, Authenticator
 from .limits.request_limit import RequestLimit
 from .operation_access import OperationAccess
+from .principal import Principal
 from .resource_metadata import ResourceMetadata
 from .status_access import StatusAccess
+
+
+def _no_principal(_key_id: str) -> None:
+    """The default of `key_principal`."""
 
 
 class AccessControl(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,5 +34,7 @@ class AccessControl(msgspec.Struct, frozen=True, kw_only=True):
     """Gives and knows status tokens; None for a service without them."""
     requests: RequestLimit | None = None
     """How many requests each caller may send; None for any number."""
+    key_principal: Callable[[str], Principal | None] = _no_principal
+    """Returns the principal of an API key that is in use; None for any other."""
     metadata: ResourceMetadata | None = None
     """Says where to get a bearer token; None for a service that takes none."""

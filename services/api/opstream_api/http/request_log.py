@@ -35,8 +35,9 @@ _SUBMIT: Final = "/{resource}/{id}:{action}"
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Paths that are asked for every few seconds, so that their lines and spans would hide all others."""
 _FIXED: Final = frozenset(
-    {*PROBES, "/openapi.json", "/asyncapi.json", "/docs", "/.well-known/oauth-protected-resource"}
+    {*PROBES, "/schedules", "/openapi.json", "/asyncapi.json", "/docs", "/.well-known/oauth-protected-resource"}
 )
+_SCHEDULE_ACTIONS: Final = frozenset({"preview", "trigger", "backfill"})
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._@:/+")
 
 
@@ -177,6 +178,9 @@ def path_template(method: str, path: str) -> str:
         return "/console/{file}" if path.count("/") > 1 else path
     if path.startswith("/docs/"):
         return "/docs/{file}"
+    if path.startswith("/schedules/"):
+        _, colon, action = path.rpartition(":")
+        return f"/schedules/{{name}}:{action}" if colon and action in _SCHEDULE_ACTIONS else "/schedules/{name}"
     if path.startswith("/status/"):
         rest = path.removeprefix("/status/")
         if rest.endswith("/events"):

@@ -38,7 +38,9 @@ _OWN_SITE: Final = frozenset({b"same-origin", b"none"})
 """Values of `Sec-Fetch-Site`; `none` is for what the user does, such as opening a bookmark."""
 _REDIRECTED: Final = frozenset({b"/docs/", b"/console/"})
 """What people type. They redirect to the pages, whose links would not work there."""
-_OWN_PATHS: Final = frozenset({"status", "docs", "console", "healthz", "readyz", "openapi.json", "asyncapi.json"})
+_OWN_PATHS: Final = frozenset(
+    {"status", "schedules", "docs", "console", "healthz", "readyz", "openapi.json", "asyncapi.json"}
+)
 
 
 class HostPolicy(msgspec.Struct, frozen=True, kw_only=True):

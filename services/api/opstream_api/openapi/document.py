@@ -9,11 +9,13 @@ from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.names import Kind
 
 from . import operation_paths as operations
+from . import schedule_paths as schedules
 from . import service_paths as service
 from .action_paths import DocumentedAction, action_paths, schemas_of
 from .operation_paths import operation_paths
 from .responses import access_components, access_responses, error_components
 from .samples import sample_access_errors, sample_errors
+from .schedule_paths import SCHEDULE_PARAMETERS, SCHEDULE_SCHEMAS, schedule_paths
 from .service_paths import service_paths
 from .shared import ACCESS_HEADERS, ACCESS_PARAMETERS, HEADERS, PARAMETERS, Json, contract_schemas, header_refs, refs
 
@@ -55,7 +57,9 @@ def openapi_document(
         paths |= action_paths(action, own, public_url, has_callbacks=has_callbacks)
         schemas |= own.components
     paths |= operation_paths(*_example_operation(actions))
+    paths |= schedule_paths()
     paths |= service_paths()
+    schemas |= SCHEDULE_SCHEMAS
     document: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -69,7 +73,7 @@ def openapi_document(
         "components": {
             "schemas": schemas,
             "responses": error_components(),
-            "parameters": PARAMETERS,
+            "parameters": {**PARAMETERS, **SCHEDULE_PARAMETERS},
             "examples": sample_errors(),
             "headers": HEADERS,
         },
@@ -107,7 +111,7 @@ def _add_access(document: Json) -> None:
                 continue
             if operation["operationId"] == operations.STATUS:
                 operation["security"] = [{_SCHEME: []}, {_STATUS_TOKEN: []}]
-            if "202" in operation["responses"]:
+            if "202" in operation["responses"] and schedules.TAG not in operation["tags"]:
                 _add_status_token(operation)
             is_of_service = service.TAG in operation["tags"]
             added = access_responses(is_post=method == "post", needs_scope=not is_of_service)
@@ -133,5 +137,6 @@ def _example_operation(actions: Sequence[DocumentedAction]) -> tuple[Kind, objec
 def _tags(actions: Iterable[DocumentedAction]) -> list[Json]:
     described = {action.spec.resource: f"The actions of the resource `{action.spec.resource}`." for action in actions}
     described[operations.TAG] = "The status of an operation, its cancelation, its history."
+    described[schedules.TAG] = "What begins again and again."
     described[service.TAG] = "The service itself."
     return [{"name": name, "description": description} for name, description in described.items()]

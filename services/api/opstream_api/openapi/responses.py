@@ -21,6 +21,7 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "InvalidRequest": (ErrorCode.INVALID_HEADER,),
         "UnknownAction": (ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),
         "OperationNotFound": (ErrorCode.OPERATION_NOT_FOUND, ErrorCode.NOT_FOUND),
+        "ScheduleNotFound": (ErrorCode.SCHEDULE_NOT_FOUND, ErrorCode.NOT_FOUND),
         "OperationFinished": (ErrorCode.OPERATION_FINISHED,),
         "ResourceBusy": (ErrorCode.RESOURCE_BUSY,),
         "TooLargeSubmit": (ErrorCode.PAYLOAD_TOO_LARGE,),

@@ -203,6 +203,11 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             "there is no such operation, or its retention is over",
             {},
         ),
+        ErrorCode.SCHEDULE_NOT_FOUND: (
+            "Never made, deleted, or another caller's",
+            "there is no schedule 'nightly'",
+            {},
+        ),
         ErrorCode.OPERATION_FINISHED: (
             "It has succeeded or failed",
             f"operation {OPERATION_ID} is Succeeded, so there is nothing to cancel",

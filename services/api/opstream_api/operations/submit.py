@@ -128,6 +128,15 @@ class Submitter:
         """Return True if the catalog has an action. It may not have heard of one that was just announced."""
         return kind in self._catalog.specs
 
+    async def check_input(self, kind: Kind, body: bytes) -> None:
+        """Check that an action exists, and that it takes an input, as `submit` does.
+
+        Raises:
+            ApiError: `UnknownAction`, `InvalidInput`.
+            JournalError: the broker did not answer.
+        """
+        self._validator.validate(await self._find_spec(kind), *decode_input(body))
+
     async def submit(self, request: SubmitRequest, body: bytes) -> Accepted:
         """Validate the input and append the `requested` event, or find the operation of the same request sent before.
 
@@ -156,10 +165,7 @@ class Submitter:
 
     async def _submit(self, request: SubmitRequest, body: bytes, until: float) -> Accepted:
         kind = request.kind
-        spec = await self._catalog.find(kind)
-        if spec is None:
-            message = f"no runner has announced the action {kind}; /openapi.json lists the known ones"
-            raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
+        spec = await self._find_spec(kind)
         document, value = self._validator.validate(spec, *decode_input(body))
         wish = start_text(request.start.at, request.start.after)
         digest = request_hash(kind, request.resource_id, value, request.caller.identity, request.callback, wish)
@@ -242,6 +248,13 @@ class Submitter:
         return action_not_served(
             spec.kind, blocked_by.since, operation_id=key.operation_id, is_repeatable=key.is_repeatable
         )
+
+    async def _find_spec(self, kind: Kind) -> ActionSpec:
+        spec = await self._catalog.find(kind)
+        if spec is None:
+            message = f"no runner has announced the action {kind}; /openapi.json lists the known ones"
+            raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
+        return spec
 
     async def _append(self, request: SubmitRequest, event: Event, until: float) -> RecordedEvent:
         """Append the event; until it is stored or refused it counts as an open operation of the caller.

@@ -30,6 +30,12 @@ ALWAYS = [
     "/status/{operationId}",
     "/status/{operationId}:cancel",
     "/status/{operationId}/events",
+    "/schedules",
+    "/schedules/{name}",
+    "/schedules/{name}:preview",
+    "/schedules/{name}:trigger",
+    "/schedules/{name}:backfill",
+    "/schedules/{name}/history",
     "/openapi.json",
     "/asyncapi.json",
     "/docs",
@@ -238,7 +244,7 @@ def test_a_service_that_asks_for_credentials_says_so() -> None:
         opens = [{"bearer": []}, {"statusToken": []}] if path == READ_BY_TOKEN else None
         assert operation.get("security") == opens
         assert "401" in statuses
-        if "202" in statuses:
+        if "202" in statuses and not path.startswith("/schedules/"):
             assert resolved(root, operation["parameters"][-1])["name"] == "Prefer"
             assert "Preference-Applied" in operation["responses"]["202"]["headers"]
         assert ("403" in statuses) == (operation["tags"] != ["service"])

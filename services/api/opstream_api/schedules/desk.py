@@ -1,0 +1,373 @@
+"""What callers ask for: to make, change, delete and read schedules, and to have an operation of one begin now."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+import msgspec
+
+from opstream_api.access.principal import Owner, Principal
+from opstream_api.access.scopes import READ, SUBMIT, scope_of
+from opstream_api.errors import ApiError, forbidden
+from opstream_api.inputs.input_validation import decode_input
+from opstream_api.operations.submit import Accepted
+from opstream_journal import VersionConflict
+from opstream_journal.provisioning.topology import SCHEDULE_LIMIT
+from opstream_journal.schedules.schedule_stream import ScheduleStream
+from opstream_schemas.errors import ErrorCode, InvalidName
+from opstream_schemas.names import Kind
+from opstream_schemas.schedules.schedule import (
+    MAX_BACKFILL,
+    Schedule,
+    check_schedule,
+    check_schedule_name,
+    next_moments,
+    occurrence_id,
+    trigger_id,
+)
+from opstream_schemas.schedules.schedule_event import (
+    OccurrenceRecord,
+    Outcome,
+    ScheduleAct,
+    ScheduleChanged,
+    ScheduleState,
+)
+
+from .schedule_book import MAX_SCHEDULES, ScheduleBook
+from .submits import ScheduleSubmits
+
+logger = logging.getLogger(__name__)
+
+_TRIES: Final = 5
+
+
+class Asker(NamedTuple):
+    """Who asks, and what it may do: everything without authentication."""
+
+    identity: str
+    principal: Principal | None
+
+    @property
+    def owner(self) -> Owner:
+        """Return to whom its schedules belong."""
+        return Owner("", self.identity) if self.principal is None else self.principal.owner
+
+    def check_read(self) -> None:
+        """Check that it may read.
+
+        Raises:
+            ApiError: `Forbidden`.
+        """
+        if self.principal is not None and not self.principal.scopes.reads:
+            raise forbidden(READ, "read schedules")
+
+    def check_submit(self, kind: Kind) -> None:
+        """Check that it may submit an action.
+
+        Raises:
+            ApiError: `Forbidden`.
+        """
+        if self.principal is not None and not self.principal.scopes.may_submit(kind):
+            raise forbidden(scope_of(SUBMIT, kind), f"submit {kind}")
+
+    def sees(self, state: ScheduleState) -> bool:
+        """Return True if it may know of a schedule: its own; with `read:all` each of its tenant."""
+        if self.principal is None:
+            return True
+        is_own = state.changed.caller == self.principal.subject
+        return state.changed.tenant == self.principal.tenant and (is_own or self.principal.scopes.reads_all)
+
+
+class BackfillRange(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}
+):
+    """The body of a backfill."""
+
+    begin: datetime
+    end: datetime
+
+
+class MadeUp(NamedTuple):
+    """A moment that was made up for."""
+
+    due_at: datetime
+    operation_id: str
+    """Empty if the submit was refused."""
+    detail: str
+
+
+class ScheduleDesk:
+    """One process's.
+
+    Args:
+        stream: started.
+        book: the schedules.
+        submits: submits operations.
+        check_input: checks the input of an action as a submit does, or raises `ApiError`.
+        now: returns the time with a time zone.
+    """
+
+    def __init__(
+        self,
+        stream: ScheduleStream,
+        book: ScheduleBook,
+        submits: ScheduleSubmits,
+        *,
+        check_input: Callable[[Kind, bytes], Awaitable[None]],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._stream = stream
+        self._book = book
+        self._submits = submits
+        self._check_input = check_input
+        self._now = now
+
+    async def set(self, asker: Asker, name: str, body: bytes) -> tuple[ScheduleState, bool]:
+        """Make a schedule, or change it. Return it, and whether it is new. What is due from now on counts.
+
+        Raises:
+            ApiError: `InvalidInput`; `UnknownAction`; `Forbidden`: the caller may not submit the action, its
+                credentials can't be revoked, or the name is that of another caller; `InvalidInput` also if there are
+                `MAX_SCHEDULES`.
+            JournalError: the broker did not answer, or refused.
+        """
+        key = self._key(asker, name)
+        if asker.principal is not None and not asker.principal.key_id:
+            message = "a schedule outlives a bearer token, and stops with an API key: set it with an API key"
+            raise ApiError(ErrorCode.FORBIDDEN, message)
+        definition = decode_definition(body)
+        asker.check_submit(definition.kind)
+        await self._check_input(definition.kind, bytes(definition.input))
+        for _ in range(_TRIES):
+            found = await self._stream.state(key)
+            if found is not None and not found.is_deleted and not self._is_own(asker, found):
+                raise ApiError(ErrorCode.FORBIDDEN, f"the schedule {name} is another caller's: take another name")
+            is_new = found is None or found.is_deleted
+            if is_new and len(self._book) >= MAX_SCHEDULES:
+                raise ApiError(ErrorCode.INVALID_INPUT, f"there are {MAX_SCHEDULES} schedules: delete one first")
+            now = self._now()
+            changed = ScheduleChanged(
+                act=ScheduleAct.SET,
+                at=now,
+                name=name,
+                tenant=asker.owner.tenant,
+                caller=asker.owner.subject,
+                key_id="" if asker.principal is None else asker.principal.key_id,
+                created_at=now if found is None or is_new else found.changed.created_at,
+                definition=definition,
+            )
+            try:
+                return await self._change(key, changed, found), is_new
+            except VersionConflict:
+                continue
+        raise _contended(name)
+
+    async def delete(self, asker: Asker, name: str) -> None:
+        """Delete a schedule. What it has begun goes on.
+
+        Raises:
+            ApiError: `ScheduleNotFound`, `Forbidden`.
+            JournalError: the broker did not answer, or refused.
+        """
+        for _ in range(_TRIES):
+            found = await self._own(asker, name)
+            changed = msgspec.structs.replace(found.changed, act=ScheduleAct.DELETED, at=self._now(), detail="")
+            try:
+                await self._change(found.key, changed, found)
+            except VersionConflict:
+                continue
+            return
+        raise _contended(name)
+
+    async def read(self, asker: Asker, name: str) -> ScheduleState:
+        """Return a schedule.
+
+        Raises:
+            ApiError: `ScheduleNotFound`: there is none that the caller may see; `Forbidden`.
+            JournalError: the broker did not answer, or refused.
+        """
+        asker.check_read()
+        found = await self._stream.state(self._key(asker, name))
+        if found is None or found.is_deleted or not asker.sees(found):
+            raise schedule_not_found(name)
+        return found
+
+    async def find_all(self, asker: Asker) -> list[ScheduleState]:
+        """Return the schedules that the caller may see, by their names.
+
+        Raises:
+            ApiError: `Forbidden`.
+            JournalError: the broker did not answer, or refused.
+        """
+        asker.check_read()
+        await self._book.refresh()
+        return sorted((state for state in self._book if asker.sees(state)), key=lambda state: state.changed.name)
+
+    async def preview(self, asker: Asker, name: str, count: int) -> list[datetime]:
+        """Return the next moments at which a schedule is due, whether or not it is paused.
+
+        Raises:
+            ApiError, JournalError: as `read`.
+        """
+        state = await self.read(asker, name)
+        return next_moments(state.changed.definition, self._now(), count)
+
+    async def history(self, asker: Asker, name: str) -> list[OccurrenceRecord]:
+        """Return what became of the moments of a schedule, oldest first, as far as it is kept.
+
+        Raises:
+            ApiError, JournalError: as `read`.
+        """
+        return await self._stream.history((await self.read(asker, name)).key)
+
+    async def trigger(self, asker: Asker, name: str) -> tuple[Accepted, str]:
+        """Have an operation of a schedule begin now, also of a paused one. Return it and its id; one in a second.
+
+        Raises:
+            ApiError: `ScheduleNotFound`, `Forbidden`; as `Submitter.submit`.
+            JournalError: the broker did not answer, or refused.
+        """
+        found = await self._own(asker, name)
+        now = self._now()
+        operation_id = trigger_id(name, now)
+        submitted = await self._submits.submit(found.changed, operation_id)
+        outcome = Outcome.SUBMITTED if submitted.accepted is not None else Outcome.REFUSED
+        await self._record(found, now, outcome, "trigger", asker, operation_id, submitted.detail)
+        if submitted.accepted is None:
+            code, _, message = submitted.detail.partition(": ")
+            raise ApiError(ErrorCode(code), message)
+        return submitted.accepted, operation_id
+
+    async def backfill(self, asker: Asker, name: str, body: bytes) -> list[MadeUp]:
+        """Submit an operation for each moment of a time that has passed. Those that exist stay as they are.
+
+        Raises:
+            ApiError: `InvalidInput`: no such body, a time that has not passed, or more than `MAX_BACKFILL` moments;
+                `ScheduleNotFound`, `Forbidden`; for now nothing can be submitted.
+            JournalError: the broker did not answer, or refused.
+        """
+        found = await self._own(asker, name)
+        span = decode_range(body, self._now())
+        moments = next_moments(found.changed.definition, span.begin - timedelta(seconds=1), MAX_BACKFILL + 1)
+        due = [moment for moment in moments if span.begin <= moment <= span.end]
+        if len(due) > MAX_BACKFILL:
+            message = f"the schedule is due more than {MAX_BACKFILL} times in it: name a shorter time"
+            raise ApiError(ErrorCode.INVALID_INPUT, message, target="to")
+        made = []
+        for moment in due:
+            operation_id = occurrence_id(name, moment)
+            submitted = await self._submits.submit(found.changed, operation_id)
+            is_submitted = submitted.accepted is not None
+            outcome = Outcome.SUBMITTED if is_submitted else Outcome.REFUSED
+            await self._record(found, moment, outcome, "backfill", asker, operation_id, submitted.detail)
+            made.append(MadeUp(moment, operation_id if is_submitted else "", submitted.detail))
+        return made
+
+    async def _record(
+        self,
+        found: ScheduleState,
+        due_at: datetime,
+        outcome: Outcome,
+        cause: str,
+        asker: Asker,
+        operation_id: str,
+        detail: str,
+    ) -> None:
+        for _ in range(_TRIES):
+            state = await self._stream.state(found.key) or found
+            record = OccurrenceRecord(
+                due_at=due_at,
+                outcome=outcome,
+                operation_id=operation_id if outcome is Outcome.SUBMITTED else "",
+                cause=cause,
+                by=asker.owner.subject,
+                done_until=state.done_until,
+                recorded_at=self._now(),
+                detail=detail[:500],
+            )
+            try:
+                await self._stream.record(found.key, record, state.last_sequence)
+            except VersionConflict:
+                continue
+            return
+        logger.warning("schedule %s: the record of %s is missing in its history", found.changed.name, operation_id)
+
+    async def _change(self, key: str, changed: ScheduleChanged, found: ScheduleState | None) -> ScheduleState:
+        sequence = await self._stream.change(key, changed, 0 if found is None else found.changed_sequence)
+        state = ScheduleState(
+            key=key,
+            changed=changed,
+            changed_sequence=sequence,
+            last=None if found is None else found.last,
+            last_sequence=0 if found is None else found.last_sequence,
+        )
+        self._book.put(state)
+        return state
+
+    async def _own(self, asker: Asker, name: str) -> ScheduleState:
+        """Return a schedule that the caller may change, which needs the right to submit its action."""
+        found = await self._stream.state(self._key(asker, name))
+        if found is None or found.is_deleted or not asker.sees(found):
+            raise schedule_not_found(name)
+        if not self._is_own(asker, found):
+            raise ApiError(ErrorCode.FORBIDDEN, f"the schedule {name} is another caller's")
+        asker.check_submit(found.changed.definition.kind)
+        return found
+
+    def _is_own(self, asker: Asker, found: ScheduleState) -> bool:
+        if asker.principal is None:
+            return True
+        return Owner(found.changed.tenant, found.changed.caller) == asker.owner or asker.principal.scopes.is_admin
+
+    def _key(self, asker: Asker, name: str) -> str:
+        try:
+            return self._submits.stored_key(asker.owner.tenant, check_schedule_name(name))
+        except InvalidName:
+            raise schedule_not_found(name) from None
+
+
+def decode_definition(body: bytes) -> Schedule:
+    """Return the schedule in a body.
+
+    Raises:
+        ApiError: `InvalidInput`, `PayloadTooLarge`.
+    """
+    if len(body) > SCHEDULE_LIMIT:
+        raise ApiError(ErrorCode.PAYLOAD_TOO_LARGE, f"a schedule has at most {SCHEDULE_LIMIT} bytes")
+    document, _ = decode_input(body)
+    try:
+        return check_schedule(msgspec.json.decode(document, type=Schedule))
+    except (msgspec.ValidationError, InvalidName) as error:
+        raise ApiError(ErrorCode.INVALID_INPUT, f"no schedule: {error}") from error
+
+
+def decode_range(body: bytes, now: datetime) -> BackfillRange:
+    """Return the time in the body of a backfill.
+
+    Raises:
+        ApiError: `InvalidInput`.
+    """
+    document, _ = decode_input(body)
+    try:
+        span = msgspec.json.decode(document, type=BackfillRange)
+    except msgspec.ValidationError as error:
+        raise ApiError(ErrorCode.INVALID_INPUT, f'the body is {{"from": TIME, "to": TIME}}: {error}') from error
+    if span.begin.tzinfo is None or span.end.tzinfo is None:
+        raise ApiError(ErrorCode.INVALID_INPUT, "from and to need their zone, as in 2026-11-24T08:00:00Z")
+    begin, end = span.begin.astimezone(UTC), span.end.astimezone(UTC)
+    if not begin <= end <= now:
+        raise ApiError(ErrorCode.INVALID_INPUT, "from must not be after to, and to must have passed", target="to")
+    return BackfillRange(begin=begin, end=end)
+
+
+def schedule_not_found(name: str) -> ApiError:
+    """Return the error for a name of which the caller may know nothing."""
+    return ApiError(ErrorCode.SCHEDULE_NOT_FOUND, f"there is no schedule {name[:80]!r}")
+
+
+def _contended(name: str) -> ApiError:
+    message = f"the schedule {name} is being changed by others: send the same request again"
+    return ApiError(ErrorCode.JOURNAL_UNAVAILABLE, message)
