@@ -14,8 +14,6 @@ from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cronsim import CronSim, CronSimError
-
 from opstream_schemas.errors import InvalidName
 
 SHORTEST_INTERVAL: Final = 60
@@ -39,6 +37,8 @@ def check_cron(text: str) -> str:
     Raises:
         InvalidName: it is none, or none of its days exists. The message says what is wrong.
     """
+    from cronsim import CronSim, CronSimError  # only where there is a cron expression
+
     if len(text) > _CRON_LIMIT or len(text.split()) != _CRON_FIELDS:
         raise InvalidName(
             f"cron {text[:80]!r} must have five fields, minute, hour, day of month, month and day of week, as in "
@@ -86,6 +86,8 @@ def cron_moments(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetim
         zone: whose wall time it is about.
         after: with its zone.
     """
+    from cronsim import CronSim
+
     last = after.astimezone(UTC)
     # Wall times before this one are of moments that have passed: those of a gap come after it on the wall, too.
     for wall in CronSim(cron, after.astimezone(zone).replace(tzinfo=None)):

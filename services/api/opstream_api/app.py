@@ -61,7 +61,7 @@ from .operations.submit import Accepted
 from .pages.console_page import console_routes
 from .pages.docs_page import docs_routes
 from .readiness import readiness
-from .schedule_routes import schedule_routes
+from .schedule_routes import allowed_of_schedules, schedule_routes
 from .status_routes import ALLOW_POST, ALLOW_READ, READS, STATUS_PREFIX, read_status, status_routes
 
 logger = logging.getLogger(__name__)
@@ -323,6 +323,8 @@ def _method_error(scope: HTTPScope) -> ApiError:
     path = scope["path"]
     if _READ_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_READ)
+    if (allow := allowed_of_schedules(path)) is not None:
+        return method_not_allowed(allow)
     if _CANCEL_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_POST)
     try:

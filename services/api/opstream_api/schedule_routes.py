@@ -74,6 +74,21 @@ def schedule_routes(dependencies: Dependencies) -> list[HTTPRouteHandler]:
     return [schedules, schedule, schedule_history]
 
 
+def allowed_of_schedules(path: str) -> str | None:
+    """Return the methods of a path of schedules, for `Allow`; None for any other path."""
+    if path == _ALL:
+        return _ALLOW_READ
+    name, _, rest = path.removeprefix(f"{_ALL}/").partition("/")
+    if not path.startswith(f"{_ALL}/") or rest not in {"", "history"}:
+        return None
+    _, colon, action = name.rpartition(":")
+    if rest or action == "preview":
+        return _ALLOW_READ
+    if not colon:
+        return _ALLOW_ONE
+    return "POST" if action in _ACTIONS else None
+
+
 async def _answer(work: Coroutine[Any, Any, ASGIApp]) -> ASGIApp:
     try:
         return await work

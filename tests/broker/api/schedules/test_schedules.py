@@ -102,6 +102,10 @@ async def test_paths_and_methods(api: Api) -> None:
         ("PUT", "/schedules/nightly:trigger"),
         ("DELETE", "/schedules/nightly/history"),
         ("OPTIONS", "/schedules/nightly"),
+        ("TRACE", "/schedules"),
+        ("TRACE", "/schedules/nightly"),
+        ("TRACE", "/schedules/nightly/history"),
+        ("PATCH", "/schedules/nightly:trigger"),
     ):
         assert (await api.client.request(method, path)).status_code == 405
     assert (await api.client.post("/schedules/nightly:launch")).status_code == 404
