@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 INTERVAL: Final = 5.0
 """Seconds between two looks at the stream: so long another process's change may be unknown here."""
+_ABSENT_INTERVAL: Final = 60.0
+"""The same while nothing is known and the stream can't be read: most likely there is none."""
 _SHORTEST_PAUSE: Final = 0.2
 _DETAIL_LIMIT: Final = 500
 _REVOKED: Final = "CallerRevoked: the key with which it was set may not submit its action any more; set it again"
@@ -81,7 +83,7 @@ class ScheduleTicker:
             except (JournalError, ApiError) as error:
                 # Without the stream there is nothing to follow: an installation that was not provisioned for schedules.
                 self._outage.failed(error) if len(self._book) else logger.debug("no schedules: %s", error)
-                await self._connection.sleep(INTERVAL)
+                await self._connection.sleep(INTERVAL if len(self._book) else _ABSENT_INTERVAL)
             else:
                 self._outage.recovered()
                 await self._connection.sleep(self._pause())
