@@ -225,14 +225,9 @@ def act_subject(act: str) -> str:
     return f"access_log.act.{act}"
 
 
-def schedule_changed_subject(schedule_key: str) -> str:
-    """Return the subject of the decisions about a schedule; `*` stands for any."""
-    return f"schedules.{schedule_key}.changed"
-
-
-def schedule_occurred_subject(schedule_key: str) -> str:
-    """Return the subject of what became of a schedule's moments; `*` stands for any."""
-    return f"schedules.{schedule_key}.occurred"
+def schedule_subject(schedule_key: str, schedule_event: str) -> str:
+    """Return the subject of the decisions about a schedule (`changed`), or of what became of its moments (`occurred`)."""
+    return f"schedules.{schedule_key}.{schedule_event}"
 
 
 def parse_schedule_subject(subject: str) -> str:

@@ -137,7 +137,18 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
     access_log = access_topology.access_log_stream(sizing.replicas)
     webhooks = webhook_topology.webhook_streams(sizing.replicas)
     schedules = schedules_stream(sizing.replicas)
-    return [timers, operations, view, actions, locks, *webhooks, access, access_log, _presence_stream(sizing), schedules]
+    return [
+        timers,
+        operations,
+        view,
+        actions,
+        locks,
+        *webhooks,
+        access,
+        access_log,
+        _presence_stream(sizing),
+        schedules,
+    ]
 
 
 def schedules_stream(replicas: int) -> StreamConfig:

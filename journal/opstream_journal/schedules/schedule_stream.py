@@ -78,7 +78,7 @@ class ScheduleStream:
         Raises:
             JournalUnavailable, BrokerRefused: as `page`.
         """
-        request = {"next_by_subj": subjects.schedule_occurred_subject(key), "seq": 1, "batch": _PAGE}
+        request = {"next_by_subj": subjects.schedule_subject(key, "occurred"), "seq": 1, "batch": _PAGE}
         found = []
         for message in await self._reader.read(_STREAM, request, timeout=_TIMEOUT):
             try:
@@ -98,8 +98,8 @@ class ScheduleStream:
             BrokerRefused: the broker refused.
         """
         try:
-            changed = await rpc.get_last(self._connection, _STREAM, subjects.schedule_changed_subject(key))
-            last = await rpc.get_last(self._connection, _STREAM, subjects.schedule_occurred_subject(key))
+            changed = await rpc.get_last(self._connection, _STREAM, subjects.schedule_subject(key, "changed"))
+            last = await rpc.get_last(self._connection, _STREAM, subjects.schedule_subject(key, "occurred"))
         except BrokerRefused as refused:
             raise _explained(refused) from refused
         if changed is None:
@@ -117,11 +117,15 @@ class ScheduleStream:
             VersionConflict: another one was first.
             NotProvisioned, JournalUnavailable, BrokerRefused: as `state`.
         """
-        return await self._append(key, subjects.schedule_changed_subject(key), encode_schedule_event(event), expected)
+        return await self._append(
+            key, subjects.schedule_subject(key, "changed"), encode_schedule_event(event), expected
+        )
 
     async def record(self, key: str, record: OccurrenceRecord, expected: int) -> int:
         """Store what became of a moment; otherwise as `change`."""
-        return await self._append(key, subjects.schedule_occurred_subject(key), encode_schedule_event(record), expected)
+        return await self._append(
+            key, subjects.schedule_subject(key, "occurred"), encode_schedule_event(record), expected
+        )
 
     async def _append(self, key: str, subject: str, payload: bytes, expected: int) -> int:
         try:

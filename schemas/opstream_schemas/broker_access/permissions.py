@@ -141,8 +141,8 @@ def _api() -> Iterable[Grant]:
     for is_proven in (True, False):
         yield Grant(subjects.denial_subject(is_proven=is_proven), "records what it denied")
     yield from _reads(subjects.SCHEDULES_STREAM, "reads schedules")
-    yield Grant(subjects.schedule_changed_subject("*"), "makes and pauses schedules")
-    yield Grant(subjects.schedule_occurred_subject("*"), "records what became of the moments of schedules")
+    yield Grant(subjects.schedule_subject("*", "changed"), "makes and pauses schedules")
+    yield Grant(subjects.schedule_subject("*", "occurred"), "records what became of the moments of schedules")
     yield Grant(subjects.act_subject(AdminAct.CANCELED), "records that an admin canceled another caller's operation")
 
 

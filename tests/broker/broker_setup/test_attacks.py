@@ -69,8 +69,8 @@ SUBJECTS: Final = [
     subjects.denial_subject(is_proven=True),
     subjects.denial_subject(is_proven=False),
     *(subjects.act_subject(act) for act in AdminAct),
-    subjects.schedule_changed_subject("nightly"),
-    subjects.schedule_occurred_subject("nightly"),
+    subjects.schedule_subject("nightly", "changed"),
+    subjects.schedule_subject("nightly", "occurred"),
     subjects.dead_letter_subject(DURABLE, 1),
     subjects.dead_letter_subject("other", 1),
 ]

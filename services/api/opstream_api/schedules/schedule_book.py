@@ -63,7 +63,7 @@ class ScheduleBook:
     def _learn(self, message: StoredMessage) -> None:
         key = subjects.parse_schedule_subject(message.subject)
         known = self._states.get(key)
-        if message.subject == subjects.schedule_occurred_subject(key):
+        if message.subject == subjects.schedule_subject(key, "occurred"):
             if known is not None and message.seq > known.last_sequence:
                 self._states[key] = with_record(known, message)
             return

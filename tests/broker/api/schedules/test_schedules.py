@@ -242,11 +242,13 @@ async def test_what_others_write(api: Api, link: Connection) -> None:
     """Messages that are no schedules are passed over, and one that replaces a schedule's is no schedule."""
     await put(api)
     jetstream = link.nc.jetstream()
-    await jetstream.publish(subjects.schedule_changed_subject("junk"), b"{")
-    await jetstream.publish(subjects.schedule_occurred_subject("nightly"), b"[]")
-    made = (await jetstream.get_last_msg(subjects.SCHEDULES_STREAM, subjects.schedule_changed_subject("nightly"))).data
+    await jetstream.publish(subjects.schedule_subject("junk", "changed"), b"{")
+    await jetstream.publish(subjects.schedule_subject("nightly", "occurred"), b"[]")
+    made = (
+        await jetstream.get_last_msg(subjects.SCHEDULES_STREAM, subjects.schedule_subject("nightly", "changed"))
+    ).data
     assert made is not None
-    await jetstream.publish(subjects.schedule_changed_subject("lost"), made.replace(b"0 * * * *", b"0 99 * * *"))
+    await jetstream.publish(subjects.schedule_subject("lost", "changed"), made.replace(b"0 * * * *", b"0 99 * * *"))
     assert [one["name"] for one in (await api.client.get("/schedules")).json()["value"]] == ["nightly"]
     await api.schedules.ticker.tick(next_hour(1) + timedelta(minutes=1))
     assert [one["operationId"] for one in await history(api)] == [own_id(next_hour(1))]

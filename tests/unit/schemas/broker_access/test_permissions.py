@@ -34,6 +34,7 @@ SAMPLES: Final[dict[str, Any]] = {
     "key": "h.action.book.upload.abc",
     "key_id": "4k7wq2mznb",
     "schedule_key": "nightly",
+    "schedule_event": "changed",
     "tenant": "acme",
     "scope": "action.book.upload",
     "resource_id": "7",
