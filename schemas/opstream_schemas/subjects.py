@@ -226,7 +226,7 @@ def act_subject(act: str) -> str:
 
 
 def schedule_subject(schedule_key: str, schedule_event: str) -> str:
-    """Return the subject of the decisions about a schedule (`changed`), or of what became of its moments (`occurred`)."""
+    """Return the subject of decisions about a schedule (`changed`), or of what became of its moments (`occurred`)."""
     return f"schedules.{schedule_key}.{schedule_event}"
 
 
