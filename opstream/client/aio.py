@@ -70,11 +70,14 @@ class AsyncOperationsClient:
         *,
         operation_id: str | None = None,
         headers: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None = 60.0,
     ) -> Operation:
         """`OperationsClient.submit`."""
         return await self._drive(
-            self._flows.submit(target, action_input, operation_id=operation_id, headers=headers, timeout=timeout)
+            self._flows.submit(
+                target, action_input, operation_id=operation_id, headers=headers, labels=labels, timeout=timeout
+            )
         )
 
     async def status(

@@ -8,7 +8,9 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from opstream_schemas.errors import InvalidName
 from opstream_schemas.events import Canceled
+from opstream_schemas.names import parse_labels
 from opstream_schemas.operation.state import Status
 
 from .errors import (
@@ -107,12 +109,15 @@ class Flows:
         *,
         operation_id: str | None,
         headers: Mapping[str, str] | None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None,
     ) -> Flow[Operation]:
         """`OperationsClient.submit`."""
         chosen_id = self._new_id() if operation_id is None else operation_id
         status_url = self._urls.status(chosen_id)
         own = {name: value for name, value in (headers or {}).items() if name.lower() not in _OWN_HEADERS}
+        if labels:
+            own["Operation-Label"] = _encode_labels(labels)
         # Each try sends the same id and the same bytes, so trying again is safe.
         post = self._post(self._urls.action(target), _encode_json(action_input), {**own, "Operation-Id": chosen_id})
         what = f"{target.removeprefix('/')} with operation id {chosen_id}"
@@ -323,6 +328,17 @@ class Flows:
         except OperationsError:
             return ""
         return next((event.data.reason for event in events if isinstance(event.data, Canceled)), "")
+
+
+def _encode_labels(labels: Mapping[str, str]) -> str:
+    texts = [f"{key}={value}" for key, value in labels.items()]
+    try:
+        parsed = parse_labels(texts)
+    except InvalidName as error:
+        raise InvalidRequest(str(error)) from error
+    if parsed != dict(labels):
+        raise InvalidRequest("the value of a label has a comma, or a space at one of its ends")
+    return ", ".join(texts)
 
 
 def _encode_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON

@@ -74,6 +74,7 @@ class OperationsClient:
         *,
         operation_id: str | None = None,
         headers: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None = 60.0,
     ) -> Operation:
         """Submit an action.
@@ -85,6 +86,7 @@ class OperationsClient:
             operation_id: an id of your own (`[A-Za-z0-9_-]{1,64}`); stored before the call, it prevents a second
                 operation even after a crash. By default a new UUIDv7.
             headers: added to this request, e.g. `traceparent`.
+            labels: words of your own about the operation, 16 at most, by which lists find it, e.g. `{"team": "press"}`.
             timeout: seconds until it must be recorded; None for no limit.
 
         Returns:
@@ -97,7 +99,9 @@ class OperationsClient:
             UnexpectedAnswer: the response is not opstream's, or is broken.
         """
         return self._drive(
-            self._flows.submit(target, action_input, operation_id=operation_id, headers=headers, timeout=timeout)
+            self._flows.submit(
+                target, action_input, operation_id=operation_id, headers=headers, labels=labels, timeout=timeout
+            )
         )
 
     def status(self, operation: Operation | str, *, timeout: float | None = 60.0) -> Operation:

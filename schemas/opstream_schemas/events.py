@@ -104,6 +104,8 @@ class Requested(EventData, frozen=True, kw_only=True):
     start_after: int = 0
     """The seconds from the request that the client asked for, from which `start_at` was computed; 0 if it gave the
     time itself, or none."""
+    labels: dict[str, str] | None = None
+    """The client's own words about the operation (`names.parse_labels`); nothing depends on them. None for none."""
 
     @property
     def wire_type(self) -> str:

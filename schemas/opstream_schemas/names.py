@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Final, Self
 
 import msgspec
@@ -24,6 +25,14 @@ OPERATION_ID_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
 NAME_PATTERN: Final = "[a-z0-9-]{1,40}"
 """Regular expression of the name of a resource or an action, likewise."""
 
+LABEL_KEY_PATTERN: Final = "[a-z][a-z0-9_./-]{0,62}"
+"""Regular expression of the key of a label, likewise."""
+LABEL_VALUE_PATTERN: Final = r"[!-+\x2d-~](?:[ -+\x2d-~]{0,126}[!-+\x2d-~])?"
+"""Regular expression of its value, likewise: printable ASCII without a comma, and no space at either end."""
+MAX_LABELS: Final = 16
+"""Labels that an operation may have."""
+
+_LABEL_REGEX: Final = re.compile(f"({LABEL_KEY_PATTERN})=({LABEL_VALUE_PATTERN})")
 _OPERATION_ID_REGEX: Final = re.compile(OPERATION_ID_PATTERN)
 _NAME_REGEX: Final = re.compile(NAME_PATTERN)
 _DURABLE_REGEX: Final = re.compile("[A-Za-z0-9-]{1,64}")
@@ -44,6 +53,30 @@ def check_operation_id(value: str) -> str:
     if _OPERATION_ID_REGEX.fullmatch(value) is None:
         raise InvalidName(f"operation id {_quoted(value)} must be 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'")
     return value
+
+
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+    """Return the labels in texts of the form `key=value`, or several of them with commas between.
+
+    Raises:
+        InvalidName: one is malformed, a key is there twice, or there are too many.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        for item in text.split(","):
+            label = _LABEL_REGEX.fullmatch(item.strip())
+            if label is None:
+                raise InvalidName(
+                    f"label {_quoted(item.strip())} must be key=value: a key of 1 to 63 characters of a-z, 0-9, '-', "
+                    "'_', '.' and '/' that begins with a letter, and a value of 1 to 128 printable ASCII characters "
+                    "without ','"
+                )
+            if label[1] in found:
+                raise InvalidName(f"the label {label[1]!r} is there twice: an operation has one value for each key")
+            found[label[1]] = label[2]
+    if len(found) > MAX_LABELS:
+        raise InvalidName(f"there are {len(found)} labels: an operation can have {MAX_LABELS}")
+    return found
 
 
 def check_name(value: str, what: str) -> str:

@@ -90,6 +90,8 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """True from a cancel request until the end of the operation."""
     cancel_requested_at: datetime | None = None
     """When that was requested; None if it is not known."""
+    labels: dict[str, str] | None = None
+    """Those of the submit; None without one."""
 
 
 def build_status_monitor(
@@ -128,6 +130,7 @@ def build_status_monitor(
         blocked_by=blocked_by,
         cancel_requested=operation.cancel is not None and not operation.is_terminal,
         cancel_requested_at=cancel_requested_at,
+        labels=operation.labels,
     )
 
 

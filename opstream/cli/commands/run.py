@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -26,6 +27,7 @@ class RunSettings(client_options.TokenSettings, frozen=True, kw_only=True):
     """The time before which it does not begin (RFC 3339); empty for at once."""
     start_after: float | None = None
     """Seconds in place of it."""
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     timeout: float | None
     """Seconds to follow the operation; None for no limit."""
     is_detached: bool
@@ -38,6 +40,7 @@ class RunSettings(client_options.TokenSettings, frozen=True, kw_only=True):
 @client_options.callback_option
 @client_options.start_at_option
 @client_options.start_after_option
+@client_options.label_option
 @client_options.timeout_option
 @client_options.detach_option
 @client_options.url_option
@@ -87,6 +90,7 @@ def submit_and_follow(settings: RunSettings) -> None:
                 msgspec.Raw(settings.action_input),
                 operation_id=operation_id,
                 headers=_headers(settings),
+                labels=settings.labels,
                 timeout=seconds,
             )
         if settings.is_detached:

@@ -11,6 +11,8 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import parse_labels
 from opstream_schemas.urls import parse_url
 
 from .address_types import check_base_url
@@ -44,6 +46,13 @@ class JsonType(click.ParamType):  # type: ignore[type-arg]
         return text
 
 
+class LabelType(click.ParamType):  # type: ignore[type-arg]
+    """Labels as text. A value may have spaces, so its variable is split at commas only."""
+
+    name = "label"
+    envvar_list_splitter = ","
+
+
 def check_timeout(ctx: click.Context, *, is_waiting: bool) -> None:
     """Check that `--timeout` limits something. Its variable may be set for other commands, which wait.
 
@@ -73,6 +82,13 @@ def _warn_of_visible_token(ctx: click.Context, param: click.Parameter, value: st
 
 def _check_callback(text: str) -> str:
     return parse_url(text, is_http_allowed=True).text if text else ""  # the service decides whether http is allowed
+
+
+def _parse_labels(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    try:
+        return parse_labels(value)
+    except InvalidName as error:
+        raise click.BadParameter(str(error), ctx, param) from error
 
 
 def _read_input(value: str) -> bytes:
@@ -164,6 +180,17 @@ start_after_option: Final[Decorator[Any]] = option(
     variable="START_AFTER",
     type=Duration(),
     help="How long from now the operation does not begin, e.g. 2h; whole seconds count.",
+)
+label_option: Final[Decorator[Any]] = option(
+    "--label",
+    "labels",
+    variable="LABEL",
+    type=LabelType(),
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_parse_labels,
+    help="A label of the operation, by which lists find it; repeat it, or write several with commas between, e.g. "
+    "--label team=press.",
 )
 timeout_option: Final[Decorator[Any]] = option(
     "--timeout",

@@ -53,6 +53,7 @@ def initial(event: RecordedEvent) -> Operation:
         tenant=data.tenant,
         own_id=data.own_id,
         trace=data.trace,
+        labels=data.labels,
         status=Status.NOT_STARTED,
         created_at=event.time,
         start_at=data.start_at,

@@ -72,6 +72,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     own_id: str = ""
     """The client's own id (`Requested.own_id`); empty if it is `id`."""
     trace: Trace | None = None
+    labels: dict[str, str] | None = None
+    """The client's own words about it (`Requested.labels`)."""
     status: Status
     created_at: Instant
     start_at: Instant | None = None

@@ -50,12 +50,13 @@ CASES: list[tuple[list[str], list[str], dict[str, str], Any]] = [
         ["run", "book/42:start"],
         [
             *("--input", '{"a": 1}', "--operation-id", "x", "--callback", "https://c.test/d", "--timeout", "5m"),
-            *("--detach", "--url", "https://a.test/b/"),
+            *("--detach", "--url", "https://a.test/b/", "--label", "team=press", "--label", "run=7 of 9,x=y"),
         ],
         {
             "INPUT": '{"a": 1}',
             "OPERATION_ID": "x",
             "CALLBACK": "https://c.test/d",
+            "LABEL": "team=press, run=7 of 9, x=y",
             "TIMEOUT": "5m",
             "DETACH": "1",
             "URL": "https://a.test/b",
@@ -65,6 +66,7 @@ CASES: list[tuple[list[str], list[str], dict[str, str], Any]] = [
             action_input=b'{"a": 1}',
             operation_id="x",
             callback="https://c.test/d",
+            labels={"team": "press", "run": "7 of 9", "x": "y"},
             timeout=300.0,
             is_detached=True,
             url="https://a.test/b",

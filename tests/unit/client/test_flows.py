@@ -217,6 +217,32 @@ def test_given_headers() -> None:
     assert world.asked("accept") == ["application/json"]
 
 
+def test_labels() -> None:
+    """Labels are one header."""
+    world = World(ACCEPTED)
+    submit(world, labels={"team": "press", "run": "7 of 9"})
+    assert world.asked("operation-label") == ["team=press, run=7 of 9"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"Team": "press"},
+        {"team": ""},
+        {"team": "a,b=c"},
+        {"team": " a"},
+        {"team": "é"},
+        {f"k{n}": "v" for n in range(17)},
+    ],
+)
+def test_labels_that_can_not_be_sent(labels: dict[str, str]) -> None:
+    """They are refused before anything is sent; none arrives as another one."""
+    world = World(ACCEPTED)
+    with pytest.raises(InvalidRequest):
+        submit(world, labels=labels)
+    assert world.sent == []
+
+
 def test_waiting_with_prefer_wait() -> None:
     """Each request asks for a wait of 30 seconds; after one that waited, the next follows at once."""
     world = World(After(30, HELD), After(12, DONE))

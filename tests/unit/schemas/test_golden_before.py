@@ -18,7 +18,16 @@ from tests.unit.schemas.test_golden import FULL, STATES
 pytestmark = pytest.mark.unit
 
 FOLDER = Path(__file__).parent / "golden_1"
-NEW = ("retention_failed", "retention_canceled", "client_id", "client_address", "callback", "own_id", "tenant")
+NEW = (
+    "retention_failed",
+    "retention_canceled",
+    "client_id",
+    "client_address",
+    "callback",
+    "own_id",
+    "tenant",
+    "labels",
+)
 """Members of a request that this version added."""
 
 

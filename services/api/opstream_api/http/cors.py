@@ -23,7 +23,7 @@ EXPOSED: Final = (
 """Headers of responses that a page may read, besides those that each page may."""
 ACCEPTED: Final = (
     *("Accept", "Authorization", "Content-Type", "Prefer", "If-None-Match", "Last-Event-ID"),
-    *("Operation-Id", "Operation-Callback", "Operation-Start-At", "Operation-Start-After"),
+    *("Operation-Id", "Operation-Callback", "Operation-Label", "Operation-Start-At", "Operation-Start-After"),
     *("Repeatability-Request-ID", "Repeatability-First-Sent"),
     *("traceparent", "tracestate", "x-ms-client-request-id"),
 )

@@ -21,7 +21,7 @@ from litestar.types import HTTPScope
 from opstream_api.errors import ApiError, method_not_allowed, not_found
 from opstream_schemas.errors import ErrorCode, InvalidName
 from opstream_schemas.events import Instant, Trace
-from opstream_schemas.names import Kind, check_operation_id, check_resource_id
+from opstream_schemas.names import Kind, check_operation_id, check_resource_id, parse_labels
 
 from .callback_header import CallbackPolicy, parse_callback
 from .caller_identity import Caller, CallerResolver
@@ -29,6 +29,7 @@ from .requests import Headers, base_url, check_content_type, check_query, parse_
 
 METHOD: Final = "POST"
 OPERATION_ID: Final = "Operation-Id"
+LABEL_HEADER: Final = "Operation-Label"
 REPEATABILITY_REQUEST_ID: Final = "Repeatability-Request-ID"
 REPEATABILITY_FIRST_SENT: Final = "Repeatability-First-Sent"
 REPEATABILITY_RESULT: Final = "Repeatability-Result"
@@ -38,6 +39,7 @@ MAX_START_DELAY: Final = 365 * 86_400
 """Seconds by which a start time may be away, and by which it may have passed."""
 
 _SECONDS: Final = re.compile(r"[0-9]{1,9}")
+_LABEL_NAME: Final = LABEL_HEADER.lower().encode()
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _HTTP_DATE: Final = re.compile(
@@ -99,6 +101,8 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     callback: str = ""
     """URL to deliver the outcome to; empty for none."""
     start: StartTime = AT_ONCE
+    labels: dict[str, str] | None = None
+    """None for none. They are no part of the request: a repetition keeps those of the first submit."""
     tenant: str = ""
     """Of the caller; empty for the operator's own, and without authentication."""
     derived_id: str = ""
@@ -147,6 +151,7 @@ def parse_submit(
     trace = parse_trace(headers)
     callback = parse_callback(headers, callback_policy)
     start = parse_start_time(headers)
+    labels = read_labels(headers)
     check_content_type(headers)
     return SubmitRequest(
         kind=path.kind,
@@ -157,6 +162,7 @@ def parse_submit(
         trace=trace,
         callback=callback,
         start=start,
+        labels=labels,
     )
 
 
@@ -242,6 +248,21 @@ def parse_idempotency_key(headers: Headers, new_operation_id: Callable[[], str])
         return IdempotencyKey(operation_id=check_operation_id(own), header=OPERATION_ID)
     except InvalidName as error:
         raise _invalid_header(str(error), OPERATION_ID) from error
+
+
+def read_labels(headers: Headers) -> dict[str, str] | None:
+    """Return the labels of a submit; None without one. The header may be repeated, or name several.
+
+    Raises:
+        ApiError: `InvalidHeader`: one is malformed, a key is there twice, or there are too many.
+    """
+    values = headers.get(_LABEL_NAME)
+    if values is None:
+        return None
+    try:
+        return parse_labels(values)
+    except InvalidName as error:
+        raise _invalid_header(f"{LABEL_HEADER}: {error}", LABEL_HEADER) from error
 
 
 def uses_repeatability(headers: Container[bytes]) -> bool:

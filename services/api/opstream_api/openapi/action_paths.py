@@ -9,7 +9,7 @@ import jsonschema_rs
 import msgspec
 
 from opstream_api.http.callback_header import CALLBACK_HEADER
-from opstream_api.http.submit_request import START_AFTER, START_AT
+from opstream_api.http.submit_request import LABEL_HEADER, START_AFTER, START_AT
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
 from opstream_schemas.names import Kind
 
@@ -33,6 +33,7 @@ _HEADERS: Final = (
     CALLBACK_HEADER,
     START_AT,
     START_AFTER,
+    LABEL_HEADER,
     "traceparent",
     "tracestate",
 )

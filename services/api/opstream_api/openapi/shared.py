@@ -8,8 +8,9 @@ import msgspec
 
 from opstream_api.http.callback_header import CALLBACK_HEADER
 from opstream_api.http.conditional_headers import MAX_STATUS_TOKEN_SECONDS, MAX_WAIT
-from opstream_api.http.submit_request import START_AFTER, START_AT
+from opstream_api.http.submit_request import LABEL_HEADER, START_AFTER, START_AT
 from opstream_schemas.json_schemas import json_schemas
+from opstream_schemas.names import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, MAX_LABELS
 from opstream_schemas.status_monitor import ErrorBody, StatusMonitor, WaitingReason
 from opstream_schemas.urls import URL_LIMIT
 
@@ -17,6 +18,7 @@ Json = dict[str, Any]
 
 JSON: Final = "application/json"
 SCHEMAS: Final = "#/components/schemas/"
+_LABEL: Final = f"{LABEL_KEY_PATTERN}={LABEL_VALUE_PATTERN}"
 OPERATION_ID_PATTERN: Final = "^[A-Za-z0-9_-]{1,64}$"
 REPEATABILITY_ID_PATTERN: Final = r"^[\x21-\x7e]{1,256}$"
 CLIENT_ID_PATTERN: Final = r"^[\x20-\x7e]{1,128}$"
@@ -199,6 +201,13 @@ _MONITOR_MEMBERS: Final[Json] = {
         "description": "True from a cancel request until the operation has ended; absent otherwise.",
     },
     "cancelRequestedAt": {**_INSTANT, "description": "When that was requested."},
+    "labels": {
+        "type": "object",
+        "description": "The labels of the submit; absent without one.",
+        "propertyNames": {"pattern": f"^{LABEL_KEY_PATTERN}$"},
+        "additionalProperties": {"type": "string"},
+        "examples": [{"team": "press"}],
+    },
 }
 """Members of the status monitor as they are sent: absent rather than null."""
 
@@ -302,6 +311,12 @@ PARAMETERS: Final[Json] = {
         f"In place of `{START_AT}`: the whole seconds from the request before which the operation does not begin. "
         "Repeated with the same `Operation-Id` and the same number, it is the same request.",
         {"type": "string", "pattern": "^[0-9]{1,9}$"},
+    ),
+    LABEL_HEADER: _header(
+        LABEL_HEADER,
+        f"The operation's labels, {MAX_LABELS} at most: `key=value`, several with commas between, or the header "
+        "repeated. They are in the status as `labels`, and a repetition of the request keeps those of the first.",
+        {"type": "string", "pattern": f"^{_LABEL}(?:, *{_LABEL}){{0,{MAX_LABELS - 1}}}$"},
     ),
     "traceparent": _header("traceparent", "W3C Trace Context, stored and continued. A malformed one is ignored."),
     "tracestate": _header("tracestate", "W3C Trace Context, of the `traceparent`."),

@@ -214,6 +214,7 @@ class Submitter:
             trace=request.trace,
             start_at=start_at,
             start_after=request.start.after,
+            labels=request.labels,
         )
         event = first_event(request.stored_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
         try:
