@@ -8,6 +8,7 @@ RUN python -m venv /opt/tools && /opt/tools/bin/pip install --no-cache-dir --req
 COPY pyproject.toml README.md LICENSE ./
 COPY opstream ./opstream
 COPY schemas ./schemas
+COPY index ./index
 COPY journal ./journal
 COPY services ./services
 COPY examples ./examples

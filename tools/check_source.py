@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGES: Final = (
     "schemas/opstream_schemas",
+    "index/opstream_index",
     "journal/opstream_journal",
     "services/api/opstream_api",
     "services/runner/opstream_runner",

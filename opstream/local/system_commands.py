@@ -28,6 +28,7 @@ _HEALTHY: Final = ("api", "projector", "runner", "webhooks")
 _CONNECT_TIMEOUT: Final = "15s"
 _TRACING_VARIABLE: Final = "OPSTREAM_OTEL"
 """A variable, since not all of the processes have its option."""
+_INDEX_VARIABLE: Final = "OPSTREAM_INDEX"
 _SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
 """The variable of `--callback-secret`."""
 _TEXT_ONLY: Final = frozenset({"broker", "provision"})
@@ -83,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The first of the ports of the services' health; 0 for free ones."""
     is_secure: bool = False
     """Give each process a key of its own at the broker."""
+    index: str | None = None
+    """URL of the index, or `off`; None for a file in the data folder."""
     is_apart: bool = False
     """Run api, projector and webhooks as processes of their own."""
 
@@ -202,7 +205,8 @@ class SystemCommands:
             SUPERVISOR_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
             **({_TRACING_VARIABLE: "1"} if self._settings.is_traced else {}),
-            # A variable, since every user of the machine can read options; for one child, since no other needs them.
+            # Variables, since every user of the machine can read options. The secrets are for one child only.
+            _INDEX_VARIABLE: self._settings.index or f"sqlite:{self._settings.data_dir.absolute() / 'index.db'}",
             _SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name in _WITH_SECRETS else "",
         }
 

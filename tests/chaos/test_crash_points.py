@@ -60,6 +60,7 @@ CASES = [
     Case(part="runner", point=CrashPoint.HOLD_HANDED_OVER, action="alone", work={"seconds": 0.2}, operations=2),
     Case(part="projector", point=CrashPoint.HOLD_LEFT, action="alone", work={"seconds": 0.2}, operations=2),
     Case(part="projector", point=CrashPoint.PROJECTOR_WRITTEN),
+    Case(part="projector", point=CrashPoint.PROJECTOR_INDEXED),
     Case(
         part="projector",
         point=CrashPoint.PROJECTOR_DEADLINE_ARMED,
@@ -72,10 +73,10 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosSystem]:
-    """A system with one process of each service."""
+    """A system with one process of each service, and an index."""
     folder = tmp_path_factory.mktemp("points")
     with ExitStack() as stack:
-        system = ChaosSystem(folder, stack)
+        system = ChaosSystem(folder, stack, environment={"OPSTREAM_INDEX": f"sqlite:{folder / 'index.db'}"})
         system.begin()
         yield system
 

@@ -150,6 +150,7 @@ async def scan_stream(
     is_following: bool = False,
     patience: float = OUTAGE_TIMEOUT,
     heartbeat: float = HEARTBEAT,
+    is_paged: bool = False,
 ) -> AsyncGenerator[list[ScannedMessage], None]:
     """Yield the messages of a stream in its order, in batches that are not empty.
 
@@ -163,6 +164,7 @@ async def scan_stream(
         is_following: whether to go on for ever with later messages. Then `last` is ignored.
         patience: seconds that the broker may be away.
         heartbeat: seconds between signs of life of a consumer without messages (`OrderedConsumer.open`).
+        is_paged: whether to make no consumer, but ask for page after page: slower, and for any login that may read.
 
     Raises:
         NotProvisioned: there is no such stream.
@@ -174,6 +176,7 @@ async def scan_stream(
     reader = StreamScan(
         connection, stream, filters, first=max(first, 1), since=since, patience=patience, heartbeat=heartbeat
     )
+    reader.may_make_consumers = not is_paged
     try:
         while reader.next_sequence <= end:
             batch = await reader.next_batch(is_waiting=is_following)
@@ -216,7 +219,7 @@ class StreamScan:
         self.next_sequence = first
         """The sequence at which a new consumer would begin."""
         self._consumer: OrderedConsumer | DirectReader | None = None
-        self._may_make_consumers = True
+        self.may_make_consumers = True
         self._stream_created = ""
         self._last_read = 0
 
@@ -264,7 +267,7 @@ class StreamScan:
                 return consumer
 
     async def _make_reader(self) -> OrderedConsumer | DirectReader:
-        if self._may_make_consumers:
+        if self.may_make_consumers:
             try:
                 return await OrderedConsumer.open(
                     self._connection, self._stream, self._consumer_config(), heartbeat=self._heartbeat
@@ -273,7 +276,7 @@ class StreamScan:
                 # JetStream has just answered another request, so this one does not reach it from this account.
                 if not isinstance(error.__cause__, NoRespondersError):
                     raise
-                self._may_make_consumers = False
+                self.may_make_consumers = False
         return DirectReader(self._connection, self._stream, self._filters, first=self.next_sequence, since=self._since)
 
     async def _check_same_stream(self, *, is_settled: bool) -> None:

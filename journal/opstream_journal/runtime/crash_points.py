@@ -42,6 +42,8 @@ class CrashPoint(StrEnum):
     """The next operation owns the lock; its wake-up is not sent yet."""
     PROJECTOR_WRITTEN = "projector.written"
     """A snapshot and its after-effects are stored; the events are not acknowledged yet."""
+    PROJECTOR_INDEXED = "projector.indexed"
+    """The rows of a batch are in the index; its events are not acknowledged yet."""
     PROJECTOR_DEADLINE_ARMED = "projector.deadline-armed"
     """A deadline is scheduled; the message that caused it is not acknowledged yet."""
     JOURNAL_PUBLISHES = "journal.publishes"

@@ -96,6 +96,8 @@ class SnapshotStore:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.last_revision = 0
+        """The highest revision that was stored here; 0 for none."""
 
     async def get(self, operation_id: str) -> SnapshotEntry:
         """Return the snapshot from any replica, so on a cluster perhaps an older one.
@@ -135,13 +137,15 @@ class SnapshotStore:
             BrokerRefused: another error of the broker.
         """
         try:
-            return await rpc.publish(self._connection, *_batch_message(SnapshotWrite(operation, revision, ttl)))
+            stored = await rpc.publish(self._connection, *_batch_message(SnapshotWrite(operation, revision, ttl)))
         except BrokerRefused as refused:
             if refused.err_code in _CONFLICTS:
                 return None
             if refused.err_code == _STORE_FAILED:
                 raise JournalFull("the broker has no room for the view") from refused
             raise
+        self.last_revision = max(self.last_revision, stored)
+        return stored
 
     async def put_batch(self, writes: Sequence[SnapshotWrite]) -> Sequence[int] | None:
         """Put the snapshots of up to 1,000 different operations, all or none. Much faster than as many `put`.
@@ -154,10 +158,12 @@ class SnapshotStore:
             JournalUnavailable: not acknowledged; all may be stored nevertheless.
         """
         try:
-            return await publish_batch(self._connection, [_batch_message(one) for one in writes])
+            stored = await publish_batch(self._connection, [_batch_message(one) for one in writes])
         except (BrokerRefused, EventTooLarge, JournalFull) as error:
             logger.debug("%d snapshots are not written as a batch: %s", len(writes), error)
             return None
+        self.last_revision = max(self.last_revision, stored[-1])
+        return stored
 
 
 class SnapshotReader:

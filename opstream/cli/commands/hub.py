@@ -14,6 +14,7 @@ from opstream.cli.options import jwt as jwt_options
 from opstream.cli.options import login as login_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
+from opstream.cli.options.index import index_option
 from opstream.cli.options.option import Decorator, option
 from opstream.cli.service_process import prepare_process, run_service
 from opstream.cli.tracing_session import tracing_session
@@ -56,6 +57,7 @@ _API_OPTIONS: Final = (
     "identity_header",
     "client_id_header",
     "has_request_log",
+    "index",
 )
 """Options whose names are those of the API's settings."""
 _api_health_port_option: Final = _health_port_option("api")
@@ -66,6 +68,7 @@ _webhooks_health_port_option: Final = _health_port_option("webhooks")
 @click.command
 @common_options.nats_option
 @login_options.nkeys_option
+@index_option
 @common_options.host_option
 @common_options.port_option
 @common_options.public_url_option
@@ -121,6 +124,7 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     import opstream_webhooks.settings as webhooks_settings
     from opstream.cli.joint_process import JointService, serve_together
     from opstream_api.access.keys.key_file import InvalidKeyFile
+    from opstream_index.errors import IndexFault
     from opstream_webhooks.config import ReloadableConfig
 
     common = {name: given[name] for name in ("servers", "connect_timeout")}
@@ -135,7 +139,10 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
         callbacks=webhook_options.callback_policy(dict(given)),
     )
     of_projector = projector_settings.Settings(
-        **health, credentials=logins["projector"], health_port=given["projector_health_port"]
+        **health,
+        credentials=logins["projector"],
+        health_port=given["projector_health_port"],
+        index=given["index"],
     )
     of_webhooks = webhooks_settings.Settings(
         **health,
@@ -168,4 +175,4 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
         uvloop.run(serve_together(services))
 
     with tracing_session("hub", is_traced=given["is_traced"]) as tracing:
-        run_service(partial(run, tracing), known=(InvalidKeyFile,))
+        run_service(partial(run, tracing), known=(InvalidKeyFile, IndexFault))

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from opstream_index.location import IndexLocation
 from opstream_journal.provisioning.topology import BODY_LIMIT
 from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
@@ -68,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Header in which these proxies name the application; empty for none."""
     callbacks: CallbackPolicy = CallbackPolicy()
     """Which callback URLs a submit may name: none, unless the operator allows hosts."""
+    index: IndexLocation | None = None
+    """The index, which lists read; None for none."""
     has_request_log: bool = True
     """Write a line for each request."""
     health_port: int = 0

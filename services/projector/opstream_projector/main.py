@@ -7,7 +7,7 @@ import logging
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uuid_utils
 import uvloop
@@ -29,6 +29,11 @@ from .projection.projector import Projector
 from .queues.queue_gauges import QueueGauges
 from .settings import Settings
 from .sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from opstream_index.location import IndexLocation
+
+    from .index.index_keeper import IndexKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -75,14 +80,20 @@ async def _compose(
     metrics.add(*journal.meter.instruments)
     gauges = QueueGauges(connection)
     meter = OperationMeter(gauges.labels, gauges.learn)
+    snapshots = SnapshotStore(connection)
+    keeper = None
+    if settings.index is not None:
+        keeper = _index_keeper(settings.index, connection, journal, snapshots, conditions)
+        metrics.add(*keeper.instruments)
     projector = Projector(
         connection,
         journal,
-        SnapshotStore(connection),
+        snapshots,
         now=_utc_now,
         monotonic=time.monotonic,
         effects=[scheduler, LockReleaser(locks)],
         meter=meter if settings.health_port else None,
+        index=keeper,
     )
     measuring: list[ServiceLoop] = []
     if settings.health_port:
@@ -90,6 +101,9 @@ async def _compose(
         metrics.refresh_with(gauges.read, *gauges.instruments)
         await gauges.start()
         measuring.append(gauges)
+    if keeper is not None:
+        keeper.projector = projector
+        measuring.append(keeper)
     logger.info("projecting")
     return [
         *measuring,
@@ -99,6 +113,26 @@ async def _compose(
         Sweeper(connection, handler, locks, conditions),
         SetbackWatch(connection, conditions, now=_utc_now),
     ]
+
+
+def _index_keeper(
+    location: IndexLocation, connection: Connection, journal: Journal, snapshots: SnapshotStore, conditions: Conditions
+) -> IndexKeeper:
+    """Return the keeper of an index. Its modules, and with them those of its database, are loaded only here."""
+    from opstream_index.drivers import open_writer
+
+    from .index.index_keeper import IndexKeeper
+
+    return IndexKeeper(
+        connection,
+        journal,
+        open_writer(location),
+        name=_new_id(),
+        shown=location.shown,
+        last_revision=lambda: snapshots.last_revision,
+        conditions=conditions,
+        now=_utc_now,
+    )
 
 
 def _utc_now() -> datetime:

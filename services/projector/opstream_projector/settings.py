@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from opstream_index.location import IndexLocation
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 
@@ -14,6 +15,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """NATS URLs of one cluster."""
     credentials: BrokerCredentials = NO_CREDENTIALS
     """Of the login at the broker; empty for those of the URLs, if any."""
+    index: IndexLocation | None = None
+    """The index to write; None for none."""
     health_port: int = 0
     """TCP port for /healthz, /readyz and /metrics; 0 for none."""
     health_host: str = ""

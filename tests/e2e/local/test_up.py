@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -13,8 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from opstream_index.sqlite_store import SqliteReader
 from tests.support.system.echo_actions import MODULE, poll, submit
 from tests.support.system.processes import Process, Watch, run
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -44,9 +47,14 @@ def listener() -> Iterator[socket.socket]:
         yield listener
 
 
+def status_rows(reader: SqliteReader) -> list[tuple[str, str]]:
+    """Ids and statuses of the operations in the index."""
+    return [(one, status) for one, status in reader.fetch("SELECT id, status FROM operation")]
+
+
 def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
-    """It is ready with one line, an operation succeeds, and SIGTERM ends everything in time with status 0. After a
-    restart the operation is known, and the limit is raised that a larger --max-body needs."""
+    """It is ready with one line, an operation succeeds, and SIGTERM ends everything in time with status 0. The
+    index has the operation. After a restart it is known, and the limit is raised that a larger --max-body needs."""
     with start_up(workplace) as up:
         api = up.wait_for(READY)[1]
         docs = up.wait_for(r"^Look at \S+/console in a browser, or at (\S+); Ctrl-C stops everything$")[1]
@@ -56,6 +64,9 @@ def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
         operation_id = submit(http, api, "say")
         before = poll(http, api, operation_id)
         assert (before["status"], before["result"]) == ("Succeeded", {"text": "hello"})
+        reader = SqliteReader(str(workplace / "data" / "index.db"))
+        asyncio.run(eventually(lambda: status_rows(reader) == [(operation_id, "Succeeded")]))
+        reader.close()
         children = up.descendants()
         assert len(children) == 3
         watch = Watch(children)

@@ -131,7 +131,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         hooked = ("--config", "hooks.toml", "--allow-private", "127.0.0.0/8", "--allow-http")
         options = {
             "api": ("--port", str(system.port("api"))),
-            "projector": (),
+            "projector": ("--index", f"sqlite:{folder / 'index.db'}"),
             "runner": ("--actions", MODULE, "--concurrency", "7"),
             "webhooks": hooked,
         }

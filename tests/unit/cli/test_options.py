@@ -58,7 +58,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         "up",
         [
             *("--host", "0.0.0.0", "--port", "1", "--nats-port", "2", "--data-dir", "d", "--concurrency", "3"),
-            *("--drain", "0"),
+            *("--drain", "0", "--index", "off"),
             *("--public-url", "https://a.example/x/", "--actions", "a.b", "--actions", "c", "--max-body", "1KiB"),
             *("--max-result", "2KiB", "--archive", "--log-level", "debug", "--health-port", "9"),
             *("--log-format", "json", "--no-request-log", "--otel"),
@@ -79,6 +79,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             ),
         ],
         {
+            "INDEX": "off",
             "OTEL": "true",
             "PROCESSES": "true",
             "SECURE": "true",
@@ -173,7 +174,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             ),
             *("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1", "--identity-header", "X-Forwarded-User"),
             *("--client-id-header", "X-Client-Id", "--connect-timeout", "5", "--no-request-log", "--otel"),
-            *("--health-port", "9", "--health-host", "::1"),
+            *("--health-port", "9", "--health-host", "::1", "--index", "postgresql://db/ops"),
             *(
                 "--allowed-host",
                 "api.example",
@@ -199,6 +200,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             ),
         ],
         {
+            "INDEX": "postgresql://db/ops",
             "OTEL": "1",
             "AUTH": "keys",
             "AUTH_KEYS_FILE": "keys.json",
@@ -270,6 +272,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "::1",
             "--connect-timeout",
             "5",
+            "--index",
+            "sqlite:i.db",
         ],
         {
             "NATS_URL": "nats://a:1",
@@ -277,6 +281,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "HEALTH_PORT": "9",
             "HEALTH_HOST": "::1",
             "CONNECT_TIMEOUT": "5",
+            "INDEX": "sqlite:i.db",
         },
     ),
     (
@@ -372,10 +377,11 @@ def test_the_hub_gives_each_service_its_own_settings(given: list[Any], monkeypat
     webhooks = ["--config", HOOKS, "--callback-secret", SECRET, "--allow-private", "10.0.0.0/8"]
     health = ["--health-host", "127.0.0.1"]
     ports = ["--api-health-port", "8083", "--projector-health-port", "8081", "--webhooks-health-port", "8082"]
+    index = ["--index", "sqlite:i.db"]
     for arguments in (
-        ["hub", *common, *callbacks, *api, *webhooks, *health, *ports],
-        ["api", *common, *callbacks, *api, *health, "--health-port", "8083"],
-        ["projector", *common, *health, "--health-port", "8081"],
+        ["hub", *common, *index, *callbacks, *api, *webhooks, *health, *ports],
+        ["api", *common, *index, *callbacks, *api, *health, "--health-port", "8083"],
+        ["projector", *common, *index, *health, "--health-port", "8081"],
         ["webhooks", *common, *callbacks, *webhooks, *health, "--health-port", "8082"],
     ):
         result = CliRunner().invoke(main, arguments)

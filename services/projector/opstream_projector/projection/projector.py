@@ -15,7 +15,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 from opstream_journal import (
     Connection,
@@ -64,6 +64,19 @@ _DOUBT_DELIVERIES: Final = 5
 _FINISH_TIMEOUT: Final = 3.0
 
 
+class OperationIndex(Protocol):
+    """The part of `opstream_projector.index` that is used here."""
+
+    async def store(self, operations: Sequence[Operation], newest: datetime) -> None:
+        """Bring the index up to date. It raises nothing: an index that is away catches up later.
+
+        Args:
+            operations: what the view holds now.
+            newest: when the newest of their events was stored.
+        """
+        ...
+
+
 class Projector:
     """One replica.
 
@@ -75,6 +88,7 @@ class Projector:
         monotonic: monotonic seconds.
         effects: what else follows from an operation's state.
         meter: counts the events; None to count nothing.
+        index: gets each state before its events are acknowledged; None for no index.
         consumer: the durable consumer that all replicas share.
         linger: see `LINGER`.
     """
@@ -89,6 +103,7 @@ class Projector:
         monotonic: Callable[[], float],
         effects: Sequence[AfterEffect] = (),
         meter: OperationMeter | None = None,
+        index: OperationIndex | None = None,
         consumer: str = subjects.PROJECTOR_CONSUMER,
         linger: float = LINGER,
     ) -> None:
@@ -102,9 +117,12 @@ class Projector:
         )
         self._effects = effects
         self._meter = meter
+        self._index = index
         self._decoder = BatchDecoder()
         self._linger = linger
         self._outage = OutageLog(logger, "the view can't be written", "the view can be written again", clock=monotonic)
+        self.held_since: datetime | None = None
+        """When the first message of the batch was stored that is processed now; None between batches."""
         self._limit = _FIRST_BATCH_SIZE
         """Messages of the next batch at most."""
         self._is_busy = False
@@ -149,6 +167,7 @@ class Projector:
             raise
 
     async def _process(self, messages: list[DeliveredMessage]) -> None:
+        self.held_since = messages[0].stored_at
         batch = self._decoder.decode(messages)
         await self._ack(batch.others)
         stored = await self._batches.project({one: _events(group) for one, group in batch.groups.items()})
@@ -156,6 +175,7 @@ class Projector:
         project = functools.partial(self._project_groups, stored)
         failed = await self._worker.retry(project, batch.groups, is_partial_final=True)
         await self._requeue(delivered for group in failed.values() for delivered in group)
+        self.held_since = None
 
     async def _project_groups(self, stored: Mapping[str, Operation], groups: EventGroups) -> EventGroups:
         """Write the snapshots of all operations that are not `stored` yet, and do what follows from each.
@@ -166,6 +186,7 @@ class Projector:
         failed: EventGroups = {}
         reasons: list[JournalError] = []
         done = 0
+        written: list[tuple[Operation, list[DeliveredEvent]]] = []
         todo = iter(groups.items())
 
         async def work() -> None:
@@ -173,7 +194,11 @@ class Projector:
             for operation_id, group in todo:
                 if len(failed) < _WRITERS or done:
                     try:
-                        await self._project(operation_id, group, stored.get(operation_id))
+                        operation, finished = await self._project(operation_id, group, stored.get(operation_id))
+                        if self._index is None or operation is None:
+                            await self._ack(delivered.message for delivered in finished)
+                        else:
+                            written.append((operation, finished))
                     except JournalError as error:
                         reasons.append(error)
                     else:
@@ -185,13 +210,26 @@ class Projector:
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(_WRITERS, len(groups))):
                 workers.create_task(work())
+        await self._index_written(written)
         if failed:
             self._outage.failed(reasons[0])
         elif groups:
             self._outage.recovered()
         return failed
 
-    async def _project(self, operation_id: str, group: list[DeliveredEvent], stored: Operation | None) -> None:
+    async def _index_written(self, written: Sequence[tuple[Operation, list[DeliveredEvent]]]) -> None:
+        """Store the states of a batch in the index, in one transaction, and acknowledge their events."""
+        messages = [delivered.message for _, group in written for delivered in group]
+        if self._index is not None and messages:
+            newest = max(messages, key=lambda message: message.sequence).stored_at
+            await self._index.store([operation for operation, _ in written], newest)
+        await self._ack(messages)
+
+    async def _project(
+        self, operation_id: str, group: list[DeliveredEvent], stored: Operation | None
+    ) -> tuple[Operation | None, list[DeliveredEvent]]:
+        """Return the state that the view has now, if there is one, and the events to acknowledge."""
+        operation = None
         try:
             if stored is not None:
                 result = ProjectionResult(operation=stored)
@@ -200,15 +238,16 @@ class Projector:
         except EventTooLarge as error:
             logger.error("operation %s can't be stored in the view: %s", operation_id, error)  # noqa: TRY400 - no bug here
         else:
-            if result.operation is not None:
+            operation = result.operation
+            if operation is not None:
                 for effect in self._effects:
-                    await effect.apply(result.operation)
+                    await effect.apply(operation)
             crash_point(CrashPoint.PROJECTOR_WRITTEN)
             group = await self._requeue_doubtful(operation_id, group, result)
-            if self._meter is not None and result.operation is not None:
-                await self._meter.prepare(result.operation)
-                self._meter.count(result.operation, (delivered.event for delivered in group))
-        await self._ack(delivered.message for delivered in group)
+            if self._meter is not None and operation is not None:
+                await self._meter.prepare(operation)
+                self._meter.count(operation, (delivered.event for delivered in group))
+        return operation, group
 
     async def _requeue_doubtful(
         self, operation_id: str, group: list[DeliveredEvent], result: ProjectionResult
