@@ -217,7 +217,7 @@ def main(
     drain       a queue of 100,000 operations that a runner finds
     archive     disk and memory of a million operations, in the journal and in the archive
     replay      the whole history, printed and exported
-    rebuild     opstream rebuild and verify, of 90,000 events
+    rebuild     opstream rebuild and verify, and a lost index, of 90,000 events
     floors      what streams carry, by disk, copies, streams and clients
     cluster     the whole of opstream on one server and on three
     long-journal

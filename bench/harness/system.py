@@ -121,6 +121,11 @@ class BenchSystem:
         self._start_api()
         self._wait_ready("api", "projector")
 
+    def start_projector(self) -> None:
+        """Start a projector."""
+        self._start_projector()
+        self._wait_ready("projector")
+
     def start_runner(self, name: str, *, concurrency: int, actions: str, is_awaited: bool = True) -> None:
         """Start a runner.
 

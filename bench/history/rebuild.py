@@ -1,4 +1,4 @@
-"""The part `rebuild`: folds a whole journal, and writes or compares the snapshots.
+"""The part `rebuild`: folds a whole journal, writes or compares the snapshots, and makes an index of them.
 
 Nothing else runs on the broker. The journal is filled directly, so there are no snapshots at first.
 """
@@ -23,11 +23,14 @@ from bench.harness.table import MIB, Rows, figure_table
 from bench.history import journal_fill
 from bench.history.journal_fill import EVENTS
 from bench.throughput.benchmark import CHUNK
+from opstream_index.errors import IndexUnavailable
+from opstream_index.sqlite_store import SqliteReader
 
 REBUILD: Final = "rebuild"
 OPERATIONS: Final = 30_000
 """In the journal, by default."""
 
+_POLL: Final = 0.02
 _REBUILD: Final = ("-P", "-m", "opstream", "rebuild", "--nats")
 _VERIFY: Final = ("-P", "-m", "opstream", "verify", "--nats")
 
@@ -61,7 +64,7 @@ _ROWS: Final[Rows[RebuildFigures]] = (
 
 
 def measure_rebuild(operations: int, progress: Progress) -> list[RebuildFigures]:
-    """Fill a journal, rebuild the snapshots twice (first all are missing, then all are right), and verify them.
+    """Fill a journal, rebuild the snapshots twice (all missing, then all right), verify them, and make an index.
 
     Args:
         operations: of three events each.
@@ -79,19 +82,62 @@ def measure_rebuild(operations: int, progress: Progress) -> list[RebuildFigures]
             system.run_child("bench.history.journal_fill", task)
             progress.show(done + task.operations)
         progress.end()
-        return [
+        found = [
             _run(system, progress, "empty view", operations * EVENTS, *_REBUILD),
             _run(system, progress, "right view", operations * EVENTS, *_REBUILD),
             _run(system, progress, "verify", operations * EVENTS, *_VERIFY),
         ]
+        return [*found, _make_index(system, progress, operations, Path(folder, "index.db"))]
 
 
 def rebuild_lines(found: list[RebuildFigures]) -> Iterator[str]:
     """The table, if it was measured."""
     if found:
         events = found[0].events
-        yield f"\na rebuild, and a verification, of {events:,} events of {events // EVENTS:,} operations"
+        yield f"\na rebuild, a verification, and an index, of {events:,} events of {events // EVENTS:,} operations"
         yield from figure_table([one.name for one in found], _ROWS, found)
+
+
+def _make_index(system: BenchSystem, progress: Progress, operations: int, path: Path) -> RebuildFigures:
+    """Have a projector make an index that is missing, once it has nothing else to do."""
+    system.start_projector()
+    system.wait_for_snapshots()
+    system.stop("projector")
+    system.options["projector"] = ("--index", f"sqlite:{path}")
+    broker = system.usage()["broker"].cpu
+    began = time.perf_counter()
+    system.start_projector()
+    ready = time.perf_counter()
+    reader = SqliteReader(str(path))
+    while not _is_complete(reader):
+        system.check_processes()
+        time.sleep(_POLL)
+    seconds = time.perf_counter() - began
+    (count,) = reader.fetch("SELECT count(*) FROM operation")[0]
+    reader.close()
+    if count != operations:
+        raise BenchFailed(f"the index has {count:,} operations of {operations:,}")
+    used = system.usage()["projector"]
+    progress.say(
+        f"index: {operations:,} operations in {seconds:.1f} s, {ready - began:.1f} s of them to be ready "
+        f"({operations / seconds:,.0f} operations/s; aim: 5,000)"
+    )
+    events = operations * EVENTS
+    return RebuildFigures(
+        name="index",
+        events=events,
+        seconds=seconds,
+        cpu=used.cpu * 1e6 / events,
+        broker_cpu=(system.usage()["broker"].cpu - broker) * 1e6 / events,
+        rss=used.rss,
+    )
+
+
+def _is_complete(reader: SqliteReader) -> bool:
+    try:
+        return reader.coverage().is_complete
+    except IndexUnavailable:
+        return False
 
 
 def _run(system: BenchSystem, progress: Progress, name: str, events: int, *command: str) -> RebuildFigures:

@@ -14,9 +14,10 @@ from bench.harness.system import HOST, RUNNER, WEBHOOKS, BenchSystem
 from opstream_schemas.urls import BrokerCredentials
 
 AUTH: Final = "auth"
+INDEX: Final = "index"
 METRICS: Final = "metrics"
 ROLES: Final = "roles"
-SWITCHES: Final = (AUTH, METRICS, ROLES)
+SWITCHES: Final = (AUTH, INDEX, METRICS, ROLES)
 
 _ACTIONS: Final = "bench.harness.actions"
 _INTERVAL: Final = 1.0
@@ -33,7 +34,8 @@ class SwitchedSystem(BenchSystem):
     Args:
         folder: for data, logs and keys; must exist.
         switches: of `SWITCHES`. With `auth` the API asks for API keys, and the load sends one of a tenant; with
-            `metrics` all services are scraped each second; with `roles` each process has its own account at the broker.
+            `index` the projector writes an index in a file; with `metrics` all services are scraped each second; with
+            `roles` each process has its own account at the broker.
     """
 
     def __init__(self, folder: Path, switches: Collection[str]) -> None:
@@ -64,6 +66,10 @@ class SwitchedSystem(BenchSystem):
             printed = self.run_command("apikey", "add", *owner, "--nats", self.nats_url, *login)
             self.key = next(line for line in printed.splitlines() if line.startswith("ops_"))
             self.options["api"] = (*self.options.get("api", ()), "--auth", "keys")
+        if INDEX in self._switches:
+            index = ("--index", f"sqlite:{self._folder.absolute() / 'index.db'}")
+            for name in ("api", "projector"):
+                self.options[name] = (*self.options.get(name, ()), *index)
         if METRICS in self._switches:
             port = self._health_port("api health")
             self.options["api"] = (*self.options.get("api", ()), "--health-port", port)
