@@ -46,14 +46,16 @@ _INSERT: Final = f"INSERT INTO operation ({', '.join(COLUMNS)})"
 _UPSERT: Final = f"{_INSERT} SELECT * FROM unnest({_ARRAYS}) {_ON_CONFLICT}"
 _UPSERT_ONE: Final = f"{_INSERT} VALUES ({', '.join('%s' for _ in COLUMNS)}) {_ON_CONFLICT}"
 _LABELS: Final = (
-    "INSERT INTO label SELECT found.key, found.value, place FROM operation, json_each_text(labels::json) AS found "
+    "INSERT INTO label SELECT tenant, found.key, found.value, place "
+    "FROM operation, json_each_text(labels::json) AS found "
     "WHERE operation.id = ANY(%s) AND labels IS NOT NULL ON CONFLICT DO NOTHING"
 )
 _DELETE: Final = (
     "WITH gone AS (DELETE FROM operation WHERE place IN (SELECT place FROM operation WHERE {} FOR UPDATE SKIP LOCKED) "
-    "RETURNING place, labels), "
+    "RETURNING tenant, place, labels), "
     "unlabeled AS (DELETE FROM label USING gone, json_each_text(gone.labels::json) AS found "
-    "WHERE gone.labels IS NOT NULL AND label.key = found.key AND label.value = found.value "
+    "WHERE gone.labels IS NOT NULL AND label.tenant = gone.tenant "
+    "AND label.key = found.key AND label.value = found.value "
     "AND label.place = gone.place) SELECT count(*) FROM gone"
 )
 _DELETE_EXPIRED: Final = _DELETE.format("expires_at <= %s LIMIT %s")

@@ -82,4 +82,5 @@ def _write_special(database: sqlite3.Connection, row: OperationRow) -> None:
         database.execute("INSERT INTO displaced (place, id) VALUES (?, ?)", (place, row.id))
     if row.labels is not None:
         labels = _decode_labels(row.labels)
-        database.executemany("INSERT INTO label VALUES (?, ?, ?)", [(*label, place) for label in labels.items()])
+        found = [(row.tenant, *label, place) for label in labels.items()]
+        database.executemany("INSERT INTO label VALUES (?, ?, ?, ?)", found)

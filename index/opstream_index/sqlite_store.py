@@ -31,6 +31,8 @@ MIN_SQLITE: Final = (3, 34, 0)
 
 _BUSY_SECONDS: Final = 5.0
 _CACHE_KIB: Final = 4_096
+_READER_CACHE_KIB: Final = 1_024
+"""Less: an API has several readers, and a list takes as long with the pages that the system keeps."""
 _CHECKPOINT_PAGES: Final = 2_000
 _STEPS: Final = 10_000
 """Instructions between two looks at the clock while a query runs."""
@@ -285,7 +287,7 @@ class SqliteReader:
             check_same_thread=False,
         )
         database.execute("PRAGMA query_only = ON")
-        database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        database.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
         database.set_progress_handler(lambda: time.monotonic() > self._deadline, _STEPS)
         if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             database.close()

@@ -5,13 +5,17 @@ table in that order and ends each entry of an index with it; in PostgreSQL the i
 indexes the rows of one value come in the order of `createdAt`, and a page begins where the last one ended, without
 sorting:
 
-- `place` itself: by `createdAt`, without a condition
-- `operation_kind`: resource and action, or both and status
-- `operation_status`: a status; also with `finished_at`, by `finishedAt`
-- `operation_finished`: `finishedAt`, by `finishedAt`
-- `operation_caller`, `operation_code`, `operation_resource_id`, `operation_retry_of`: only rows that have one
+- `operation_tenant`: by `createdAt`, without a condition
+- `operation_kind`: resource, action and status
+- `operation_status`: a status but `Succeeded`; with `_finished`, by `finishedAt`
+- `operation_finished`: by `finishedAt`
+- `operation_caller`: a caller; with `_finished`, by `finishedAt`
+- `operation_code`, `operation_resource_id`, `operation_retry_of`: only rows that have one
 - `label`: a key and a value
-- `search`: a part of `message`, of three characters or more
+- `search`: a part of `message`, of three characters or more, of all tenants
+
+But for that one and `operation_retry_of` they begin with the tenant: what one tenant has must not cost the time of
+another one's list (docs/adr/0059).
 
 In SQLite a row is found by its place, since that follows from the operation: an index of ids, which are random, would
 cost as much as all the others (docs/adr/0058).
@@ -66,13 +70,15 @@ _TYPES: Final = {
 }
 
 _INDEXES: Final = (
-    ("operation_kind", "resource, action, status", ""),
-    ("operation_status", "status", ""),
-    ("operation_status_finished", "status, finished_at", "finished_at IS NOT NULL"),
-    ("operation_finished", "finished_at", "finished_at IS NOT NULL"),
+    ("operation_tenant", "tenant", ""),
+    ("operation_kind", "tenant, resource, action, status", ""),
+    ("operation_status", "tenant, status", "status <> 'Succeeded'"),
+    ("operation_status_finished", "tenant, status, finished_at", "finished_at IS NOT NULL AND status <> 'Succeeded'"),
+    ("operation_finished", "tenant, finished_at", "finished_at IS NOT NULL"),
     ("operation_caller", "tenant, caller", "caller <> ''"),
-    ("operation_code", "code", "code IS NOT NULL"),
-    ("operation_resource_id", "resource_id", "resource_id <> ''"),
+    ("operation_caller_finished", "tenant, caller, finished_at", "finished_at IS NOT NULL AND caller <> ''"),
+    ("operation_code", "tenant, code", "code IS NOT NULL"),
+    ("operation_resource_id", "tenant, resource_id", "resource_id <> ''"),
     ("operation_retry_of", "retry_of", "retry_of IS NOT NULL"),
     ("operation_expires", "expires_at", ""),
 )
@@ -100,13 +106,15 @@ SQLITE_TABLES: Final = (
     _OPERATION.replace(_TYPES["place"], "INTEGER PRIMARY KEY"),
     *(_index(*one) for one in (*_INDEXES, _OPEN, _OPEN_TEXT)),
     """CREATE TABLE label (
-  key TEXT NOT NULL, value TEXT NOT NULL, place BIGINT NOT NULL, PRIMARY KEY (key, value, place)) WITHOUT ROWID""",
+  tenant TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, place BIGINT NOT NULL,
+  PRIMARY KEY (tenant, key, value, place)) WITHOUT ROWID""",
     # The text lies in `operation`; `search` has only the trigrams. A row of it must be deleted with its old text.
     "CREATE VIRTUAL TABLE search USING fts5(message, content='operation', content_rowid='place', tokenize='trigram')",
     """CREATE TRIGGER operation_delete_text AFTER DELETE ON operation WHEN old.message IS NOT NULL BEGIN
   INSERT INTO search (search, rowid, message) VALUES ('delete', old.place, old.message); END""",
     """CREATE TRIGGER operation_delete_labels AFTER DELETE ON operation WHEN old.labels IS NOT NULL BEGIN
-  DELETE FROM label WHERE (key, value, place) IN (SELECT key, value, old.place FROM json_each(old.labels)); END""",
+  DELETE FROM label WHERE (tenant, key, value, place) IN
+  (SELECT old.tenant, key, value, old.place FROM json_each(old.labels)); END""",
     """CREATE TRIGGER operation_delete_displaced AFTER DELETE ON operation BEGIN
   DELETE FROM displaced WHERE place = old.place AND id = old.id; END""",
     # Operations whose own place belongs to another one of the same microsecond.
@@ -124,7 +132,8 @@ POSTGRES_TABLES: Final = (
     _index(*_OPEN),
     "CREATE INDEX operation_message ON operation USING gin (message gin_trgm_ops) WHERE message IS NOT NULL",
     """CREATE TABLE label (
-  key TEXT NOT NULL, value TEXT NOT NULL, place BIGINT NOT NULL, PRIMARY KEY (key, value, place))""",
+  tenant TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, place BIGINT NOT NULL,
+  PRIMARY KEY (tenant, key, value, place))""",
     _WRITER,
     _SOURCE,
     "CREATE TABLE version (number INTEGER NOT NULL)",
