@@ -33,6 +33,8 @@ SECTIONS: Final = {
         "status": "Print the status of an operation.",
         "cancel": "Ask an operation to stop.",
         "events": "Print the history of an operation.",
+        "list": "List operations: what runs, what failed, what waits.",
+        "count": "Count operations.",
     },
     "Services, for production": {
         "broker": "Run the embedded NATS server.",

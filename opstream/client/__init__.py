@@ -21,7 +21,7 @@ from .errors import (
     UnexpectedAnswer,
     WaitTimeout,
 )
-from .models import Operation, OperationEvent
+from .models import Operation, OperationEvent, OperationPage
 from .sync import OperationsClient
 from .tokens import TokenCommand
 from .transport import new_operation_id
@@ -33,6 +33,7 @@ __all__ = [
     "OperationCanceled",
     "OperationEvent",
     "OperationFailed",
+    "OperationPage",
     "OperationsClient",
     "OperationsError",
     "RequestRefused",

@@ -26,7 +26,7 @@ from .io_requests import (
     Sleep,
     YieldEvent,
 )
-from .models import Operation, OperationEvent
+from .models import Operation, OperationEvent, OperationPage
 from .responses import is_event_stream
 from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
@@ -127,6 +127,10 @@ class AsyncOperationsClient:
     ) -> Any:
         """`OperationsClient.result`."""
         return await self._drive(self._flows.result(operation, result_type, timeout=timeout, on_change=on_change))
+
+    async def page(self, query: str = "", *, timeout: float | None = 60.0) -> OperationPage:
+        """`OperationsClient.page`."""
+        return await self._drive(self._flows.page(query, timeout=timeout))
 
     async def cancel(
         self,

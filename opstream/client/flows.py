@@ -33,7 +33,7 @@ from .io_requests import (
     Sleep,
     YieldEvent,
 )
-from .models import Operation
+from .models import Operation, OperationPage
 from .responses import (
     EVENT_STREAM,
     decode_result,
@@ -41,6 +41,7 @@ from .responses import (
     no_stream_error,
     parse_history,
     parse_operation,
+    parse_page,
     parse_stream_event,
     response_error,
 )
@@ -148,6 +149,12 @@ class Flows:
             post, budget, operation_id, "canceling twice is safe, so cancel it again"
         )
         return parse_operation(response, operation_id, url, f"canceling operation {operation_id}")
+
+    def page(self, query: str, *, timeout: float | None) -> Flow[OperationPage]:
+        """`OperationsClient.page`."""
+        get = self._get(self._urls.operations(query))
+        response, _ = yield from self._exchange(get, self._retry_budget(timeout), "", "ask again later")
+        return parse_page(response)
 
     def wait(self, operation: Operation | str, *, timeout: float | None, on_change: OnChange | None) -> Flow[Operation]:
         """`OperationsClient.wait`."""

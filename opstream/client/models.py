@@ -41,6 +41,17 @@ class Operation(msgspec.Struct, frozen=True):
         return self.status in TERMINAL_STATUSES
 
 
+class OperationPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a list of operations."""
+
+    items: tuple[msgspec.Raw, ...]
+    """Each as the service sent it: JSON."""
+    next_query: str
+    """The query of the next page, for `OperationsClient.page`; empty at the end."""
+    lag: float | None
+    """Seconds that the service's index may be behind; None if the service does not say."""
+
+
 class OperationEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event of an operation."""
 

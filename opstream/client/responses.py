@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -12,7 +13,7 @@ from opstream_schemas.status_monitor import StatusMonitor
 
 from .errors import OperationsError, RequestRefused, UnexpectedAnswer, describe_status
 from .io_requests import ServiceResponse
-from .models import Operation, OperationEvent, parse_event
+from .models import Operation, OperationEvent, OperationPage, parse_event
 from .retries import describe_outcome, parse_error
 from .sse import ServerSentEvent
 
@@ -24,9 +25,15 @@ class _HistoryBody(msgspec.Struct, frozen=True):
     value: list[msgspec.Raw]
 
 
+class _PageBody(msgspec.Struct, frozen=True, rename="camel"):
+    value: tuple[msgspec.Raw, ...]
+    next_link: str = ""
+
+
 _UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidEvent)
 _monitor_decoder: Final = msgspec.json.Decoder(StatusMonitor)
 _history_decoder: Final = msgspec.json.Decoder(_HistoryBody)
+_page_decoder: Final = msgspec.json.Decoder(_PageBody)
 
 
 def parse_operation(response: ServiceResponse, operation_id: str, url: str, what: str) -> Operation:
@@ -52,6 +59,26 @@ def parse_operation(response: ServiceResponse, operation_id: str, url: str, what
         message = f"{what}: the response is about operation {found.id!r}: check the URL, and any cache on the way"
         raise UnexpectedAnswer(message, status=response.status)
     return found
+
+
+def parse_page(response: ServiceResponse) -> OperationPage:
+    """The page of a list in a response.
+
+    Raises:
+        RequestRefused, UnexpectedAnswer: as `parse_operation`.
+    """
+    what = "a list of operations"
+    if response.status != HTTPStatus.OK:
+        raise response_error(response, what)
+    try:
+        body = _page_decoder.decode(response.content)
+        lag = response.headers.get("Index-Lag")
+        # Of the link only the query counts: the service may not know its own name, and credentials go to no other one.
+        return OperationPage(
+            items=body.value, next_query=urlsplit(body.next_link).query, lag=None if lag is None else float(lag)
+        )
+    except (*_UNDECODABLE, ValueError) as error:
+        raise _not_from_opstream(response, what) from error
 
 
 def parse_history(response: ServiceResponse, what: str) -> list[OperationEvent]:

@@ -25,7 +25,7 @@ from .io_requests import (
     Sleep,
     YieldEvent,
 )
-from .models import Operation, OperationEvent
+from .models import Operation, OperationEvent, OperationPage
 from .responses import is_event_stream
 from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
@@ -116,6 +116,20 @@ class OperationsClient:
             ServiceUnavailable, UnexpectedAnswer: there was no usable response.
         """
         return self._drive(self._flows.status(operation, timeout=timeout))
+
+    def page(self, query: str = "", *, timeout: float | None = 60.0) -> OperationPage:
+        """A page of a list of operations (docs/list.md).
+
+        Args:
+            query: percent-encoded, as `urllib.parse.urlencode({"filter": "status eq 'Failed'"})` writes it, or the
+                `next_query` of the page before; empty for all operations.
+            timeout: seconds until there must be a response; None for no limit.
+
+        Raises:
+            RequestRefused: `InvalidParameter`: the query is wrong; `IndexOff`: the service has no index.
+            ServiceUnavailable, UnexpectedAnswer: there was no usable response.
+        """
+        return self._drive(self._flows.page(query, timeout=timeout))
 
     def wait(
         self, operation: Operation | str, *, timeout: float | None = None, on_change: OnChange | None = None

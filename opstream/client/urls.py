@@ -81,6 +81,19 @@ class ServiceUrls:
         # must not go to another host that a response names.
         return location if location and self._is_below_base(location) else own
 
+    def operations(self, query: str) -> str:
+        """The URL of a list.
+
+        Args:
+            query: percent-encoded, without `?`; empty for none.
+
+        Raises:
+            InvalidRequest: the query can't stand in a URL.
+        """
+        if not query.isascii() or not query.isprintable() or " " in query or "#" in query:
+            raise InvalidRequest(f"{query[:80]!r} is no query: percent-encode it, as urllib.parse.urlencode does")
+        return f"{self.base}/status{'?' if query else ''}{query}"
+
     def _is_below_base(self, location: str) -> bool:
         try:
             parts = urlsplit(location)
