@@ -44,6 +44,8 @@ class ErrorCode(StrEnum):
     TOO_MANY_REQUESTS = "TooManyRequests"
     ACTION_NOT_SERVED = "ActionNotServed"
     SCHEDULE_NOT_FOUND = "ScheduleNotFound"
+    INDEX_OFF = "IndexOff"
+    INDEX_UNAVAILABLE = "IndexUnavailable"
 
 
 class SchemasError(Exception):

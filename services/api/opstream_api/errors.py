@@ -37,6 +37,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.OPERATION_NOT_FOUND: 404,
         ErrorCode.NOT_FOUND: 404,
         ErrorCode.SCHEDULE_NOT_FOUND: 404,
+        ErrorCode.INDEX_OFF: 404,
         ErrorCode.METHOD_NOT_ALLOWED: 405,
         ErrorCode.REQUEST_TIMEOUT: 408,
         ErrorCode.OPERATION_FINISHED: 409,
@@ -51,6 +52,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.ACTION_NOT_SERVED: 503,
         ErrorCode.TOO_MANY_CONNECTIONS: 503,
         ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: 503,
+        ErrorCode.INDEX_UNAVAILABLE: 503,
     }
 )
 """The codes of error responses (docs/contract.md). The other codes appear only in a status monitor."""
@@ -65,6 +67,7 @@ RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.JOURNAL_UNAVAILABLE: 1,  # a broker restart or a leader election takes seconds
         ErrorCode.TOO_MANY_CONNECTIONS: 1,
         ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: 5,
+        ErrorCode.INDEX_UNAVAILABLE: 2,
         ErrorCode.TOO_MANY_REQUESTS: 1,  # at least: a limit says it exactly
         ErrorCode.ACTION_NOT_SERVED: 60,  # an operator has to start a runner
         ErrorCode.JOURNAL_FULL: 30,  # an operator has to make room, or events have to expire

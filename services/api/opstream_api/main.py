@@ -37,6 +37,7 @@ from opstream_journal.stores.setback_watch import SetbackWatch
 from opstream_schemas.broker_access.logins import need_of_service
 from opstream_schemas.broker_access.permissions import Role
 
+from .access.access_control import AccessControl
 from .access.authentication import principal_of
 from .access.denials.access_recorder import AccessRecorder
 from .access.limits.open_operations import OpenOperations
@@ -50,6 +51,7 @@ from .http.caller_identity import CallerResolver
 from .http.document_cache import DocumentCache
 from .http.request_log import RequestLog
 from .http.request_origin import HostPolicy
+from .lists.operation_list import OperationList
 from .openapi import openapi_document
 from .operations.brief_waits import BriefWaits
 from .operations.cancel import Canceler
@@ -208,6 +210,7 @@ async def connected_api(
                     journal=journal, status=status, cache=cache, now=_utc_now, clock=time.monotonic, new_id=_new_id
                 ),
                 history=HistoryReader(journal=journal, status=status, watches=watches),
+                lists=_open_lists(settings, access, stack),
                 capacity=capacity,
                 conditions=conditions,
                 access=access,
@@ -220,6 +223,7 @@ async def connected_api(
                         public_url=public_url,
                         has_callbacks=bool(settings.callbacks.hosts),
                         has_access=access is not None,
+                        has_index=settings.index is not None,
                     ),
                 ),
                 asyncapi=DocumentCache(catalog, action_asyncapi_document),
@@ -332,6 +336,18 @@ def _client_gauge(watches: WatchRegistry) -> Gauges:
         "kind",
         read=lambda: [(("wait",), watches.waiters), (("events",), watches.followers)],
     )
+
+
+def _open_lists(settings: Settings, access: AccessControl | None, stack: AsyncExitStack) -> OperationList | None:
+    """Return what answers lists. What an index needs is loaded only where there is one."""
+    if settings.index is None:
+        return None
+    from .lists.index_access import open_lists
+
+    key = b"" if access is None else access.operations.ids.derived_key(b"list cursor")
+    lists = open_lists(settings.index, key)
+    stack.callback(lists.stop)
+    return lists
 
 
 def _check_body_limit(body_limit: int, max_msg_size: int) -> None:

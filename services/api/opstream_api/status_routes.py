@@ -1,8 +1,8 @@
-"""The routes of one operation: read or wait for its status, cancel it, read or follow its history.
+"""The routes of operations: list them; read or wait for the status of one, cancel it, read or follow its history.
 
 `read_status` is called in front of litestar (`app.DirectRoutes`), the others are its routes.
 
-What they do to an operation is in `operations/`: `status`, `watch`, `cancel` and `history`.
+What they do to an operation is in `operations/`: `status`, `watch`, `cancel` and `history`; lists are in `lists/`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .dependencies import Dependencies
 from .errors import ApiError, method_not_allowed, not_found, operation_not_found, unauthenticated
 from .http.conditional_headers import etag_matches, last_event_position, wait_seconds, wants_stream
 from .http.request_log import logged_request
-from .http.requests import Headers, check_content_type, check_declared, check_query, parse_headers, read_body
+from .http.requests import Headers, base_url, check_content_type, check_declared, check_query, parse_headers, read_body
 from .http.responses import (
     JSON,
     EncodedResponse,
@@ -39,6 +39,8 @@ from .http.responses import (
     run_until_disconnect,
     status_response,
 )
+from .lists.list_request import parse_list_request
+from .lists.operation_list import index_off, list_scope
 from .operations.cancel import decode_reason
 from .operations.history import STREAM_HEADERS
 
@@ -50,6 +52,7 @@ STATUS_PREFIX: Final = "/status/"
 STORED_ID: Final = "Operation-Stored-Id"
 """Header of a history: the operation's id at the broker, if the client knows it by another one."""
 
+_LIST: Final = "/status"
 _STATUS: Final = "/status/{target:str}"
 _HISTORY: Final = "/status/{operation_id:str}/events"
 _CANCEL: Final = "cancel"
@@ -60,7 +63,7 @@ AnyRequest = Request[Any, Any, Any]
 
 
 def status_routes(dependencies: Dependencies) -> list[HTTPRouteHandler]:
-    """Return the handlers of the paths below `/status`."""
+    """Return the handlers of `/status` and the paths below it."""
 
     # One handler for all methods of a path: litestar would add its own for OPTIONS, which responds 204.
     @route(_STATUS, http_method=[*READS, HttpMethod.POST, HttpMethod.OPTIONS])
@@ -78,7 +81,12 @@ def status_routes(dependencies: Dependencies) -> list[HTTPRouteHandler]:
         _check_method(request, READS, ALLOW_READ)
         return await _history(dependencies, request.path_params["operation_id"], request)
 
-    return [status, history]
+    @route(_LIST, http_method=[*READS, HttpMethod.OPTIONS])
+    async def operation_list(request: AnyRequest) -> ASGIApp:
+        _check_method(request, READS, ALLOW_READ)
+        return await _list(dependencies, request)
+
+    return [status, history, operation_list]
 
 
 def _check_method(request: AnyRequest, methods: Collection[HttpMethod], allow: str) -> None:
@@ -129,6 +137,21 @@ def _what_it_sees(dependencies: Dependencies, principal: Principal | None) -> Ca
     if dependencies.access is None:
         return None
     return (lambda _: False) if principal is None else partial(may_see, principal)
+
+
+async def _list(dependencies: Dependencies, request: AnyRequest) -> ASGIApp:
+    scope = request.scope
+    principal = principal_of(scope)
+    if principal is None and dependencies.access is not None:
+        raise _access_ended(dependencies)  # the door has let it pass, so this is a mistake of ours, and stays safe
+    visible = list_scope(principal)
+    if dependencies.lists is None:
+        raise index_off()
+    asked = parse_list_request(scope["query_string"])
+    base = dependencies.public_url or base_url(parse_headers(scope["headers"]), scope["scheme"])
+    found = await dependencies.lists.page(asked, visible, base)
+    headers = {"Index-Lag": f"{found.lag:.1f}", "Cache-Control": "no-cache"}
+    return json_response(found.body, headers=headers)
 
 
 async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIApp:

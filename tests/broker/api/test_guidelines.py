@@ -34,13 +34,15 @@ from tests.support.api.service import (
     stored_messages,
 )
 from tests.support.broker.server import Broker
+from tests.support.index.filled_index import FilledIndex
+from tests.support.index.reference_list import row
 
 pytestmark = pytest.mark.broker
 
 GUIDELINES: Final = "Guidelines.md"
 CONSIDERATIONS: Final = "ConsiderationsForServiceDesign.md"
 """The guidelines' second page, which introduces the first."""
-MARKS: Final = 21
+MARKS: Final = 28
 """How many rules of the contract have a `*`."""
 
 ACTIONS: Final = Path(__file__).parents[3] / "docs" / "actions.md"
@@ -63,6 +65,7 @@ class Stage(NamedTuple):
     journal: Journal
     link: Connection
     servers: str
+    index: FilledIndex
 
     async def submit(self, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
         """Submit, and require a 202."""
@@ -98,12 +101,14 @@ class Row(NamedTuple):
 
 
 @pytest.fixture
-async def stage(broker: Broker, link: Connection, journal: Journal) -> AsyncIterator[Stage]:
+async def stage(broker: Broker, link: Connection, journal: Journal, tmp_path: Path) -> AsyncIterator[Stage]:
     """A service without runner and projector: checks append the events of both."""
     await announce_action(link, spec(retry_after=PACE))
     await announce_action(link, spec(OTHER))
-    async with serving(broker.url) as api:
-        yield Stage(api, journal, link, broker.url)
+    index = FilledIndex(tmp_path)
+    async with serving(broker.url, index=index.location) as api:
+        yield Stage(api, journal, link, broker.url, index)
+    index.close()
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> None:
@@ -340,6 +345,50 @@ async def has_request_ids(stage: Stage) -> None:
     assert len(set(ids)) == len(answers)
 
 
+async def listed(stage: Stage, **parameters: str) -> dict[str, Any]:
+    """A page of a list, in which there are three operations."""
+    stage.index.write(*(row(number, status=("Failed", "Running", "Succeeded")[number]) for number in range(3)))
+    answer = await stage.api.client.get("/status", params=parameters)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def lists_in_value(stage: Stage) -> None:
+    assert [item["id"] for item in (await listed(stage))["value"]] == ["own-2", "own-1", "own-0"]
+
+
+async def links_absolutely(stage: Stage) -> None:
+    link = (await listed(stage, maxpagesize="2", select="status"))["nextLink"]
+    assert link.startswith(f"{stage.api.url}/status?")
+    assert (await stage.api.client.get(link)).json()["value"] == [{"id": "own-0", "status": "Failed"}]
+
+
+async def ends_without_a_link(stage: Stage) -> None:
+    assert "nextLink" not in await listed(stage, maxpagesize="3")
+
+
+async def filters_by_precedence(stage: Stage) -> None:
+    text = "id eq 'own-0' or id eq 'own-1' and not status eq 'Running' or status eq 'Succeeded' and version lt 2"
+    found = await listed(stage, filter=f"kind eq 'book:print' and ({text})")
+    assert [item["id"] for item in found["value"]] == ["own-2", "own-0"]
+
+
+async def refuses_unknown_parameters_of_lists(stage: Stage) -> None:
+    for name in ("top", "$filter", "Filter"):
+        answer = await stage.api.client.get("/status", params={name: "1"})
+        refused(answer, 400, "InvalidParameter")
+        assert answer.json()["error"]["target"] == name
+
+
+async def orders_ascending(stage: Stage) -> None:
+    assert [item["id"] for item in (await listed(stage, orderby="createdAt"))["value"]] == ["own-0", "own-1", "own-2"]
+
+
+async def returns_fewer(stage: Stage) -> None:
+    assert len((await listed(stage, maxpagesize="999999"))["value"]) == 3
+
+
 VALIDATED: Final = "validated before anything is recorded"
 IDENTICAL: Final = "the identical request: the same 202, no second operation"
 REPEATABILITY: Final = "Repeatability-Request-ID and Repeatability-First-Sent"
@@ -410,6 +459,22 @@ TABLE: Final = [
     ),
     Row("rest-error-code-header-and-body-match", CODE, "header and body have one code", repeats_the_code),
     Row("rest-error-response-body-structure", CODE, "an error has one shape", has_error_bodies),
+    Row("collections-response-array-name", "the field value", "a list is an object with value", lists_in_value),
+    Row(
+        "collections-include-nextlink-for-more-results", "nextLink is absolute", "it can be followed", links_absolutely
+    ),
+    Row(
+        "collections-no-nextlink-on-last-page", "no nextLink at the end", "the last page has none", ends_without_a_link
+    ),
+    Row("collections-filter-operator-ordering", "operators", "not, then and, then or", filters_by_precedence),
+    Row(
+        "collections-error-on-unknown-parameter",
+        "unknown parameters of a list",
+        "none is ignored",
+        refuses_unknown_parameters_of_lists,
+    ),
+    Row("collections-orderby-ordering", "ascending by itself", "asc is the default of a field", orders_ascending),
+    Row("collections-maxpagesize-might-return-fewer", "fewer items", "the size is a bound", returns_fewer),
     Row("http-header-request-id", "x-ms-request-id", "each answer has an id of its own", has_request_ids),
 ]
 

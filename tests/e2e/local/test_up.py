@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -54,7 +55,8 @@ def status_rows(reader: SqliteReader) -> list[tuple[str, str]]:
 
 def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
     """It is ready with one line, an operation succeeds, and SIGTERM ends everything in time with status 0. The
-    index has the operation. After a restart it is known, and the limit is raised that a larger --max-body needs."""
+    index has the operation, and 'opstream list' shows it. After a restart it is known, and the limit is
+    raised that a larger --max-body needs."""
     with start_up(workplace) as up:
         api = up.wait_for(READY)[1]
         docs = up.wait_for(r"^Look at \S+/console in a browser, or at (\S+); Ctrl-C stops everything$")[1]
@@ -67,6 +69,10 @@ def test_runs_stops_and_remembers(workplace: Path, http: httpx.Client) -> None:
         reader = SqliteReader(str(workplace / "data" / "index.db"))
         asyncio.run(eventually(lambda: status_rows(reader) == [(operation_id, "Succeeded")]))
         reader.close()
+        listed = {"filter": "kind eq 'echo:say' and status eq 'Succeeded'"}
+        asyncio.run(eventually(lambda: http.get(f"{api}/status", params=listed).status_code == 200))
+        rows = run("list", "--action", "echo:say", "--url", api, cwd=workplace).stdout
+        assert [json.loads(line)["id"] for line in rows.splitlines()] == [operation_id]
         children = up.descendants()
         assert len(children) == 3
         watch = Watch(children)

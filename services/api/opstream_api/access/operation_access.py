@@ -63,6 +63,10 @@ class OperationIds:
         text = f"{tenant}\0{own_id}".encode(errors="surrogatepass")
         return "t" + urlsafe_b64encode(hmac.digest(self._secret, text, "sha256")).rstrip(b"=").decode()
 
+    def derived_key(self, purpose: bytes) -> bytes:
+        """Return a key for something else, such as the signature of cursors: HMAC-SHA256, 32 bytes."""
+        return hmac.digest(self._secret, b"key\0" + purpose, "sha256")
+
 
 class FoundOperation(NamedTuple):
     """An operation that a principal may see."""

@@ -48,7 +48,7 @@ class _CasedName(bytes):
 HEADER_CASE: Final = {
     name.lower(): _CasedName(name)
     for name in (
-        *(b"Allow", b"Cache-Control", b"Content-Type", b"ETag", b"Operation-Id", b"Operation-Location"),
+        *(b"Allow", b"Cache-Control", b"Content-Type", b"ETag", b"Index-Lag", b"Operation-Id", b"Operation-Location"),
         *(b"Preference-Applied", b"Repeatability-Result", b"Retry-After", b"Vary", b"WWW-Authenticate"),
         *(b"Access-Control-Allow-Origin", b"Access-Control-Expose-Headers", b"Access-Control-Allow-Methods"),
         *(b"Access-Control-Allow-Headers", b"Access-Control-Max-Age", b"Referrer-Policy"),

@@ -35,7 +35,15 @@ _SUBMIT: Final = "/{resource}/{id}:{action}"
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Paths that are asked for every few seconds, so that their lines and spans would hide all others."""
 _FIXED: Final = frozenset(
-    {*PROBES, "/schedules", "/openapi.json", "/asyncapi.json", "/docs", "/.well-known/oauth-protected-resource"}
+    {
+        *PROBES,
+        "/status",
+        "/schedules",
+        "/openapi.json",
+        "/asyncapi.json",
+        "/docs",
+        "/.well-known/oauth-protected-resource",
+    }
 )
 _SCHEDULE_ACTIONS: Final = frozenset({"preview", "trigger", "backfill"})
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._@:/+")

@@ -12,6 +12,7 @@ from . import operation_paths as operations
 from . import schedule_paths as schedules
 from . import service_paths as service
 from .action_paths import DocumentedAction, action_paths, schemas_of
+from .list_path import add_lists
 from .operation_paths import operation_paths
 from .responses import access_components, access_responses, error_components
 from .samples import sample_access_errors, sample_errors
@@ -38,7 +39,12 @@ _UNKNOWN: Final = Kind("book", "publish")
 
 
 def openapi_document(
-    specs: Iterable[ActionSpec], public_url: str = "", *, has_callbacks: bool = False, has_access: bool = False
+    specs: Iterable[ActionSpec],
+    public_url: str = "",
+    *,
+    has_callbacks: bool = False,
+    has_access: bool = False,
+    has_index: bool = False,
 ) -> Json:
     """Build the OpenAPI 3.1 document.
 
@@ -47,6 +53,7 @@ def openapi_document(
         public_url: base URL of the service; empty if unknown.
         has_callbacks: True if submits may name a callback URL.
         has_access: True if the service asks for credentials.
+        has_index: True if it lists operations.
     """
     actions = [DocumentedAction.from_spec(spec) for spec in specs]
     paths: Json = {}
@@ -78,6 +85,8 @@ def openapi_document(
             "headers": HEADERS,
         },
     }
+    if has_index:
+        add_lists(document, has_access=has_access)
     if has_access:
         _add_access(document)
     return document | ({"servers": [{"url": public_url}]} if public_url else {})

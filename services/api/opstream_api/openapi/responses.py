@@ -38,6 +38,10 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "UnavailableSubmit": (*_UNAVAILABLE, ErrorCode.ACTION_NOT_SERVED),
     }
 )
+_WITH_INDEX: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
+    {"IndexUnavailable": (ErrorCode.INDEX_UNAVAILABLE, ErrorCode.TOO_MANY_CONNECTIONS)}
+)
+"""The errors of a service that lists operations."""
 _OF_EVERY_PATH: Final = ("RequestTimeout", "UnknownHost", "InternalError", "TooManyConnections")
 _OF_SUBMITS: Final = frozenset(
     {"InvalidSubmit", "UnknownAction", "ResourceBusy", "TooLargeSubmit", "UnsupportedSubmit"}
@@ -63,6 +67,17 @@ _WITH_AUTHENTICATION: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyT
 def error_components() -> Json:
     """Build a component for each error response."""
     return {name: _error(name, codes) for name, codes in _CODES.items()}
+
+
+def index_components(*, has_access: bool) -> Json:
+    """Build the same for the errors of a service that lists operations."""
+    more = (ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE,) if has_access else ()
+    return {name: _error(name, (*codes, *more)) for name, codes in _WITH_INDEX.items()}
+
+
+def list_responses() -> Json:
+    """Return the error responses of a list by status."""
+    return {**error_responses("InvalidRead"), "503": ref("responses", "IndexUnavailable")}
 
 
 def access_components() -> Json:

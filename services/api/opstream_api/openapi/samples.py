@@ -135,6 +135,11 @@ def sample_access_errors() -> Json:
     return _examples(_ACCESS_ERRORS)
 
 
+def sample_index_errors() -> Json:
+    """Build the same for the errors of a service that lists operations."""
+    return _examples(_INDEX_ERRORS)
+
+
 def _examples(errors: Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]) -> Json:
     return {
         code: {"summary": summary, "value": _json(ErrorBody(error=ErrorObject(code=code, message=message, **more)))}
@@ -166,6 +171,15 @@ _ACCESS_ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = Map
         ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: (
             "A bearer token can't be verified now",
             "the keys of the identity provider are not there, so no token can be verified now: try again",
+            {},
+        ),
+    }
+)
+_INDEX_ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingProxyType(
+    {
+        ErrorCode.INDEX_UNAVAILABLE: (
+            "The index can't be read now, or is being made",
+            "the index is being made, and is not complete yet: try again",
             {},
         ),
     }

@@ -122,7 +122,7 @@ TABLE: Final = [
     ("well-known", post("/.well-known/42:upload-start", VALID), 404, "NotFound", ""),
     ("read of well-known", request("GET", "/.well-known/agents"), 404, "NotFound", ""),
     ("below a status", request("GET", "/status/1/x"), 404, "NotFound", ""),
-    ("no id", request("GET", "/status"), 404, "NotFound", ""),
+    ("no index", request("GET", "/status"), 404, "IndexOff", ""),
     *(
         (f"spelled {path}", request("GET", path), 404, "NotFound", "")
         for path in (

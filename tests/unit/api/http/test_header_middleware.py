@@ -51,6 +51,7 @@ def test_the_spelling_survives_uvicorn() -> None:
         b"Cache-Control",
         b"Content-Type",
         b"ETag",
+        b"Index-Lag",
         b"Operation-Id",
         b"Operation-Location",
         b"Preference-Applied",

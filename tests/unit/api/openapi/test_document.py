@@ -173,7 +173,11 @@ def test_every_schema_is_valid() -> None:
 
 def test_the_document_is_openapi() -> None:
     """It is valid by OpenAPI's own JSON Schema, which schemathesis has."""
-    for root in (document(), document(spec(), spec(FINISH, input_type=Tree), public_url="https://api.test")):
+    for root in (
+        document(),
+        document(spec(), spec(FINISH, input_type=Tree), public_url="https://api.test"),
+        openapi_document([spec()], has_access=True, has_index=True),
+    ):
         jsonschema_rs.Draft202012Validator(OPENAPI_31, offline=True).validate(root)
 
 
@@ -201,10 +205,10 @@ def test_every_error_has_an_example_of_each_code() -> None:
     """With the code's status and a valid body; no code of an error response is missing."""
     specs = [spec(exclusive="resource", on_conflict="reject")]
     seen = set()
-    for root in (openapi_document(specs), openapi_document(specs, has_access=True)):
-        seen |= error_codes(root)
-    # Another method belongs to no operation of the document.
-    assert seen == set(STATUS_OF) - {"MethodNotAllowed"}
+    for has_access, has_index in ((False, False), (True, False), (False, True), (True, True)):
+        seen |= error_codes(openapi_document(specs, has_access=has_access, has_index=has_index))
+    # Another method belongs to no operation of the document, and a service without an index has no list in it.
+    assert seen == set(STATUS_OF) - {"MethodNotAllowed", "IndexOff"}
 
 
 def error_codes(root: dict[str, Any]) -> set[str]:

@@ -1,0 +1,157 @@
+"""The path of lists, for a service that has an index. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from opstream_index.filters.fields import FIELD_NAMES, MEMBERS, ORDERS
+from opstream_index.filters.order import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from opstream_index.filters.tokens import MAX_FILTER_LENGTH
+from opstream_index.lists.examples import EXAMPLES
+from opstream_schemas.operation.state import Status
+
+from .responses import index_components, list_responses
+from .samples import OPERATION_ID, RESOURCE_ID, sample_index_errors
+from .shared import SCHEMAS, Json, header_refs, json_content, refs
+
+LIST: Final = "list"
+"""`operationId` of a list."""
+TAG: Final = "operations"
+
+_TEXT: Final[Json] = {"type": "string"}
+_INSTANT: Final[Json] = {"type": "string", "format": "date-time"}
+
+
+def add_lists(document: Json, *, has_access: bool) -> None:
+    """Add the path, and its components, to the document of a service.
+
+    Args:
+        document: without it.
+        has_access: True if the service asks for credentials.
+    """
+    document["paths"]["/status"] = {"get": _list()}
+    components = document["components"]
+    components["schemas"] = {**components["schemas"], **_schemas()}
+    components["responses"] = {**components["responses"], **index_components(has_access=has_access)}
+    components["examples"] = {**components["examples"], **sample_index_errors()}
+    components["headers"] = {**components["headers"], **_HEADERS}
+    components["parameters"] = {**components["parameters"], **_parameters()}
+
+
+def _list() -> Json:
+    names = ("filter", "orderby", "maxpagesize", "select", "cursor", "api-version", "x-ms-client-request-id")
+    sample = {
+        "value": [
+            {
+                "id": OPERATION_ID,
+                "status": "Failed",
+                "error": {"code": "Timeout", "message": "the printer did not answer within 30 s"},
+                "kind": "book:upload-start",
+                "resourceId": RESOURCE_ID,
+                "createdAt": "2026-11-24T08:00:00Z",
+                "startedAt": "2026-11-24T08:00:01Z",
+                "finishedAt": "2026-11-24T08:05:00Z",
+                "attempt": 1,
+                "version": 1,
+                "caller": "shop",
+                "labels": {"team": "press"},
+            }
+        ],
+        "nextLink": "https://api.example.com/status?filter=status%20eq%20'Failed'&cursor=AAAA",
+    }
+    return {
+        "operationId": LIST,
+        "summary": "A list of operations",
+        "description": (
+            "A page of the operations that the caller may read, newest first. A page may have fewer items than "
+            "`maxpagesize`, or none, and still a `nextLink`: follow it until there is none. An operation that matches "
+            "throughout is in exactly one page, whatever is written meanwhile."
+        ),
+        "tags": [TAG],
+        "parameters": refs("parameters", *names),
+        "responses": {
+            "200": {
+                "description": "A page",
+                "headers": header_refs("Index-Lag", "Cache-Control"),
+                "content": json_content({"$ref": SCHEMAS + "OperationPage"}, {"failed": {"value": sample}}),
+            },
+            **list_responses(),
+        },
+    }
+
+
+def _schemas() -> Json:
+    item = {
+        "title": "ListedOperation",
+        "type": "object",
+        "description": "What the index has of an operation: neither its input nor its result.",
+        "required": ["id"],
+        "properties": {
+            "id": _TEXT,
+            "status": {"type": "string", "enum": [str(status) for status in Status]},
+            "error": {"$ref": SCHEMAS + "OperationError"},
+            "kind": _TEXT,
+            "resourceId": _TEXT,
+            "createdAt": _INSTANT,
+            "startedAt": _INSTANT,
+            "finishedAt": _INSTANT,
+            "attempt": {"type": "integer"},
+            "version": {"type": "integer", "description": "Of the action."},
+            "caller": _TEXT,
+            "labels": {"type": "object", "additionalProperties": _TEXT},
+            "retryOf": _TEXT,
+        },
+    }
+    page = {
+        "title": "OperationPage",
+        "type": "object",
+        "required": ["value"],
+        "properties": {
+            "value": {"type": "array", "items": {"$ref": SCHEMAS + "ListedOperation"}},
+            "nextLink": {
+                "type": "string",
+                "format": "uri",
+                "description": "Absolute URL of the next page; absent at the end.",
+            },
+        },
+    }
+    return {"ListedOperation": item, "OperationPage": page}
+
+
+_HEADERS: Final[Json] = {
+    "Index-Lag": {
+        "description": "Seconds that the index may be behind the journal.",
+        "required": True,
+        "schema": {"type": "string", "pattern": r"^[0-9]+\.[0-9]$"},
+    }
+}
+
+
+def _parameters() -> Json:
+    return {
+        "filter": _parameter(
+            "filter",
+            f"Which operations, e.g. `{EXAMPLES[3].filter}`. Fields: {', '.join(FIELD_NAMES)}. Operators: eq, ne, gt, "
+            "ge, lt, le, in, and, or, not, parentheses, contains(message, 'text').",
+            {"type": "string", "maxLength": MAX_FILTER_LENGTH},
+        ),
+        "orderby": _parameter(
+            "orderby",
+            f"One of {', '.join(ORDERS)}, and `asc` (the default) or `desc`. Without it: `createdAt desc`. By "
+            "`finishedAt` only operations that have ended are listed.",
+            {"type": "string", "enum": [f"{name}{way}" for name in ORDERS for way in ("", " asc", " desc")]},
+        ),
+        "maxpagesize": _parameter(
+            "maxpagesize",
+            "The most items of a page, which may have fewer.",
+            {"type": "integer", "minimum": 1, "default": DEFAULT_PAGE_SIZE, "maximum": MAX_PAGE_SIZE},
+        ),
+        "select": _parameter(
+            "select", f"Members of an item, separated by commas, of {', '.join(MEMBERS)}; `id` is always there.", _TEXT
+        ),
+        "cursor": _parameter("cursor", "Where the list goes on: as `nextLink` has it.", _TEXT),
+    }
+
+
+def _parameter(name: str, description: str, schema: Json) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
