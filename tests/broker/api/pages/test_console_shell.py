@@ -21,8 +21,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.asyncio(loop_scope="module")]
 
 async def test_it_loads_from_the_service_only(desk: ConsoleDesk) -> None:
     """Each request goes to the service that served the page, and the browser has nothing to complain about."""
-    visit = await desk.browser.visit(desk.url)
-    await visit.shows("h1", "Operations")
+    visit = await desk.browser.visit(f"{desk.url}#/actions")
+    await visit.shows("h1", "Actions")
     assert visit.complaints == []
     assert all(url.startswith(f"{desk.api.url}/") for _, url in visit.requests)
 
@@ -41,7 +41,7 @@ async def test_a_slash_at_the_end_leads_to_the_page(desk: ConsoleDesk) -> None:
     """People type it."""
     visit = await desk.browser.visit(f"{desk.url}/")
     assert visit.page.url.startswith(desk.url)
-    await visit.shows("h1", "Operations")
+    await visit.shows("h1", "Overview")
 
 
 async def test_methods_and_unknown_files(desk: ConsoleDesk) -> None:
@@ -127,7 +127,7 @@ async def test_the_keyboard_is_explained_and_works(desk: ConsoleDesk) -> None:
     """`?` lists the keys, `/` jumps to the search, Enter opens what it has, `g o` goes back, and the title follows."""
     story = await happened(desk.api, desk.journal)
     visit = await desk.browser.visit(desk.url)
-    await visit.shows("h1", "Operations")
+    await visit.shows("h1", "Overview")
     await visit.page.keyboard.press("?")
     await visit.shows("#shortcuts", "Next row")
     await visit.page.keyboard.press("Escape")
@@ -148,12 +148,12 @@ async def test_the_theme_follows_the_system_or_the_reader(desk: ConsoleDesk) -> 
         return sum(int(number) for number in colour.removeprefix("rgb(").rstrip(")").split(","))
 
     visit = await desk.browser.visit(desk.url, color_scheme="dark")
-    await visit.shows("h1", "Operations")
+    await visit.shows("h1", "Overview")
     assert await ground() < 200
     await visit.page.keyboard.press("t")
     assert await ground() > 600
     await visit.page.reload()
-    await visit.shows("h1", "Operations")
+    await visit.shows("h1", "Overview")
     assert await ground() > 600
 
 
@@ -162,7 +162,7 @@ async def test_the_theme_follows_the_system_or_the_reader(desk: ConsoleDesk) -> 
 async def test_axe_finds_nothing(desk: ConsoleDesk, scheme: str, viewport: dict[str, int]) -> None:
     """On the start, and on the list of keys."""
     visit = await desk.browser.visit(desk.url, viewport=viewport, color_scheme=scheme, bypass_csp=True)
-    await visit.shows("h1", "Operations")
+    await visit.shows("h1", "Overview")
     assert await visit.breaches() == []
     await visit.page.keyboard.press("?")
     await visit.shows("#shortcuts")

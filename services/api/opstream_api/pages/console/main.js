@@ -3,22 +3,25 @@
 import { forget } from "./core/capabilities.js";
 import { health, healthNow } from "./core/client.js";
 import { h, render } from "./core/dom.js";
+import { listAddress } from "./core/list_reader.js";
 import { chooseTheme, credentials, keepCredentials, theme, THEMES } from "./core/session.js";
 import { askForCredentials, showShortcuts } from "./parts/dialogs.js";
 import { icon } from "./parts/icons.js";
 import { emptyState, refreshTimes } from "./parts/pieces.js";
 import { ActionsView, ActionView } from "./views/actions.js";
 import { OperationView } from "./views/operation.js";
-import { StartView } from "./views/start.js";
+import { OperationsView } from "./views/operations.js";
+import { OverviewView } from "./views/overview.js";
 
 /** Pages of the navigation: address, name, picture, second key after `g`, view, view of one thing. */
 const PAGES = [
-  { address: "operations", name: "Operations", picture: "list", key: "o", view: StartView, one: OperationView },
+  { address: "overview", name: "Overview", picture: "overview", key: "h", view: OverviewView },
+  { address: "operations", name: "Operations", picture: "list", key: "o", view: OperationsView, one: OperationView },
   { address: "actions", name: "Actions", picture: "actions", key: "a", view: ActionsView, one: ActionView },
 ];
 const SHORTCUTS = [
-  ["Everywhere", [["/", "Search: an operation's id"], ["?", "This list"], ...PAGES.map(({ key, name }) => [`g ${key}`, name]), ["t", "Light, dark, or as the system"]]],
-  ["In lists", [["j", "Next row"], ["k", "Row before"], ["Enter", "Open the row"]]],
+  ["Everywhere", [["/", "Search: an operation's id, an action, or a filter"], ["?", "This list"], ...PAGES.map(({ key, name }) => [`g ${key}`, name]), ["t", "Light, dark, or as the system"]]],
+  ["In lists", [["j", "Next row"], ["k", "Row before"], ["Enter", "Open the row"], ["f", "Change the filter"]]],
   ["On an operation's page", [["c", "Cancel it"], ["r", "Do it again"]]],
 ];
 const HEALTH = {
@@ -26,6 +29,9 @@ const HEALTH = {
   broken: "The API answers with errors. This page tries again by itself.",
   unreachable: "The API can't be reached. This page tries again by itself.",
 };
+/** What a search takes for a filter of a list, and for an action; anything else is an id. */
+const FILTER = /\s(eq|ne|gt|ge|lt|le|in)\s|contains\(/;
+const KIND = /^[a-z0-9-]{1,40}:[a-z0-9-]{1,40}$/;
 const THEME_PICTURES = { system: "system", light: "sun", dark: "moon" };
 
 class Shell {
@@ -85,7 +91,9 @@ class Shell {
 
   search(text) {
     if (!text) return;
-    location.hash = `#/operations/${encodeURIComponent(text)}`;
+    if (FILTER.test(text)) location.hash = listAddress(text);
+    else if (KIND.test(text)) location.hash = listAddress(`kind eq '${text}'`);
+    else location.hash = `#/operations/${encodeURIComponent(text)}`;
     document.getElementById("search-text").value = "";
     this.container.focus();
   }

@@ -21,6 +21,23 @@ export function adviceFor(error) {
   return "The action itself gave this code and message. Its runner's log has more, under this operation's id.";
 }
 
+const REASONS = {
+  Runner: "No runner",
+  FreeRunner: "All runners are busy",
+  Concurrency: "max_concurrency is reached",
+  Rate: "Rate",
+  Resource: "Exclusive resource",
+  Retry: "Pause before another attempt",
+  Version: "No runner of its version",
+  StartTime: "Start time",
+  Paused: "The action is paused",
+};
+
+/** Return a reason to wait in a few words. */
+export function reasonWord(reason) {
+  return reason ? (REASONS[reason] ?? reason) : "About to begin";
+}
+
 /** Return `[title, text]` for what an open operation waits for; undefined if nothing is known. */
 export function waitingText(monitor) {
   const blocked = monitor.blockedBy ?? (monitor.waitingFor ? { reason: monitor.waitingFor } : undefined);

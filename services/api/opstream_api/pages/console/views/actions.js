@@ -2,6 +2,7 @@
 
 import { openapi } from "../core/capabilities.js";
 import { curl, send } from "../core/client.js";
+import { listAddress } from "../core/list_reader.js";
 import { actionsOf, resolved } from "../core/actions.js";
 import { h, render } from "../core/dom.js";
 import { commandBlock } from "../parts/dialogs.js";
@@ -76,7 +77,7 @@ export class ActionView extends DocumentView {
         "header",
         { class: "page-head" },
         h("div", { class: "title" }, h("h1", { class: "mono-ish" }, action.kind), h("p", { class: "dim" }, action.summary)),
-        h("div", { class: "buttons" }, h("a", { class: "button", href: `#/operations?filter=${encodeURIComponent(`kind eq '${action.kind}'`)}` }, icon("list"), "Its operations")),
+        h("div", { class: "buttons" }, h("a", { class: "button", href: listAddress(`kind eq '${action.kind}'`) }, icon("list"), "Its operations")),
       ),
       h("p", { class: "prose" }, action.description.replaceAll("`", "")),
       h(
