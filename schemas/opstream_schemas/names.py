@@ -63,11 +63,11 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for text in texts:
-        for item in text.split(","):
-            label = _LABEL_REGEX.fullmatch(item.strip())
+        for item in (part.strip(" ") for part in text.split(",")):
+            label = _LABEL_REGEX.fullmatch(item)
             if label is None:
                 raise InvalidName(
-                    f"label {_quoted(item.strip())} must be key=value: a key of 1 to 63 characters of a-z, 0-9, '-', "
+                    f"label {_quoted(item)} must be key=value: a key of 1 to 63 characters of a-z, 0-9, '-', "
                     "'_', '.' and '/' that begins with a letter, and a value of 1 to 128 printable ASCII characters "
                     "without ','"
                 )

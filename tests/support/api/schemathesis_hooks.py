@@ -1,7 +1,7 @@
 """Hooks for schemathesis: rules of a submit that the OpenAPI document states only in words.
 
 To run schemathesis by hand, put this file's path into `SCHEMATHESIS_HOOKS`. schemathesis reads only the schemas, and
-OpenAPI describes each header separately. Three rules of a submit concern several requests or headers (docs/contract.md,
+OpenAPI describes each header separately. Four rules of a submit concern several requests or headers (docs/contract.md,
 Submit):
 
 - an `Operation-Id` names one request. schemathesis sends the same id with many bodies, which the API refuses as
@@ -10,6 +10,7 @@ Submit):
   completes half a pair, and drops one of the two ways.
 - a start time is near, and named by `Operation-Start-At` or `Operation-Start-After`. The hook drops one, and makes the
   other near.
+- an operation has one label for each key. The hook leaves out the second one.
 
 The hook changes only requests that are meant to be accepted; it changes no check and no response. `tests/broker` tests
 what the API refuses.
@@ -29,6 +30,7 @@ REQUEST_ID: Final = "Repeatability-Request-ID"
 FIRST_SENT: Final = "Repeatability-First-Sent"
 START_AT: Final = "Operation-Start-At"
 START_AFTER: Final = "Operation-Start-After"
+LABEL: Final = "Operation-Label"
 SOME_DATE: Final = "Tue, 24 Nov 2026 08:00:00 GMT"
 
 
@@ -52,6 +54,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         headers[START_AT] = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
     elif START_AFTER in headers:
         headers[START_AFTER] = "1"
+    if LABEL in headers:
+        labels = {label.partition("=")[0].strip(): label for label in headers[LABEL].split(",")}
+        headers[LABEL] = ",".join(labels.values())
     if OPERATION_ID in headers:
         headers[OPERATION_ID] = _new(headers[OPERATION_ID], 64)
     elif REQUEST_ID in headers or FIRST_SENT in headers:

@@ -316,7 +316,7 @@ PARAMETERS: Final[Json] = {
         LABEL_HEADER,
         f"The operation's labels, {MAX_LABELS} at most: `key=value`, several with commas between, or the header "
         "repeated. They are in the status as `labels`, and a repetition of the request keeps those of the first.",
-        {"type": "string", "pattern": f"^{_LABEL}(?:, *{_LABEL}){{0,{MAX_LABELS - 1}}}$"},
+        {"type": "string", "pattern": f"^{_LABEL}(?: *, *{_LABEL}){{0,{MAX_LABELS - 1}}}$"},
     ),
     "traceparent": _header("traceparent", "W3C Trace Context, stored and continued. A malformed one is ignored."),
     "tracestate": _header("tracestate", "W3C Trace Context, of the `traceparent`."),

@@ -59,6 +59,7 @@ async def test_they_are_recorded_and_shown(broker: Broker, link: Connection, jou
         ("Team=press", "must be key=value"),
         ("1=one", "must be key=value"),
         ("team=press,", "must be key=value"),
+        ("team=press,\ta=b", "must be key=value"),
         ("t\u00e9am=press", "must be key=value"),
         ("team=pr\u00e9sse", "must be key=value"),
         ("k" * 64 + "=v", "must be key=value"),
