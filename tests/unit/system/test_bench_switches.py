@@ -80,4 +80,4 @@ def test_a_switch_that_does_not_exist_is_refused() -> None:
     """The error names those that do."""
     result = CliRunner().invoke(main, ["--only", "throughput", "--with", "auth,tls"])
     assert result.exit_code == 2
-    assert "'tls' is none of auth, metrics, roles" in " ".join(result.output.split())
+    assert "'tls' is none of auth, index, metrics, roles" in " ".join(result.output.split())
