@@ -48,7 +48,7 @@ async def test_a_leader_that_was_cut_off_denies_nothing() -> None:
             cluster.isolate(old)
             await cluster.leader_among(others, subjects.OPERATIONS_STREAM)
             await eventually(lambda: _is_stored(writer), within=30)
-            with pytest.raises(NoLeader, match="does not hear of the others"):
+            with pytest.raises(NoLeader):
                 await reader.last_message("op1")
             cluster.join(old)
             await asyncio.to_thread(cluster.wait_healthy, PATIENCE)
