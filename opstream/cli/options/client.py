@@ -17,7 +17,7 @@ from opstream_schemas.urls import parse_url
 
 from .address_types import check_base_url
 from .option import Decorator, F, checked, option
-from .value_types import Duration
+from .value_types import Duration, check_time
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
@@ -78,6 +78,10 @@ def _warn_of_visible_token(ctx: click.Context, param: click.Parameter, value: st
             err=True,
         )
     return value
+
+
+def _check_start(text: str) -> str:
+    return check_time(text) if text else ""
 
 
 def _check_callback(text: str) -> str:
@@ -173,6 +177,7 @@ start_at_option: Final[Decorator[Any]] = option(
     variable="START_AT",
     default="",
     metavar="TIME",
+    callback=checked(_check_start),
     help="The time before which the operation does not begin, with its zone, e.g. 2026-11-24T08:00:00+01:00.",
 )
 start_after_option: Final[Decorator[Any]] = option(

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import click
 
+from opstream_schemas.errors import InvalidName
+
 UNLIMITED: Final = "unlimited"
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -105,6 +107,7 @@ _LATEST_MOMENT: Final = datetime(2200, 1, 1, tzinfo=UTC)
 """The broker counts nanoseconds in 64 bits, so a time in the distant future becomes one in the past."""
 
 _EXAMPLES: Final = "2026-11-24, 2026-11-24T15:30:00Z, or an age such as 90s, 30m, 2h or 3d"
+_EXAMPLE: Final = "e.g. 2026-11-24T08:00:00+01:00 (RFC 3339)"
 _DATE_PATTERN: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME_PATTERN: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -136,6 +139,21 @@ class MomentType(click.ParamType):  # type: ignore[type-arg] # generic since cli
         except (ValueError, OverflowError) as error:
             raise click.BadParameter(f"{value!r} is not a time ({error}): write {_EXAMPLES}", ctx, param) from error
         raise click.BadParameter(f"{value!r} is not a time: write {_EXAMPLES}", ctx, param)
+
+
+def check_time(text: str) -> str:
+    """Return a time with its zone (RFC 3339) as it was written.
+
+    Raises:
+        InvalidName: it is none; the message says what to write.
+    """
+    try:
+        if _TIME_PATTERN.fullmatch(text) is not None:
+            _bounded(datetime.fromisoformat(text.upper()).astimezone(UTC))
+            return text
+    except (ValueError, OverflowError) as error:
+        raise InvalidName(f"{text!r} is not a time ({error}): write {_EXAMPLE}") from error
+    raise InvalidName(f"{text!r} is not a time with its zone: write {_EXAMPLE}")
 
 
 def _bounded(moment: datetime) -> datetime:

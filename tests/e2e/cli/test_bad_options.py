@@ -36,6 +36,8 @@ ANY_TEXT: Final[Mapping[str, str]] = {
     "--file": "the same, for opstream apikey",
     "--jwt-audience": "any text that the issuer puts into tokens",
     "--caller": "any text of an access record",
+    "--code": "an action's author may name an error with any text",
+    "--filter": "the service says what is wrong with it, and where",
     **dict.fromkeys(
         ("--jwt-tenant-claim", "--jwt-subject-claim", "--jwt-scope-claim"), "the name of a claim, any text"
     ),

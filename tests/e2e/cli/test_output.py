@@ -47,6 +47,9 @@ CALLS: Final = {
     "restore": ("restore backups", 1),
     "doctor": ("doctor", 0),
     "apikey": ("apikey list", 0),
+    "actions": ("actions", 0),
+    "list": ("list", 1),
+    "count": ("count", 1),
     "broker-config": ("broker-config --out made-broker --actions bookshelf.actions --no-tls", 0),
     "parked": ("parked", 0),
     "deliveries": ("deliveries", 0),
@@ -60,7 +63,7 @@ CALLS: Final = {
     "version": ("--version", 0),
     "a usage error": ("run", 2),
 }
-"""Each command with its exit status. The services and `demo` print nothing but logs and progress."""
+"""Each command with its exit status. There is no index, so there are no lists. The services and `demo` print nothing but logs and progress."""
 SOME: Final = ("run", "run, failed", "status, wait", "events", "audit", "replay", "verify", "help", "a usage error")
 """The calls that are run in each way; the others only with a closed output."""
 SERVICES: Final = {"api", "broker", "demo", "hub", "projector", "runner", "up", "webhooks"}

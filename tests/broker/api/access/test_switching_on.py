@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,9 +13,10 @@ from opstream_journal.stores.access_bucket import AccessBucket
 from opstream_schemas import subjects
 from opstream_schemas.events import Succeeded
 from opstream_schemas.operation.fold import fold_for_reader
-from tests.support.access.desk import serving_with_keys
+from tests.support.access.desk import CallerWithKey, serving_with_keys
 from tests.support.api.service import OperationStory, serving, spec, started
 from tests.support.broker.server import Broker
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -36,7 +38,8 @@ async def test_what_was_recorded_before_is_not_lost(broker: Broker, link: Connec
         ]
         await (await OperationStory.of(journal, "ended")).append(started(), Succeeded(result=msgspec.Raw(b"{}")))
         for caller in (ops, admin):
-            assert (await caller.get("/status/open")).json() == before["open"]
+            # What it waits for is told by another process only after a moment.
+            await eventually(lambda caller=caller: _reads(caller, "open", before["open"]))
             assert (await caller.get("/status/ended")).json()["status"] == "Succeeded"
             assert len((await caller.get("/status/ended/events")).json()["value"]) == 3
         for caller in others:
@@ -46,6 +49,10 @@ async def test_what_was_recorded_before_is_not_lost(broker: Broker, link: Connec
         assert (await admin.cancel("open")).json()["status"] == "Canceled"
     async with serving(broker.url) as api:
         assert (await api.status("ended")).json()["status"] == "Succeeded"
+
+
+async def _reads(caller: CallerWithKey, operation_id: str, monitor: Any) -> bool:
+    return bool((await caller.get(f"/status/{operation_id}")).json() == monitor)
 
 
 async def test_a_snapshot_of_an_earlier_projector_hides_no_owner(
