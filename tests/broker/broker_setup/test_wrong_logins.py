@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -130,12 +131,15 @@ async def test_a_hub_has_three_logins(roles: RoleBroker, tmp_path: Path) -> None
     shutil.copytree(keys, swapped := tmp_path / "keys")
     shutil.copy(keys / "projector.nk", swapped / "api.nk")
     hub = ("hub", "--nats", roles.broker.url, "--port", str(port))
-    options = [("--nats-nkey", str(keys / "projector.nk")), ("--nats-nkeys", str(swapped))]
+    wrong_logins = [
+        (("--nats-nkey", str(keys / "projector.nk")), "api|webhooks"),  # the one that finds it first
+        (("--nats-nkeys", str(swapped)), "api"),
+    ]
     with Process(*hub, "--nats-nkeys", str(keys)) as process:
-        for wrong in options:
-            end = await asyncio.to_thread(run, *hub[:3], "--port", "0", *wrong)
+        for options, services in wrong_logins:
+            end = await asyncio.to_thread(run, *hub[:3], "--port", "0", *options)
             assert end.returncode == 1
-            assert "opstream api at the broker is that of the role projector" in end.stderr
+            assert re.search(f"opstream ({services}) at the broker is that of the role projector", end.stderr)
             assert "give --nats-nkeys a folder with the keys of all three" in end.stderr
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as http:
             await eventually(lambda: _is_ready(http), within=20)

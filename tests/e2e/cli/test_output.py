@@ -63,7 +63,8 @@ CALLS: Final = {
     "version": ("--version", 0),
     "a usage error": ("run", 2),
 }
-"""Each command with its exit status. There is no index, so there are no lists. The services and `demo` print nothing but logs and progress."""
+"""Each command with its exit status; without an index there are no lists. The services and `demo` print nothing but
+logs and progress."""
 SOME: Final = ("run", "run, failed", "status, wait", "events", "audit", "replay", "verify", "help", "a usage error")
 """The calls that are run in each way; the others only with a closed output."""
 SERVICES: Final = {"api", "broker", "demo", "hub", "projector", "runner", "up", "webhooks"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import AsyncIterator
@@ -22,7 +23,6 @@ from .conftest import ConsoleDesk
 pytestmark = [pytest.mark.broker, pytest.mark.asyncio(loop_scope="module")]
 
 ROWS: Final = 10_000
-NOW: Final = time.time_ns() // 1000
 TO_THE_END: Final = """(element) => {
   element.scrollTop = element.scrollHeight;
   return new Promise(requestAnimationFrame);
@@ -42,9 +42,15 @@ class ListDesk(NamedTuple):
         return await self.desk.browser.visit(f"{self.api.url}/console{address}", **context)
 
 
+@functools.cache
+def now() -> int:
+    """The moment of the first call, in microseconds since 1970: of the fixture, not of the import."""
+    return time.time_ns() // 1000
+
+
 def listed(number: int, **changes: object) -> OperationRow:
     """A row that ended a second after its request, `number` seconds ago."""
-    created = NOW - number * 1_000_000
+    created = now() - number * 1_000_000
     return row(
         number,
         **{
@@ -65,22 +71,24 @@ def failed(number: int, code: str, message: str) -> OperationRow:
     return listed(number, status="Failed", code=code, message=message, action="bind")
 
 
-ODD: Final = (
-    failed(5, "Timeout", "the binder did not answer"),
-    failed(15, "Timeout", "the binder did not answer"),
-    failed(25, "PaperJam", "<b>press 2</b> is jammed"),
-    listed(35, status="Running", finished_at=None, action="fold"),
-    listed(45, status="NotStarted", started_at=None, finished_at=None, action="fold"),
-    listed(55, status="Canceled"),
-)
+def odd_rows() -> tuple[OperationRow, ...]:
+    """The few that are not like the others."""
+    return (
+        failed(5, "Timeout", "the binder did not answer"),
+        failed(15, "Timeout", "the binder did not answer"),
+        failed(25, "PaperJam", "<b>press 2</b> is jammed"),
+        listed(35, status="Running", finished_at=None, action="fold"),
+        listed(45, status="NotStarted", started_at=None, finished_at=None, action="fold"),
+        listed(55, status="Canceled"),
+    )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def filled(whole_desk: ConsoleDesk, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ListDesk]:
     """An index of ten thousand rows, a few of which are not like the others."""
-    rows = {one.id: one for one in (*(listed(10 * number) for number in range(ROWS)), *ODD)}
+    rows = {one.id: one for one in (*(listed(10 * number) for number in range(ROWS)), *odd_rows())}
     index = FilledIndex(tmp_path_factory.mktemp("index"), rows.values())
-    index.complete_until(NOW)
+    index.complete_until(now())
     async with serving(whole_desk.broker.url, index=index.location) as api:
         yield ListDesk(whole_desk, api, index)
     index.close()
@@ -109,7 +117,7 @@ async def test_ten_thousand_rows_are_a_few_elements(lists: ListDesk) -> None:
         await scroller.evaluate(TO_THE_END)
         assert await visit.page.locator(".grid-rows .grid-row").count() < 60
     await scroller.evaluate(TO_THE_END)
-    assert (await visit.text(".count")).startswith(f"{ROWS + len(ODD):,}")
+    assert (await visit.text(".count")).startswith(f"{ROWS + len(odd_rows()):,}")
     await visit.shows(".grid-rows", str((ROWS - 1) * 10))
     pages = [url for _, url in visit.requests if "cursor=" in url]
     assert len(pages) == len(set(pages)) == 50

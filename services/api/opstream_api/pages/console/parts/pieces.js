@@ -111,9 +111,17 @@ const NEXT = {
   slow: "This page tries again by itself.",
 };
 
+const PASSING = new Set(["broken", "unreachable", "slow"]);
+
+/** Return a button that reads again at once, for an error after which the page does so by itself, later each time. */
+export function tryNowButton(error, tryNow) {
+  return PASSING.has(error.kind ?? "broken") && h("button", { type: "button", on: { click: tryNow } }, "Try now");
+}
+
 /** Return what an error is, in words that say what to do. */
-export function errorState(error, ...actions) {
+export function errorState(error, ...offered) {
   const kind = error.kind ?? "broken";
+  const actions = offered.filter(Boolean);
   return h(
     "div",
     { class: "callout bad", role: "alert", "data-error": kind },

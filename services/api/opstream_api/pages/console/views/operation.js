@@ -10,7 +10,7 @@ import { confirmAct } from "../parts/dialogs.js";
 import { history } from "../parts/history.js";
 import { callouts, facts, glance, heading } from "../parts/operation_parts.js";
 import { jsonView } from "../parts/json_view.js";
-import { errorState, skeleton, statusWord, toast } from "../parts/pieces.js";
+import { errorState, skeleton, statusWord, toast, tryNowButton } from "../parts/pieces.js";
 import { timeline } from "../parts/timeline.js";
 import { remember } from "../core/recent.js";
 
@@ -46,7 +46,7 @@ export class OperationView {
     clearInterval(this.clock);
   }
 
-  retryNow() {
+  readNow() {
     this.status.wake();
     this.stream.wake();
   }
@@ -122,7 +122,7 @@ export class OperationView {
 
   draw() {
     const { monitor, error } = this;
-    const trouble = error && errorState(error, this.shell.credentialsButton(error));
+    const trouble = error && errorState(error, this.shell.credentialsButton(error), tryNowButton(error, () => this.readNow()));
     if (!monitor) {
       render(this.container, h("h1", { class: "hidden" }, `Operation ${this.id}`), trouble ?? skeleton("Loading the operation", 6));
       return;

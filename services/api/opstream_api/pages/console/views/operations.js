@@ -10,7 +10,7 @@ import { duration } from "../core/time.js";
 import { actionsOf } from "../core/actions.js";
 import { FilterBar } from "../parts/filter_bar.js";
 import { indexOff, isIndexOff } from "../parts/index_off.js";
-import { emptyState, errorState, relativeTime, skeleton, statusBadge } from "../parts/pieces.js";
+import { emptyState, errorState, relativeTime, skeleton, statusBadge, tryNowButton } from "../parts/pieces.js";
 import { VirtualRows } from "../parts/virtual_rows.js";
 
 const REFRESH = 5000;
@@ -145,7 +145,7 @@ export class OperationsView {
   noticeFor(error, isRefused) {
     if (error && isIndexOff(error)) return indexOff(error);
     if (isRefused) return undefined;
-    if (error) return errorState(error, this.shell.credentialsButton(error));
+    if (error) return errorState(error, this.shell.credentialsButton(error), tryNowButton(error, () => this.poller.wake()));
     if (this.items.length) return undefined;
     return this.filter
       ? emptyState("search", "No operation fits this filter", h("p", {}, h("a", { href: "#/operations" }, "Show all")))

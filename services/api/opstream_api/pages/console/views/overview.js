@@ -10,7 +10,7 @@ import { clock, duration } from "../core/time.js";
 import { reasonWord } from "../parts/advice.js";
 import { barRows, columnChart } from "../parts/charts.js";
 import { indexOff, isIndexOff } from "../parts/index_off.js";
-import { emptyState, errorState, relativeTime, skeleton, statusBadge } from "../parts/pieces.js";
+import { emptyState, errorState, relativeTime, skeleton, statusBadge, tryNowButton } from "../parts/pieces.js";
 
 const HOUR = 3_600_000;
 const COLUMNS = 60;
@@ -92,7 +92,7 @@ export class OverviewView {
       render(this.container, head, indexOff());
       return;
     }
-    const trouble = error && errorState(error, this.shell.credentialsButton(error));
+    const trouble = error && errorState(error, this.shell.credentialsButton(error), tryNowButton(error, () => this.poller.wake()));
     if (!this.recent) {
       render(this.container, head, trouble);
       return;
