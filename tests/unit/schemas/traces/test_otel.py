@@ -168,6 +168,15 @@ def test_a_silent_collector_blocks_nothing() -> None:
         assert not silent.answer.is_set()
     finally:
         silent.answer.set()
+        _await_end()  # else its line about the outage comes in another test
+
+
+def _await_end() -> None:
+    """Wait for the threads that `close` has left alone."""
+    for thread in threading.enumerate():
+        if thread.name == "end of tracing":
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_an_outage_of_the_collector_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
