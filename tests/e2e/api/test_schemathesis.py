@@ -27,8 +27,8 @@ OPERATIONS: Final = 2 * len(ACTIONS) + 7 + 8
 """Two for each action, those that are always there, and those of schedules, less `/openapi.json`: what it reads it does
 not test."""
 PHASES: Final = ("Examples", "Coverage", "Fuzzing", "Stateful")
-LINKS: Final = 3 * 2 * len(ACTIONS) - 1
-"""From each submit to the status of its operation, its end, its history. One is left out: chance decides which."""
+LINKS: Final = 3 * 2 * len(ACTIONS)
+"""From each submit to the status of its operation, its end, its history."""
 EXAMPLES: Final = 80
 """Of each operation and phase."""
 WORKERS: Final = 1
