@@ -198,20 +198,29 @@ async def test_attempts_that_die_are_bounded(stage: RunnerStage, other: Connecti
 
 
 @pytest.fixture
-def without_reads(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+async def runner_journal(link: Connection) -> Journal:
+    """The journal of the runner alone: the stage, which reads what has happened, has another."""
+    return await opened(link)
+
+
+@pytest.fixture
+def without_reads(runner_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The runner's heartbeats can't read the journal until this is undone."""
 
     async def last(_: str) -> StoredMessage | None:
         raise JournalUnavailable("no response", maybe_stored=False)
 
-    monkeypatch.setattr(stage.journal, "last_message", last)
+    monkeypatch.setattr(runner_journal, "last_message", last)
     return monkeypatch
 
 
-async def test_an_unverified_lease_stops_the_handler(stage: RunnerStage, without_reads: pytest.MonkeyPatch) -> None:
+async def test_an_unverified_lease_stops_the_handler(
+    stage: RunnerStage, runner_journal: Journal, without_reads: pytest.MonkeyPatch
+) -> None:
     """A runner that can't read the journal for longer than the lease cancels its handler and records nothing."""
     gate = HandlerGate()
-    async with stage.runner([gated(gate, lease=1, max_attempts=2)]):
+    blind = stage.dependencies(journal=runner_journal)
+    async with stage.runner([gated(gate, lease=1, max_attempts=2)], dependencies=blind):
         await stage.request("op-1")
         await gate.entered(1)
         await eventually(lambda: gate.cancelled == [1])
@@ -222,7 +231,7 @@ async def test_an_unverified_lease_stops_the_handler(stage: RunnerStage, without
 
 
 @pytest.mark.usefixtures("without_reads")
-async def test_a_handler_that_finishes_with_an_unverified_lease(stage: RunnerStage) -> None:
+async def test_a_handler_that_finishes_with_an_unverified_lease(stage: RunnerStage, runner_journal: Journal) -> None:
     """The result of a handler whose lease is unverified is recorded if no other attempt has started."""
 
     @action(str(KIND), lease=1)
@@ -231,15 +240,17 @@ async def test_a_handler_that_finishes_with_an_unverified_lease(stage: RunnerSta
             await asyncio.Event().wait()
         return ctx.attempt
 
-    async with stage.runner([handler], concurrency=1):
+    async with stage.runner([handler], concurrency=1, dependencies=stage.dependencies(journal=runner_journal)):
         await stage.request("op-1")
         operation = await stage.ended("op-1")
     assert (operation.result, operation.attempt) == (msgspec.Raw(b"1"), 1)
 
 
-async def test_a_heartbeat_during_the_completion(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_heartbeat_during_the_completion(
+    stage: RunnerStage, runner_journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A heartbeat that is under way when the outcome is recorded is the operation's last."""
-    read = stage.journal.last_message
+    read = runner_journal.last_message
     asked: list[str] = []
 
     async def last(operation_id: str) -> StoredMessage | None:
@@ -248,14 +259,15 @@ async def test_a_heartbeat_during_the_completion(stage: RunnerStage, monkeypatch
             await asyncio.Event().wait()
         return await read(operation_id)
 
-    monkeypatch.setattr(stage.journal, "last_message", last)
+    monkeypatch.setattr(runner_journal, "last_message", last)
+    dependencies = stage.dependencies(journal=runner_journal)
     first, second = HandlerGate(), HandlerGate()
-    async with stage.runner([gated(first, lease=1)]):
+    async with stage.runner([gated(first, lease=1)], dependencies=dependencies):
         await stage.request("op-1")
         await eventually(lambda: asked)
         first.open()
         await stage.ended("op-1")
-    async with stage.runner([gated(second, lease=1)]):
+    async with stage.runner([gated(second, lease=1)], dependencies=dependencies):
         await stage.request("op-2")
         await eventually(lambda: len(asked) == 3)
         second.open()
