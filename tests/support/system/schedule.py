@@ -99,9 +99,10 @@ class FileSchedule(LoadFileScheduling):
         super()._assign_work_unit(node)
 
     def _reschedule(self, node: WorkerController) -> None:
-        if node.shutting_down or self._files_for(node):
+        if self._files_for(node):
             super()._reschedule(node)
-        else:
+        if not (node.shutting_down or self._files_for(node)):
+            # It runs what it has. Without this a worker that has a single test waits for the one after it, for ever.
             node.shutdown()
 
     def _files_for(self, node: WorkerController) -> list[str]:

@@ -103,6 +103,22 @@ def test_a_worker_that_dies(data: st.DataObject) -> None:
     assert sorted(run(schedule, workers, tests, data)) == sorted(tests)
 
 
+@given(size=st.integers(2, 6), data=st.data())
+def test_the_last_worker_dies(size: int, data: st.DataObject) -> None:
+    """The worker that is started in its place runs what is left, also if that is the single test that failed."""
+    schedule, workers, tests = started({QUICK[0]: size}, 1)
+    done = data.draw(st.integers(0, size - 1))
+    dead: Any = workers.pop()
+    for _ in range(done):
+        schedule.mark_test_complete(dead, dead.pending.pop(0))
+    assert schedule.remove_node(dead) == tests[done]
+    successor: Any = Worker("gw1")
+    schedule.add_node(successor)
+    schedule.add_node_collection(successor, tests)
+    schedule.schedule()
+    assert run(schedule, [successor], tests, data) == tests[done:]
+
+
 def test_the_longest_begin_first() -> None:
     """One worker begins with a file that waits, the others with the longest, whatever the number of their tests."""
     _, workers, tests = started({QUICK[0]: 9, LONG[1]: 3, QUICK[1]: 8, WAITING[3]: 3, LONG[0]: 3, WAITING[1]: 3}, 3)
