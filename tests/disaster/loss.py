@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from typing import ClassVar, Final
 
+import httpx
 import msgspec
 
 from opstream_journal import connect
@@ -40,6 +41,8 @@ class Backed(msgspec.Struct):
 
     all: set[str]
     ended: set[str]
+    patient: set[str]
+    """What runs until a client cancels it."""
 
     @property
     def open(self) -> set[str]:
@@ -72,6 +75,7 @@ class LostStore(Scenario):
         stage.say(f"the backup has {len(backed.all)} operations, {len(backed.open)} of them open")
         stage.expect(backed.open, "no operation was open in the backup: this proves little")
         await stage.system.settle()
+        await self.cancel_patient(stage, backed)
         await self.check_backed(stage, backed)
         # What was open in the backup went on twice, once before and once after: clients saw the first time.
         stage.gone = set(stage.told) - backed.ended
@@ -95,20 +99,32 @@ class LostStore(Scenario):
 
     async def read_backed(self, stage: Stage) -> Backed:
         """Read the restored journal."""
-        found = Backed(set(), set())
+        found = Backed(set(), set(), set())
         connection = await connect([stage.system.nats], "test", connect_timeout=10)
         try:
             bounds = await stream_bounds(connection, subjects.OPERATIONS_STREAM)
             async for batch in scan_stream(
                 connection, subjects.OPERATIONS_STREAM, first=bounds.first, last=bounds.last
             ):
-                for operation_id, event in _events(message.subject for message in batch):
-                    found.all.add(operation_id)
-                    if event in _ENDS:
-                        found.ended.add(operation_id)
+                for event in _events(message.subject for message in batch):
+                    found.all.add(event.operation_id)
+                    if event.event in _ENDS:
+                        found.ended.add(event.operation_id)
+                    if event.kind.action == "patient":
+                        found.patient.add(event.operation_id)
         finally:
             await connection.close()
         return found
+
+    async def cancel_patient(self, stage: Stage, backed: Backed) -> None:
+        """Ask once more to cancel what runs for ever: the backup may be older than the client's request."""
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+            for operation_id in sorted(backed.open & backed.patient):
+                answer = await http.post(
+                    f"{stage.system.apis[0]}/status/{operation_id}:cancel", json={"reason": "again"}
+                )
+                is_done = answer.status_code == 200 or answer.json()["error"]["code"] == "OperationFinished"
+                stage.expect(is_done, f"cancel of {operation_id}: {answer.status_code} {answer.text}")
 
     async def check_backed(self, stage: Stage, backed: Backed) -> None:
         """Check that every operation of the backup ends once, had its resource alone, and is delivered."""
@@ -156,10 +172,9 @@ class LostCluster(LostStore):
         await asyncio.to_thread(stage.cluster.wait_healthy, CATCHING_UP)
 
 
-def _events(found: Iterator[str]) -> Iterator[tuple[str, str]]:
+def _events(found: Iterator[str]) -> Iterator[subjects.EventSubject]:
     for subject in found:
         try:
-            parsed = subjects.parse_event_subject(subject)
+            yield subjects.parse_event_subject(subject)
         except InvalidName:
             continue  # a wake-up, or a deadline
-        yield parsed.operation_id, parsed.event

@@ -10,11 +10,12 @@ import pytest
 
 from opstream.broker_setup.certificates import PrivateAuthority
 from opstream.doctor.examination import Examination
-from opstream.doctor.server_look import look_at_servers
+from opstream.doctor.server_look import ServerLook, look_at_servers
 from opstream.doctor.system_findings import Level
 from opstream_journal import connect
 from opstream_schemas.urls import BrokerCredentials
 from tests.support.broker.server import Broker, free_port
+from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -87,12 +88,17 @@ async def test_a_server_that_only_the_cluster_names(tmp_path: Path) -> None:
         for name, port, expires in (("n1", ports[0], None), ("n2", ports[1], yesterday))
     )
     with first, second:
-        first.log.wait_for("Route connection created", 10)
-        link = await connect([first.url], "test", connect_timeout=10, credentials=credentials)
-        try:
-            looks = {one.name: one for one in await look_at_servers(link.nc, credentials)}
-        finally:
-            await link.close()
+
+        async def look() -> dict[str, ServerLook]:
+            # A server names the others to whom connects, soon after it has a route to them.
+            link = await connect([first.url], "test", connect_timeout=10, credentials=credentials)
+            try:
+                found = {one.name: one for one in await look_at_servers(link.nc, credentials)}
+            finally:
+                await link.close()
+            return found if len(found) == 2 else {}
+
+        looks = await eventually(look, within=20, poll=0.1)
     assert (looks["n1"].is_given, looks["n1"].refusal, looks["n1"].subject) == (True, "", "CN=n1")
     assert (looks["n2"].is_given, looks["n2"].url) == (False, second.url)
     assert "has expired" in looks["n2"].refusal

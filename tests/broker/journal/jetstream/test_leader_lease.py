@@ -10,9 +10,8 @@ from typing import Final
 
 import pytest
 
-from opstream_journal import Connection, Journal, JournalError, connect
+from opstream_journal import BrokerRefused, Connection, Journal, JournalError, JournalUnavailable, connect
 from opstream_journal.errors import NoLeader
-from opstream_journal.jetstream.readiness import retry_until_ready
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
@@ -24,6 +23,7 @@ from tests.support.system.wait import eventually
 pytestmark = pytest.mark.broker
 
 PATIENCE: Final = 60.0
+_NO_PEERS: Final = 10005
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ async def test_a_leader_that_was_cut_off_denies_nothing() -> None:
     says that there is no operation once there is one."""
     async with RoutedCluster.started() as cluster:
         async with journal_at(cluster.nodes[0]) as (link, _):
-            await retry_until_ready(link, lambda: provision(link, Sizing(replicas=3)), PATIENCE)
+            await eventually(lambda: _is_provisioned(link), within=PATIENCE, poll=0.25)
         old = await cluster.leader(subjects.OPERATIONS_STREAM)
         others = [node for node in cluster.nodes if node is not old]
         async with journal_at(old) as (_, reader), journal_at(others[0]) as (_, writer):
@@ -59,6 +59,19 @@ async def test_a_leader_that_was_cut_off_denies_nothing() -> None:
             found = await reader.last_message("op1")
             assert found is not None
             assert found.subject.endswith(".requested")
+
+
+async def _is_provisioned(link: Connection) -> bool:
+    """Return False while the servers, which have just started, don't know each other or have no leader."""
+    try:
+        await provision(link, Sizing(replicas=3))
+    except JournalUnavailable:
+        return False
+    except BrokerRefused as error:
+        if error.err_code != _NO_PEERS:
+            raise
+        return False
+    return True
 
 
 async def _is_refused(journal: Journal) -> bool:
