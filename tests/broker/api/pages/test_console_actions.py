@@ -7,7 +7,6 @@ import json
 import pytest
 
 from opstream_schemas.events import Requested
-from tests.support.console.browser import PHONE
 
 from .conftest import ConsoleDesk
 
@@ -49,12 +48,10 @@ async def test_what_is_refused_is_shown_in_the_form(desk: ConsoleDesk) -> None:
     assert await visit.page.locator("#action-input").input_value() == '{"title": 1}'
 
 
-@pytest.mark.parametrize("address", ["#/actions", "#/actions/book%3Aupload-start", "#/actions/no%3Asuch"])
-async def test_axe_finds_nothing(desk: ConsoleDesk, address: str) -> None:
-    """On the list and on an action's page, wide and on a phone; and they are no wider than the screen."""
-    visit = await desk.browser.visit(f"{desk.url}{address}", bypass_csp=True)
-    await visit.page.locator("main h1, main h2").first.wait_for()
-    assert await visit.breaches() == []
-    await visit.page.set_viewport_size(PHONE)
-    assert await visit.breaches() == []
-    assert await visit.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+async def test_axe_finds_nothing(desk: ConsoleDesk) -> None:
+    """On the list, on an action's page, and on that of none."""
+    visit = await desk.browser.visit(f"{desk.url}#/actions", bypass_csp=True)
+    for address in ("#/actions", "#/actions/book%3Aupload-start", "#/actions/no%3Asuch"):
+        await visit.page.goto(f"{desk.url}{address}")
+        await visit.page.locator("main h1, main h2").first.wait_for()
+        await visit.has_no_breaches()

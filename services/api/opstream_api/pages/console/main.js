@@ -12,11 +12,14 @@ import { ActionsView, ActionView } from "./views/actions.js";
 import { OperationView } from "./views/operation.js";
 import { OperationsView } from "./views/operations.js";
 import { OverviewView } from "./views/overview.js";
+import { ScheduleView } from "./views/schedule.js";
+import { SchedulesView } from "./views/schedules.js";
 
 /** Pages of the navigation: address, name, picture, second key after `g`, view, view of one thing. */
 const PAGES = [
   { address: "overview", name: "Overview", picture: "overview", key: "h", view: OverviewView },
   { address: "operations", name: "Operations", picture: "list", key: "o", view: OperationsView, one: OperationView },
+  { address: "schedules", name: "Schedules", picture: "schedules", key: "s", view: SchedulesView, one: ScheduleView },
   { address: "actions", name: "Actions", picture: "actions", key: "a", view: ActionsView, one: ActionView },
 ];
 const SHORTCUTS = [

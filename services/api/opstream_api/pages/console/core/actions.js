@@ -28,3 +28,20 @@ export function resolved(document, node) {
   const found = node.$ref.slice(2).split("/").reduce((at, name) => at?.[name.replaceAll("~1", "/").replaceAll("~0", "~")], document);
   return resolved(document, found);
 }
+
+/** Return an example of the input of an action, from `actionsOf`. */
+export function sampleOf(document, action) {
+  const content = contentOf(action);
+  if (content.example !== undefined) return content.example;
+  const example = resolved(document, Object.values(content.examples ?? {})[0]);
+  return example?.value ?? {};
+}
+
+/** Return the schema of the input of an action. */
+export function inputSchema(document, action) {
+  return resolved(document, contentOf(action).schema) ?? {};
+}
+
+function contentOf(action) {
+  return action.post.requestBody?.content?.["application/json"] ?? {};
+}

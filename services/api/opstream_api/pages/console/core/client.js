@@ -39,15 +39,19 @@ export function now() {
   return Date.now() + skew;
 }
 
-/** Send a request, and return its answer. Throws `ApiError`; what `signal` aborts throws `AbortError`. */
-export async function send(method, path, { body, headers = {}, signal, timeout = TIMEOUT } = {}) {
+/**
+ * Send a request, and return its answer. Throws `ApiError`; what `signal` aborts throws `AbortError`.
+ *
+ * A body is a value, or as `json` a text of JSON, which is sent without a change: a number keeps its digits.
+ */
+export async function send(method, path, { body, json = jsonOf(body), headers = {}, signal, timeout = TIMEOUT } = {}) {
   const limit = AbortSignal.timeout(timeout);
   const waiting = setTimeout(() => say("slow"), SLOW);
   try {
     const response = await fetch(urlOf(path), {
       method,
-      headers: { ...headers, ...authorization(), ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      headers: { ...headers, ...authorization(), ...(json === undefined ? {} : { "Content-Type": "application/json" }) },
+      body: json,
       signal: signal ? AbortSignal.any([signal, limit]) : limit,
       credentials: "same-origin",
       redirect: "error",
@@ -188,14 +192,18 @@ function translated(error, signal, timeout) {
 }
 
 /** Return the command that sends the same request from a shell. The credentials are a variable of the shell. */
-export function curl(method, path, { body, headers = {} } = {}) {
+export function curl(method, path, { body, json = jsonOf(body), headers = {} } = {}) {
   const words = ["curl", "-sS"];
   if (method !== "GET") words.push("-X", method);
   words.push(quoted(urlOf(path).href));
   if (credentials()) words.push("-H", `"Authorization: Bearer ${CREDENTIALS_FOR_CURL}"`);
   for (const [name, value] of Object.entries(headers)) words.push("-H", quoted(`${name}: ${value}`));
-  if (body !== undefined) words.push("-H", quoted("Content-Type: application/json"), "-d", quoted(JSON.stringify(body)));
+  if (json !== undefined) words.push("-H", quoted("Content-Type: application/json"), "-d", quoted(json));
   return words.join(" ");
+}
+
+function jsonOf(body) {
+  return body === undefined ? undefined : JSON.stringify(body);
 }
 
 function quoted(text) {

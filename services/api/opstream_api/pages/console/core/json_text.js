@@ -83,3 +83,18 @@ export function jsonLines(text, limit = Infinity) {
 function isName(text, end) {
   return text[skipSpace(text, end)] === ":";
 }
+
+/** Return a JSON text without spaces between its parts, each part as it was written; undefined for a text that is no JSON. */
+export function compactJson(text) {
+  try {
+    JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  return [...text.matchAll(TOKEN)].map(([token]) => token).join("");
+}
+
+/** Return a JSON text with a line for each part, each part as it was written. */
+export function indentedJson(text) {
+  return jsonLines(text).map((line) => line.map(([, part]) => part).join("")).join("\n");
+}

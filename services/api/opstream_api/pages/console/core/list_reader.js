@@ -1,10 +1,13 @@
 // Reads lists of operations page by page (`GET /status?filter=…`), and keeps what it has read in their order.
 
-import { BASE, send } from "./client.js";
+import { send } from "./client.js";
+import { nextPath } from "./pages.js";
 
-export const PAGE_SIZE = 200;
+/** Items of the first page, which is there soon, and of those after it, for readers who scroll far. */
+const FIRST_SIZE = 200;
+const NEXT_SIZE = 1000;
 
-export function listPath({ filter = "", orderby = "", size = PAGE_SIZE, select = "" }) {
+export function listPath({ filter = "", orderby = "", size = FIRST_SIZE, select = "" }) {
   const query = new URLSearchParams();
   if (filter) query.set("filter", filter);
   if (orderby) query.set("orderby", orderby);
@@ -19,15 +22,15 @@ export function listAddress(filter, orderby = "") {
   return `#/operations${query.size ? `?${query}` : ""}`;
 }
 
+/** Return the path of a further page with as many items as a page may have. */
+export function largePage(path) {
+  return path.replace(/maxpagesize=\d+/, `maxpagesize=${NEXT_SIZE}`);
+}
+
 /** Return a page: `{items, next, lag}`; `next` is the path of the page after it, empty at the end. */
 export async function readPage(path, signal) {
   const { data, headers } = await send("GET", path, { signal });
-  return { items: data.value, next: pathOf(data.nextLink), lag: Number(headers.get("Index-Lag") ?? 0) };
-}
-
-/** A link names the host by which the service knows itself. The page stays with the one that it came from. */
-function pathOf(link) {
-  return link ? `status${new URL(link, BASE).search}` : "";
+  return { items: data.value, next: nextPath("status", data.nextLink), lag: Number(headers.get("Index-Lag") ?? 0) };
 }
 
 /** Return what a list becomes when its first page is read again: new ones first, known ones as they are now. */

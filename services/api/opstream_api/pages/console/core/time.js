@@ -28,7 +28,7 @@ export function duration(milliseconds) {
 export function ago(moment, now) {
   const difference = now - moment;
   if (Math.abs(difference) < 1500) return "now";
-  const text = duration(Math.round(Math.abs(difference) / 1000) * 1000).split(" ").slice(0, 2).join(" ");
+  const text = duration(Math.round(Math.abs(difference) / 1000) * 1000).replace(".0 s", " s").split(" ").slice(0, 2).join(" ");
   return difference > 0 ? `${text} ago` : `in ${text}`;
 }
 

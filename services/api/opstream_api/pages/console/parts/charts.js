@@ -75,24 +75,30 @@ function niceStep(rough) {
 }
 
 /**
- * Return horizontal bars, one a row, as a table.
+ * Return horizontal bars, one a row. All begin and end at the same places, so that their lengths can be compared.
  *
- * @param {{name: Node|string, value: number, text: string, kind: string, href?: string}[]} rows
+ * @param {{name: Node|string, note?: string, parts: [kind: string, value: number][], text: string, href?: string}[]} rows
  */
 export function barRows(rows, label) {
-  const most = Math.max(1, ...rows.map(({ value }) => value));
+  const sum = ({ parts }) => parts.reduce((total, [, value]) => total + value, 0);
+  const most = Math.max(1, ...rows.map(sum));
+  const share = (value) => ({ "--width": `${(value / most) * 100}%` });
   return h(
     "ol",
     { class: "bar-rows", "aria-label": label },
-    rows.map(({ name, value, text, kind, href }) =>
+    rows.map(({ name, note, parts, text, href }) =>
       h(
         "li",
         { "data-row": href ? true : undefined },
         h(
           href ? "a" : "div",
           { href, class: "bar-row" },
-          h("span", { class: "bar-name" }, name),
-          h("span", { class: "bar-lane", "aria-hidden": "true" }, h("span", { class: `bar-fill ${kind}`, style: { "--width": `${(value / most) * 100}%` } })),
+          h("span", { class: "bar-name" }, name, note && h("span", { class: "bar-note dim" }, note)),
+          h(
+            "span",
+            { class: "bar-lane", "aria-hidden": "true" },
+            parts.filter(([, value]) => value > 0).map(([kind, value]) => h("span", { class: `bar-fill ${kind}`, style: share(value) })),
+          ),
           h("span", { class: "bar-value" }, text),
         ),
       ),

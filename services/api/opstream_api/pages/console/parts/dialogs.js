@@ -31,57 +31,111 @@ export function commandBlock(command) {
 /**
  * Ask before an act, send it, and return its answer; undefined if the reader thought better of it.
  *
- * @param {{title: string, text: string, verb: string, path: string, reason?: boolean, isGrave?: boolean}} act
+ * @param {{title: string, text: string, verb: string, method?: string, path: string, isGrave?: boolean, timeout?: number,
+ *   fields?: Node[], json?: () => string|undefined}} act `json` returns the body as the fields have it now.
  */
-export async function confirmAct({ title, text, verb, path, reason = false, isGrave = false, body }) {
+export async function confirmAct({ title, text, verb, method = "POST", path, isGrave = false, fields = [], json = () => undefined, ...sending }) {
   let answer;
-  const note = h("input", { id: "act-reason", name: "reason", maxlength: "500", autocomplete: "off", placeholder: "Optional; the history keeps it" });
   const problem = h("div", { "aria-live": "assertive" });
   const command = h("div");
-  const bodyNow = () => (reason ? (note.value.trim() ? { reason: note.value.trim() } : undefined) : body);
-  const showCommand = () => command.replaceChildren(commandBlock(curl("POST", path, { body: bodyNow() })));
-  note.addEventListener("input", () => {
-    const wasOpen = command.firstChild?.open;
-    showCommand();
+  const showCommand = () => {
+    const wasOpen = command.firstChild?.open ?? false;
+    command.replaceChildren(commandBlock(curl(method, path, { json: json() })));
     command.firstChild.open = wasOpen;
-  });
+  };
   showCommand();
   const act = h("button", { type: "submit", class: isGrave ? "primary grave" : "primary" }, verb);
   const dialog = h("dialog", { "aria-labelledby": "act-title" });
-  const form = h(
-    "form",
-    {
-      on: {
-        submit: async (event) => {
-          event.preventDefault();
-          act.disabled = true;
-          problem.replaceChildren();
-          try {
-            answer = await send("POST", path, { body: bodyNow() });
-            dialog.close("done");
-          } catch (error) {
-            problem.replaceChildren(errorState(error));
-            act.disabled = false;
-          }
-        },
-      },
-    },
-    h("h2", { id: "act-title" }, title),
-    h("p", {}, text),
-    reason && h("label", { for: "act-reason" }, "Reason"),
-    reason && note,
-    problem,
-    command,
+  const submit = async (event) => {
+    event.preventDefault();
+    act.disabled = true;
+    problem.replaceChildren();
+    try {
+      answer = await send(method, path, { ...sending, json: json() });
+      dialog.close("done");
+    } catch (error) {
+      problem.replaceChildren(errorState(error));
+      act.disabled = false;
+    }
+  };
+  dialog.append(
     h(
-      "div",
-      { class: "buttons end" },
-      h("button", { type: "button", on: { click: () => dialog.close("") } }, "Not now"),
-      act,
+      "form",
+      { on: { submit, input: showCommand } },
+      h("h2", { id: "act-title" }, title),
+      h("p", {}, text),
+      fields,
+      problem,
+      command,
+      h(
+        "div",
+        { class: "buttons end" },
+        h("button", { type: "button", on: { click: () => dialog.close("") } }, "Not now"),
+        act,
+      ),
     ),
   );
-  dialog.append(form);
   await show(dialog);
   return answer;
+}
+
+/**
+ * Ask before many acts of one kind, send them one after the other, and return the paths of those that were done.
+ *
+ * @param {{title: string, text: string, verb: string, paths: string[]}} acts each a POST without a body.
+ */
+export async function confirmAll({ title, text, verb, paths }) {
+  const done = new Set();
+  const stopping = new AbortController();
+  const problem = h("div", { "aria-live": "assertive" });
+  const progress = h("p", { class: "dim", role: "status" });
+  const act = h("button", { type: "submit", class: "primary" }, verb);
+  const leave = h("button", { type: "button", on: { click: () => dialog.close("") } }, "Not now");
+  const dialog = h("dialog", { "aria-labelledby": "act-title" });
+  const submit = async (event) => {
+    event.preventDefault();
+    act.disabled = true;
+    leave.textContent = "Stop";
+    problem.replaceChildren();
+    let refused;
+    for (const path of paths.filter((one) => !done.has(one))) {
+      try {
+        await send("POST", path, { signal: stopping.signal });
+        done.add(path);
+      } catch (error) {
+        if (stopping.signal.aborted) return;
+        refused = error;
+        if (error.kind !== "missing" && error.kind !== "refused") break; // the next one would end as this one did
+      }
+      progress.textContent = `${done.size.toLocaleString()} of ${paths.length.toLocaleString()} are done`;
+    }
+    if (!refused) return dialog.close("done");
+    problem.replaceChildren(errorState(refused));
+    leave.textContent = "Close";
+    act.disabled = false;
+  };
+  dialog.addEventListener("close", () => stopping.abort());
+  dialog.append(
+    h(
+      "form",
+      { on: { submit } },
+      h("h2", { id: "act-title" }, title),
+      h("p", {}, text),
+      progress,
+      problem,
+      commandBlock(paths.map((path) => curl("POST", path)).join("\n")),
+      h("div", { class: "buttons end" }, leave, act),
+    ),
+  );
+  await show(dialog);
+  return done;
+}
+
+/** Return the field for a reason, and the body with it, for `confirmAct`. */
+export function reasonField(hint) {
+  const note = h("input", { id: "act-reason", name: "reason", maxlength: "500", autocomplete: "off", placeholder: hint });
+  const json = () => (note.value.trim() ? JSON.stringify({ reason: note.value.trim() }) : undefined);
+  return { fields: [h("label", { for: "act-reason" }, "Reason"), note], json };
 }
 
 /** Ask for credentials. Resolves to true once the API has taken some. */

@@ -3,8 +3,9 @@
 import { openapi } from "../core/capabilities.js";
 import { curl, send } from "../core/client.js";
 import { listAddress } from "../core/list_reader.js";
-import { actionsOf, resolved } from "../core/actions.js";
+import { actionsOf, inputSchema, sampleOf } from "../core/actions.js";
 import { h, render } from "../core/dom.js";
+import { compactJson } from "../core/json_text.js";
 import { commandBlock } from "../parts/dialogs.js";
 import { jsonView } from "../parts/json_view.js";
 import { icon } from "../parts/icons.js";
@@ -70,7 +71,6 @@ export class ActionView extends DocumentView {
       return;
     }
     this.shell.setTitle(action.kind);
-    const content = action.post.requestBody?.content?.["application/json"] ?? {};
     render(
       this.container,
       h(
@@ -83,8 +83,8 @@ export class ActionView extends DocumentView {
       h(
         "div",
         { class: "columns" },
-        h("div", { class: "wide" }, this.form(action, sampleOf(document, content))),
-        h("div", { class: "narrow" }, jsonView("schema", "Schema of the input", JSON.stringify(resolved(document, content.schema) ?? {}))),
+        h("div", { class: "wide" }, this.form(action, sampleOf(document, action))),
+        h("div", { class: "narrow" }, jsonView("schema", "Schema of the input", JSON.stringify(inputSchema(document, action)))),
       ),
     );
   }
@@ -102,13 +102,7 @@ export class ActionView extends DocumentView {
     };
     const showCommand = () => {
       const isOpen = command.firstChild?.open ?? false;
-      let body;
-      try {
-        body = JSON.parse(input.value);
-      } catch {
-        body = undefined;
-      }
-      command.replaceChildren(commandBlock(curl("POST", path(), { body })));
+      command.replaceChildren(commandBlock(curl("POST", path(), { json: compactJson(input.value) })));
       command.firstChild.open = isOpen;
     };
     for (const field of [resourceId, input]) field.addEventListener("input", showCommand);
@@ -117,7 +111,8 @@ export class ActionView extends DocumentView {
       event.preventDefault();
       problem.replaceChildren();
       try {
-        const answer = await send("POST", path(), { body: JSON.parse(input.value) });
+        JSON.parse(input.value); // says where it is no JSON
+        const answer = await send("POST", path(), { json: compactJson(input.value) });
         location.hash = `#/operations/${encodeURIComponent(answer.data.id)}`;
       } catch (error) {
         const shown = error instanceof SyntaxError ? { kind: "refused", message: `The input is not JSON: ${error.message}` } : error;
@@ -141,10 +136,4 @@ export class ActionView extends DocumentView {
       ),
     );
   }
-}
-
-function sampleOf(document, content) {
-  if (content.example !== undefined) return content.example;
-  const example = resolved(document, Object.values(content.examples ?? {})[0]);
-  return example?.value ?? {};
 }

@@ -6,7 +6,7 @@ import { CAN_HASH, checkChain, sha256, storedText } from "../core/chain.js";
 import { h, render } from "../core/dom.js";
 import { buildLife, readEvent } from "../core/history.js";
 import { Poller } from "../core/poller.js";
-import { confirmAct } from "../parts/dialogs.js";
+import { confirmAct, reasonField } from "../parts/dialogs.js";
 import { history } from "../parts/history.js";
 import { callouts, facts, glance, heading } from "../parts/operation_parts.js";
 import { jsonView } from "../parts/json_view.js";
@@ -176,8 +176,8 @@ export class OperationView {
         : "It has not begun, so it ends at once and its action is not called.",
       verb: "Cancel the operation",
       path: `${this.path}:cancel`,
-      reason: true,
       isGrave: true,
+      ...reasonField("Optional; the history keeps it"),
     });
     if (!answer) return;
     this.monitor = answer.data;

@@ -4,7 +4,7 @@ import { openapi } from "../core/capabilities.js";
 import { now } from "../core/client.js";
 import { h, render } from "../core/dom.js";
 import { instant } from "../core/filter_completion.js";
-import { listAddress, listPath, merged, readPage } from "../core/list_reader.js";
+import { largePage, listAddress, listPath, merged, readPage } from "../core/list_reader.js";
 import { Poller } from "../core/poller.js";
 import { duration } from "../core/time.js";
 import { actionsOf } from "../core/actions.js";
@@ -111,7 +111,7 @@ export class OperationsView {
     if (!this.next || this.isReading || this.items.length >= MOST) return;
     this.isReading = true;
     try {
-      const page = await readPage(this.next, this.poller.stopped.signal);
+      const page = await readPage(largePage(this.next), this.poller.stopped.signal);
       const known = new Set(this.items.map((item) => item.id));
       this.items = [...this.items, ...page.items.filter((item) => !known.has(item.id))];
       this.next = page.next;

@@ -146,25 +146,24 @@ export class OverviewView {
     const open = byAction(this.open.items, []).filter(({ running, waiting }) => running + waiting > 0);
     const rows = open.slice(0, 10).map(({ kind, running, waiting, oldest }) => ({
       name: kind,
-      value: waiting + running,
-      text: [waiting && `${waiting} wait${oldest ? `, the oldest for ${duration(now() - oldest)}` : ""}`, running && `${running} run`].filter(Boolean).join(" · "),
-      kind: "queued",
+      note: oldest && `the oldest waits for ${duration(now() - oldest)}`,
+      parts: [["running", running], ["queued", waiting]],
+      text: [running && `${running.toLocaleString()} running`, waiting && `${waiting.toLocaleString()} waiting`].filter(Boolean).join(" · "),
       href: listAddress(`kind eq '${kind}' and status in ('NotStarted', 'Running')`),
     }));
     return panel("Open, by action", "", rows.length ? barRows(rows, "Open operations by action") : h("p", { class: "none dim" }, "Nothing is open."));
   }
 
   waiting() {
-    const rows = [...this.reasons].sort((one, other) => other[1] - one[1]).map(([reason, count]) => ({ name: reasonWord(reason), value: count, text: String(count), kind: "planned" }));
+    const rows = [...this.reasons].sort((one, other) => other[1] - one[1]).map(([reason, count]) => ({ name: reasonWord(reason), parts: [["planned", count]], text: String(count) }));
     return panel("Why they wait", this.asked ? `the ${this.asked} oldest` : "", rows.length ? barRows(rows, "Reasons") : h("p", { class: "none dim" }, "Nothing waits."));
   }
 
   failures() {
     const rows = failureCodes(this.recent.items).slice(0, 8).map(([code, count]) => ({
       name: h("span", { class: "mono" }, code),
-      value: count,
+      parts: [["failed", count]],
       text: count.toLocaleString(),
-      kind: "failed",
       href: listAddress(`error/code eq '${code.replaceAll("'", "''")}' and createdAt ge ${instant(now() - HOUR)}`),
     }));
     return panel("Failures, by code", "", rows.length ? barRows(rows, "Failures by code") : h("p", { class: "none dim" }, statusBadge("Succeeded"), " Nothing has failed."));
