@@ -92,7 +92,7 @@ def row_of(operation: Operation) -> OperationRow:
         operation.attempt,
         operation.action_version,
         _encode(operation.labels).decode() if operation.labels else None,
-        None,
+        operation.retry_of or None,
         operation.stream_sequence,
         NEVER if ended is None else min(NEVER, ended + int(operation.effective_retention * 1e6)),
     )

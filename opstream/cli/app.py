@@ -32,6 +32,7 @@ SECTIONS: Final = {
         "run": "Submit an action and follow its operation.",
         "status": "Print the status of an operation.",
         "cancel": "Ask an operation to stop.",
+        "retry": "Do an operation again that failed or was canceled.",
         "events": "Print the history of an operation.",
         "list": "List operations: what runs, what failed, what waits.",
         "count": "Count operations.",

@@ -142,6 +142,10 @@ class AsyncOperationsClient:
         """`OperationsClient.cancel`."""
         return await self._drive(self._flows.cancel(operation, reason=reason, timeout=timeout))
 
+    async def retry(self, operation: Operation | str, *, timeout: float | None = 60.0) -> Operation:
+        """`OperationsClient.retry`."""
+        return await self._drive(self._flows.retry(operation, timeout=timeout))
+
     def events(
         self, operation: Operation | str, *, follow: bool = False, after: int = 0, timeout: float | None = 60.0
     ) -> AsyncGenerator[OperationEvent, None]:

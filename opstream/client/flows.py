@@ -39,6 +39,7 @@ from .responses import (
     decode_result,
     is_event_stream,
     no_stream_error,
+    parse_follow_up,
     parse_history,
     parse_operation,
     parse_page,
@@ -149,6 +150,20 @@ class Flows:
             post, budget, operation_id, "canceling twice is safe, so cancel it again"
         )
         return parse_operation(response, operation_id, url, f"canceling operation {operation_id}")
+
+    def retry(self, operation: Operation | str, *, timeout: float | None) -> Flow[Operation]:
+        """`OperationsClient.retry`."""
+        operation_id, url = self._id_and_url(operation)
+        what = f"the retry of operation {operation_id}"
+        budget = self._retry_budget(timeout)
+        response, _ = yield from self._exchange(
+            self._post(f"{url}:retry", b"{}", {}), budget, operation_id, "retrying twice is safe, so retry it again"
+        )
+        if response.status != HTTPStatus.ACCEPTED:
+            raise response_error(response, what)
+        follow_up = parse_follow_up(response, what)
+        location = response.headers.get("Operation-Location")
+        return Operation(self._urls.status(follow_up.id, location), follow_up)
 
     def page(self, query: str, *, timeout: float | None) -> Flow[OperationPage]:
         """`OperationsClient.page`."""

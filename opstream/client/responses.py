@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from opstream_schemas.errors import InvalidEvent
+from opstream_schemas.errors import InvalidEvent, InvalidName
+from opstream_schemas.names import check_operation_id
 from opstream_schemas.status_monitor import StatusMonitor
 
 from .errors import OperationsError, RequestRefused, UnexpectedAnswer, describe_status
@@ -59,6 +60,20 @@ def parse_operation(response: ServiceResponse, operation_id: str, url: str, what
         message = f"{what}: the response is about operation {found.id!r}: check the URL, and any cache on the way"
         raise UnexpectedAnswer(message, status=response.status)
     return found
+
+
+def parse_follow_up(response: ServiceResponse, what: str) -> StatusMonitor:
+    """The status monitor of an operation whose id the service has chosen, in a 202.
+
+    Raises:
+        UnexpectedAnswer: the response does not hold one.
+    """
+    try:
+        monitor = _monitor_decoder.decode(response.content)
+        check_operation_id(monitor.id)
+    except (*_UNDECODABLE, InvalidName) as error:
+        raise _not_from_opstream(response, what) from error
+    return monitor
 
 
 def parse_page(response: ServiceResponse) -> OperationPage:

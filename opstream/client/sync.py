@@ -207,6 +207,23 @@ class OperationsClient:
         """
         return self._drive(self._flows.cancel(operation, reason=reason, timeout=timeout))
 
+    def retry(self, operation: Operation | str, *, timeout: float | None = 60.0) -> Operation:
+        """Request that an operation that failed or was canceled is done again, with the same input.
+
+        Args:
+            operation: the operation or its id.
+            timeout: seconds until the request must be recorded; None for no limit.
+
+        Returns:
+            Its follow-up, a new operation of this caller. Each operation has one, so a repeated call returns the same.
+
+        Raises:
+            RequestRefused: `OperationNotRetriable`: it has not ended, or has succeeded; `OperationNotFound`;
+                `UnknownAction`; `InvalidInput`: the action takes its input no more.
+            ServiceUnavailable, UnexpectedAnswer: there was no usable response. Retrying twice is safe.
+        """
+        return self._drive(self._flows.retry(operation, timeout=timeout))
+
     def events(
         self, operation: Operation | str, *, follow: bool = False, after: int = 0, timeout: float | None = 60.0
     ) -> Generator[OperationEvent, None, None]:

@@ -21,6 +21,7 @@ class ErrorCode(StrEnum):
     NOT_FOUND = "NotFound"
     METHOD_NOT_ALLOWED = "MethodNotAllowed"
     OPERATION_FINISHED = "OperationFinished"
+    OPERATION_NOT_RETRIABLE = "OperationNotRetriable"
     RESOURCE_BUSY = "ResourceBusy"
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
     UNSUPPORTED_MEDIA_TYPE = "UnsupportedMediaType"

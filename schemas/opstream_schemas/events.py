@@ -106,6 +106,8 @@ class Requested(EventData, frozen=True, kw_only=True):
     time itself, or none."""
     labels: dict[str, str] | None = None
     """The client's own words about the operation (`names.parse_labels`); nothing depends on them. None for none."""
+    retry_of: str = ""
+    """The client's id of the ended operation that this one does again (docs/adr/0063); empty for none."""
 
     @property
     def wire_type(self) -> str:

@@ -92,6 +92,10 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """When that was requested; None if it is not known."""
     labels: dict[str, str] | None = None
     """Those of the submit; None without one."""
+    retry_of: str = ""
+    """The operation that it does again; empty for none."""
+    retried_by: str = ""
+    """The operation that does it again, if the caller may read it; empty for none. Only a read of a status has it."""
 
 
 def build_status_monitor(
@@ -131,6 +135,7 @@ def build_status_monitor(
         cancel_requested=operation.cancel is not None and not operation.is_terminal,
         cancel_requested_at=cancel_requested_at,
         labels=operation.labels,
+        retry_of=operation.retry_of,
     )
 
 

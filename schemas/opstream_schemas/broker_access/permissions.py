@@ -144,6 +144,7 @@ def _api() -> Iterable[Grant]:
     yield Grant(subjects.schedule_subject("*", "changed"), "makes and pauses schedules")
     yield Grant(subjects.schedule_subject("*", "occurred"), "records what became of the moments of schedules")
     yield Grant(subjects.act_subject(AdminAct.CANCELED), "records that an admin canceled another caller's operation")
+    yield Grant(subjects.act_subject(AdminAct.RETRIED), "records that another caller's operation is done again")
 
 
 def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:

@@ -57,6 +57,8 @@ class AdminAct(StrEnum):
     KEY_REVOKED = "key-revoked"
     CANCELED = "canceled"
     """The operation of another caller."""
+    RETRIED = "retried"
+    """The same: a follow-up does it again, in the name of who asked."""
     PROVISIONED = "provisioned"
     RESTORED = "restored"
 

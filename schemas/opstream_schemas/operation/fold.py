@@ -54,6 +54,7 @@ def initial(event: RecordedEvent) -> Operation:
         own_id=data.own_id,
         trace=data.trace,
         labels=data.labels,
+        retry_of=data.retry_of,
         status=Status.NOT_STARTED,
         created_at=event.time,
         start_at=data.start_at,

@@ -74,6 +74,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     trace: Trace | None = None
     labels: dict[str, str] | None = None
     """The client's own words about it (`Requested.labels`)."""
+    retry_of: str = ""
+    """The client's id of the operation that it does again (`Requested.retry_of`); empty for none."""
     status: Status
     created_at: Instant
     start_at: Instant | None = None

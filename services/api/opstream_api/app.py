@@ -72,7 +72,7 @@ _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
 _READ_PATH: Final = re.compile(
     r"/(?:status|status/[^/:]+|status/[^/]+/events|docs(?:/[^/]*)?|console(?:/[^/]*){0,2}|healthz|readyz|(?:openapi|asyncapi)\.json)"
 )
-_CANCEL_PATH: Final = re.compile(r"/status/[^/]*:cancel")
+_ACT_PATH: Final = re.compile(r"/status/[^/]*:(?:cancel|retry)")
 _OK_BODY: Final = b'{"status":"ok"}'
 
 AnyRequest = Request[Any, Any, Any]
@@ -325,7 +325,7 @@ def _method_error(scope: HTTPScope) -> ApiError:
         return method_not_allowed(ALLOW_READ)
     if (allow := allowed_of_schedules(path)) is not None:
         return method_not_allowed(allow)
-    if _CANCEL_PATH.fullmatch(path):
+    if _ACT_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_POST)
     try:
         parse_submit_path(scope["raw_path"])

@@ -21,6 +21,7 @@ from .operations.brief_waits import BriefWaits
 from .operations.cancel import Canceler
 from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity
+from .operations.retry import Retrier
 from .operations.status import StatusReader
 from .operations.submit import Submitter
 from .operations.watch import WatchRegistry
@@ -38,6 +39,7 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     watches: WatchRegistry
     brief_waits: BriefWaits
     canceler: Canceler
+    retrier: Retrier
     history: HistoryReader
     schedules: ScheduleDesk | None = None
     """What callers do with schedules; None for a service without them."""

@@ -59,6 +59,7 @@ from .operations.history import HistoryReader
 from .operations.journal_capacity import JournalCapacity
 from .operations.journal_follower import JournalFollower
 from .operations.operation_cache import OperationCache
+from .operations.retry import Retrier
 from .operations.status import StatusReader
 from .operations.submit import Submitter
 from .operations.watch import WatchRegistry
@@ -208,6 +209,12 @@ async def connected_api(
                 brief_waits=brief_waits,
                 canceler=Canceler(
                     journal=journal, status=status, cache=cache, now=_utc_now, clock=time.monotonic, new_id=_new_id
+                ),
+                retrier=Retrier(
+                    journal=journal,
+                    status=status,
+                    submitter=submitter,
+                    ids=None if access is None else access.operations.ids,
                 ),
                 history=HistoryReader(journal=journal, status=status, watches=watches),
                 lists=_open_lists(settings, access, stack),

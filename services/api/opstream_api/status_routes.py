@@ -1,8 +1,10 @@
-"""The routes of operations: list them; read or wait for the status of one, cancel it, read or follow its history.
+"""The routes of operations: list them; read or wait for the status of one, cancel or retry it, read or follow its
+history.
 
 `read_status` is called in front of litestar (`app.DirectRoutes`), the others are its routes.
 
-What they do to an operation is in `operations/`: `status`, `watch`, `cancel` and `history`; lists are in `lists/`.
+What they do to an operation is in `operations/`: `status`, `watch`, `cancel`, `retry` and `history`; lists are in
+`lists/`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Receive
 
+from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.operation.state import Operation
 
 from .access.authentication import CHALLENGE, principal_of
@@ -28,7 +31,16 @@ from .dependencies import Dependencies
 from .errors import ApiError, method_not_allowed, not_found, operation_not_found, unauthenticated
 from .http.conditional_headers import etag_matches, last_event_position, wait_seconds, wants_stream
 from .http.request_log import logged_request
-from .http.requests import Headers, base_url, check_content_type, check_declared, check_query, parse_headers, read_body
+from .http.requests import (
+    Headers,
+    base_url,
+    check_content_type,
+    check_declared,
+    check_query,
+    parse_headers,
+    parse_trace,
+    read_body,
+)
 from .http.responses import (
     JSON,
     EncodedResponse,
@@ -39,10 +51,12 @@ from .http.responses import (
     run_until_disconnect,
     status_response,
 )
+from .http.submit_request import OPERATION_ID
 from .lists.list_request import parse_list_request
 from .lists.operation_list import index_off, list_scope
 from .operations.cancel import decode_reason
 from .operations.history import STREAM_HEADERS
+from .operations.retry import RetryRequest, check_empty
 
 ALLOW_READ: Final = "GET, HEAD"
 ALLOW_POST: Final = "POST"
@@ -55,7 +69,6 @@ STORED_ID: Final = "Operation-Stored-Id"
 _LIST: Final = "/status"
 _STATUS: Final = "/status/{target:str}"
 _HISTORY: Final = "/status/{operation_id:str}/events"
-_CANCEL: Final = "cancel"
 _NOTHING: Final[tuple[bytes, ...]] = ()
 _VARY: Final = {"Vary": "Accept"}
 
@@ -71,10 +84,11 @@ def status_routes(dependencies: Dependencies) -> list[HTTPRouteHandler]:
         operation_id, colon, action = request.path_params["target"].rpartition(":")  # an operation id has no ':'
         if not colon:
             raise method_not_allowed(ALLOW_READ)  # a read does not get here: `read_status`
-        if action != _CANCEL:
+        act = _ACTS.get(action)
+        if act is None:
             raise not_found()
         _check_method(request, [HttpMethod.POST], ALLOW_POST)
-        return await _cancel(dependencies, operation_id, request)
+        return await act(dependencies, operation_id, request)
 
     @route(_HISTORY, http_method=[*READS, HttpMethod.OPTIONS])
     async def history(request: AnyRequest) -> ASGIApp:
@@ -121,9 +135,11 @@ async def read_status(
             operation = await dependencies.brief_waits.read(found.stored_id)
         else:
             operation = await dependencies.status.read(found.stored_id)
-    monitor = await dependencies.status.monitor(operation, _what_it_sees(dependencies, principal))
-    if monitor.id != found.own_id:  # a snapshot of an earlier version does not have it
-        monitor = msgspec.structs.replace(monitor, id=found.own_id)
+    sees = _what_it_sees(dependencies, principal)
+    monitor = await dependencies.status.monitor(operation, sees)
+    retried_by = await dependencies.retrier.follow_up_of(operation, found.own_id, sees)
+    if monitor.id != found.own_id or retried_by:  # a snapshot of an earlier version does not have its own id
+        monitor = msgspec.structs.replace(monitor, id=found.own_id, retried_by=retried_by)
     return status_response(
         monitor,
         retry_after=dependencies.status.retry_after(operation),
@@ -177,12 +193,54 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
     with _shown_as(found):
         operation = await dependencies.canceler.cancel(found.stored_id, by=by, reason=reason)
     if found.is_foreign and principal is not None and dependencies.access_recorder is not None:
-        dependencies.access_recorder.note_cancel(principal, found.stored_id)
+        dependencies.access_recorder.note_act(AdminAct.CANCELED, principal, found.stored_id)
     return monitor_response(
         operation,
         retry_after=dependencies.status.retry_after(operation),
         cancel_requested_at=await dependencies.status.cancel_requested_at(operation),
     )
+
+
+async def _retry(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIApp:
+    scope = request.scope
+    check_query(scope["query_string"])
+    headers = parse_headers(scope["headers"])
+    caller = dependencies.callers.resolve(scope["client"], headers)
+    base = dependencies.public_url or base_url(headers, scope["scheme"])
+    logged = logged_request(scope)
+    logged.operation_id, logged.caller = operation_id, caller.identity
+    check_content_type(headers)
+    body = await read_body(request.receive, headers, dependencies.body_limit)
+    if body is None:
+        return empty_response(400)  # the client has disconnected
+    check_declared(headers, body)
+    check_empty(body)
+    principal = principal_of(scope)
+    found = FoundOperation(operation_id, operation_id)
+    if dependencies.access is not None:
+        if principal is None or dependencies.access.ends.has_ended(principal):
+            raise _access_ended(dependencies, principal)  # a body may take minutes
+        found = await dependencies.access.operations.find_to_retry(principal, operation_id)
+        logged.operation_id, logged.caller = found.stored_id, principal.subject
+    trace = (dependencies.tracing.active().trace if dependencies.tracing.is_on else None) or parse_trace(headers)
+    asked = RetryRequest(caller=caller, principal=principal, trace=trace)
+    with _shown_as(found):
+        accepted = await dependencies.retrier.retry(
+            found.stored_id, found.own_id, asked, _what_it_sees(dependencies, principal)
+        )
+    if found.is_foreign and principal is not None and dependencies.access_recorder is not None:
+        dependencies.access_recorder.note_act(AdminAct.RETRIED, principal, found.stored_id)
+    follow_up = accepted.operation.public_id
+    return monitor_response(
+        accepted.operation,
+        retry_after=accepted.retry_after,
+        status=202,
+        headers={"Operation-Location": f"{base}/status/{follow_up}", OPERATION_ID: follow_up},
+        blocked_by=accepted.blocked_by,
+    )
+
+
+_ACTS: Final = {"cancel": _cancel, "retry": _retry}
 
 
 async def _history(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIApp:

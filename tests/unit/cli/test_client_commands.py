@@ -14,12 +14,14 @@ from click.testing import CliRunner
 import opstream.cli.commands.cancel
 import opstream.cli.commands.events
 import opstream.cli.commands.fail
+import opstream.cli.commands.retry
 import opstream.cli.commands.run
 import opstream.cli.commands.status
 from opstream.cli.app import main
 from opstream.cli.commands.cancel import CancelSettings
 from opstream.cli.commands.events import EventsSettings
 from opstream.cli.commands.fail import FailSettings
+from opstream.cli.commands.retry import RetrySettings
 from opstream.cli.commands.run import RunSettings
 from opstream.cli.commands.status import StatusSettings
 from opstream.terminal.event_row import event_row
@@ -40,6 +42,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(opstream.cli.commands.run, "submit_and_follow", found.append)
     monkeypatch.setattr(opstream.cli.commands.status, "print_status", found.append)
     monkeypatch.setattr(opstream.cli.commands.cancel, "cancel_operation", found.append)
+    monkeypatch.setattr(opstream.cli.commands.retry, "retry_operation", found.append)
     monkeypatch.setattr(opstream.cli.commands.events, "print_events", found.append)
     monkeypatch.setattr(opstream.cli.commands.fail, "fail_operation", found.append)
     return found
@@ -83,6 +86,12 @@ CASES: list[tuple[list[str], list[str], dict[str, str], Any]] = [
         ["--reason", "slow", "--wait", "--timeout", "5", "--url", "http://a.test"],
         {"REASON": "slow", "WAIT": "true", "TIMEOUT": "5", "URL": "http://a.test"},
         CancelSettings(operation_id="x", reason="slow", is_waiting=True, timeout=5.0, url="http://a.test"),
+    ),
+    (
+        ["retry", "x"],
+        ["--wait", "--timeout", "5", "--url", "http://a.test"],
+        {"WAIT": "true", "TIMEOUT": "5", "URL": "http://a.test"},
+        RetrySettings(operation_id="x", is_waiting=True, timeout=5.0, url="http://a.test"),
     ),
     (
         ["events", "x"],

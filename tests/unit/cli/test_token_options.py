@@ -9,7 +9,7 @@ from opstream.cli.app import main
 
 pytestmark = pytest.mark.unit
 
-COMMANDS = [["run", "book:index"], ["status", "one"], ["cancel", "one"], ["events", "one"]]
+COMMANDS = [["run", "book:index"], ["status", "one"], ["cancel", "one"], ["retry", "one"], ["events", "one"]]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=[words[0] for words in COMMANDS])

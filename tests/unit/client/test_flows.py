@@ -319,7 +319,7 @@ def test_a_wait_of_no_time() -> None:
         wait(World(RUNNING), timeout=0.0)
 
 
-@pytest.mark.parametrize("call", ["wait", "status", "cancel", "history", "follow"])
+@pytest.mark.parametrize("call", ["wait", "status", "cancel", "retry", "history", "follow"])
 def test_an_operation_that_is_not_known(call: str) -> None:
     """A 404 ends any call at once."""
     world = World(refusal(404, "OperationNotFound", "there is no such operation"))
@@ -334,7 +334,7 @@ def test_an_operation_that_is_not_known(call: str) -> None:
     assert caught.value.code == "OperationNotFound"
 
 
-@pytest.mark.parametrize("call", ["wait", "status", "cancel", "history", "follow"])
+@pytest.mark.parametrize("call", ["wait", "status", "cancel", "retry", "history", "follow"])
 def test_an_invalid_id(call: str) -> None:
     """An invalid id is refused before anything is sent: it would reach another path."""
     world = World()
@@ -356,6 +356,24 @@ def test_a_cancel() -> None:
     assert [(one.method, one.url, one.content) for one in world.sent] == [
         ("POST", f"{BASE}/status/x:cancel", b'{"reason":"enough"}')
     ] * 2
+
+
+def test_a_retry() -> None:
+    """A POST, sent again if there is no response; the answer is another operation."""
+    follow_up = reply(202, {"id": "x-retry-1", "status": "NotStarted", "retryOf": "x"})
+    world = World(LOST, follow_up)
+    operation = world.run(world.flows.retry("x", timeout=60.0))
+    assert (operation.id, operation.monitor.retry_of) == ("x-retry-1", "x")
+    assert operation.url == f"{BASE}/status/x-retry-1"
+    assert [(one.method, one.url, one.content) for one in world.sent] == [("POST", f"{BASE}/status/x:retry", b"{}")] * 2
+
+
+@pytest.mark.parametrize("body", [{"id": "../docs", "status": "NotStarted"}, {"status": "NotStarted"}, b"<html>"])
+def test_a_retry_without_a_follow_up(body: Any) -> None:
+    """What is no status monitor is not the service's."""
+    world = World(reply(202, body))
+    with pytest.raises(UnexpectedAnswer):
+        world.run(world.flows.retry("x", timeout=60.0))
 
 
 def result(world: World, result_type: Any = Any) -> Any:

@@ -24,6 +24,7 @@ def test_an_open_operation() -> None:
     """A row has the times, the owner, the action and the progress text, and no end."""
     history = begun(caller="ann", tenant="press", own_id="mine", labels={"b": "2", "a": "1"}, retention_failed=10.0)
     row = row_of(history.operation)
+    assert row_of(begun(retry_of="one").operation).retry_of == "one"
     assert (row.id, row.own_id, row.tenant, row.caller) == ("op-1", "mine", "press", "ann")
     assert (row.resource, row.action, row.resource_id, row.version) == ("book", "upload-start", "42", 1)
     assert (row.status, row.code, row.message, row.attempt) == ("Running", None, "page 3 of 4", 1)

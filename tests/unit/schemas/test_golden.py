@@ -69,6 +69,7 @@ FULL: list[EventData] = [
         tenant="acme",
         own_id="upload-of-42",
         labels={"team": "press", "run/no.": "7 of 9"},
+        retry_of="upload-of-41",
         trace=Trace(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", tracestate="vendor=1"),
     ),
     Started(attempt=2, runner="runner-a", token="t0k3n", ticket=4711, lease=30.0),

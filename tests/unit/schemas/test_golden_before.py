@@ -27,6 +27,7 @@ NEW = (
     "own_id",
     "tenant",
     "labels",
+    "retry_of",
 )
 """Members of a request that this version added."""
 

@@ -227,6 +227,7 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "RunnerStopped", "AttemptTimedOut", "FailedByOperator", "CrossSiteRequest", "UnknownHost", "RequestTimeout",
         "TooManyConnections", "InvalidResult", "Unauthenticated", "Forbidden", "IdentityProviderUnavailable",
         "TooManyRequests", "ActionNotServed", "ScheduleNotFound", "IndexOff", "IndexUnavailable",
+        "OperationNotRetriable",
     }  # fmt: skip
 
     assert expected == set(ErrorCode)

@@ -75,7 +75,7 @@ class FoundOperation(NamedTuple):
     own_id: str
     """The id by which its client knows it."""
     is_foreign: bool = False
-    """True for an operation of another caller, which an admin cancels."""
+    """True for an operation of another caller, which an admin cancels, or a caller that reads all does again."""
 
 
 class OperationAccess:
@@ -135,6 +135,16 @@ class OperationAccess:
             self._on_foreign(principal)
             raise operation_not_found()
         return FoundOperation(operation.id, operation.public_id, operation.caller != principal.subject)
+
+    async def find_to_retry(self, principal: Principal, own_id: str) -> FoundOperation:
+        """Return the operation that a principal does again. Whether it may submit the action is for `admit` to say.
+
+        Raises:
+            ApiError: as `find_to_read`.
+        """
+        found = await self.find_to_read(principal, own_id)
+        operation = self._cached(found.stored_id) or await self._read(found.stored_id)
+        return found._replace(is_foreign=operation.caller != principal.subject)
 
     async def _find(self, principal: Principal, own_id: str) -> Operation:
         """Return an operation of the principal's tenant, of whichever caller."""

@@ -46,6 +46,7 @@ _FIXED: Final = frozenset(
     }
 )
 _SCHEDULE_ACTIONS: Final = frozenset({"preview", "trigger", "backfill"})
+_ACTIONS: Final = frozenset({"cancel", "retry"})
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._@:/+")
 
 
@@ -193,7 +194,8 @@ def path_template(method: str, path: str) -> str:
         rest = path.removeprefix("/status/")
         if rest.endswith("/events"):
             return "/status/{id}/events"
-        return "/status/{id}:cancel" if rest.endswith(":cancel") else STATUS_ROUTE
+        action = rest.rpartition(":")[2]
+        return f"/status/{{id}}:{action}" if action in _ACTIONS and ":" in rest else STATUS_ROUTE
     return _SUBMIT if method == "POST" else _OTHER
 
 

@@ -103,6 +103,8 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     start: StartTime = AT_ONCE
     labels: dict[str, str] | None = None
     """None for none. They are no part of the request: a repetition keeps those of the first submit."""
+    retry_of: str = ""
+    """The client's id of the operation that this one does again, which no client can say itself; empty for none."""
     tenant: str = ""
     """Of the caller; empty for the operator's own, and without authentication."""
     derived_id: str = ""

@@ -34,6 +34,8 @@ _DESCRIPTION: Final = (
 )
 _SCHEME: Final = "bearer"
 _STATUS_TOKEN: Final = "statusToken"  # noqa: S105 - a name
+_WITHOUT_STATUS_TOKEN: Final = frozenset({operations.TAG, schedules.TAG})
+"""Tags of the paths that accept an operation, and give no status token for it."""
 _UNKNOWN: Final = Kind("book", "publish")
 """The action of the examples while no action is known."""
 
@@ -120,7 +122,7 @@ def _add_access(document: Json) -> None:
                 continue
             if operation["operationId"] == operations.STATUS:
                 operation["security"] = [{_SCHEME: []}, {_STATUS_TOKEN: []}]
-            if "202" in operation["responses"] and schedules.TAG not in operation["tags"]:
+            if "202" in operation["responses"] and not _WITHOUT_STATUS_TOKEN & {*operation["tags"]}:
                 _add_status_token(operation)
             is_of_service = service.TAG in operation["tags"]
             added = access_responses(is_post=method == "post", needs_scope=not is_of_service)
@@ -145,7 +147,7 @@ def _example_operation(actions: Sequence[DocumentedAction]) -> tuple[Kind, objec
 
 def _tags(actions: Iterable[DocumentedAction]) -> list[Json]:
     described = {action.spec.resource: f"The actions of the resource `{action.spec.resource}`." for action in actions}
-    described[operations.TAG] = "The status of an operation, its cancelation, its history."
+    described[operations.TAG] = "The status of an operation, its cancelation, its retry, its history."
     described[schedules.TAG] = "What begins again and again."
     described[service.TAG] = "The service itself."
     return [{"name": name, "description": description} for name, description in described.items()]

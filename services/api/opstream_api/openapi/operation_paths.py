@@ -1,4 +1,4 @@
-"""The paths of operations: status, cancel, events. Only their examples depend on the actions. Pure."""
+"""The paths of operations: status, cancel, retry, events. Only their examples depend on the actions. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any, Final
 import msgspec
 
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.follow_up import follow_up_id
 
 from .responses import error_responses
-from .samples import sample_history, sample_monitor
+from .samples import OPERATION_ID, sample_history, sample_monitor
 from .shared import SCHEMAS, Json, header_refs, json_content, ref, refs
 
 TAG: Final = "operations"
@@ -22,6 +23,7 @@ def operation_paths(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa
     return {
         "/status/{operationId}": {"get": _status(kind, result)},
         "/status/{operationId}:cancel": {"post": _cancel(kind)},
+        "/status/{operationId}:retry": {"post": _retry(kind)},
         "/status/{operationId}/events": {"get": _events(kind, action_input, result)},
     }
 
@@ -100,6 +102,45 @@ def _cancel(kind: Kind) -> Json:
                 "UnsupportedCancel",
                 "CrossSiteRequest",
                 "Unavailable",
+            ),
+        },
+    }
+
+
+def _retry(kind: Kind) -> Json:
+    follow_up = sample_monitor("notStarted", kind)
+    follow_up["value"] = {**follow_up["value"], "id": follow_up_id(OPERATION_ID), "retryOf": OPERATION_ID}
+    return {
+        "operationId": "retry",
+        "summary": "Do an operation again",
+        "description": (
+            "Submits the action of an operation that failed or was canceled again, with the same input, resource, "
+            "labels and callback, as a new operation of the caller: its follow-up. An operation has one follow-up: "
+            "a repeated request gets the same. The follow-up can be done again, too."
+        ),
+        "tags": [TAG],
+        "parameters": refs(
+            "parameters", "StatusId", "traceparent", "tracestate", "api-version", "x-ms-client-request-id"
+        ),
+        "requestBody": {
+            "required": False,
+            "content": json_content({"type": "object", "additionalProperties": False}, {"nothing": {"value": {}}}),
+        },
+        "responses": {
+            "202": {
+                "description": "The follow-up is stored durably: its status monitor",
+                "headers": header_refs("Operation-Location", "Operation-Id", "Retry-After"),
+                "content": json_content({"$ref": SCHEMAS + "StatusMonitor"}, {"new": follow_up}),
+                "links": monitor_links(),
+            },
+            **error_responses(
+                "InvalidCancel",
+                "NothingToRetry",
+                "OperationNotRetriable",
+                "TooLargeCancel",
+                "UnsupportedCancel",
+                "CrossSiteRequest",
+                "UnavailableSubmit",
             ),
         },
     }

@@ -23,6 +23,8 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "OperationNotFound": (ErrorCode.OPERATION_NOT_FOUND, ErrorCode.NOT_FOUND),
         "ScheduleNotFound": (ErrorCode.SCHEDULE_NOT_FOUND, ErrorCode.NOT_FOUND),
         "OperationFinished": (ErrorCode.OPERATION_FINISHED,),
+        "NothingToRetry": (ErrorCode.OPERATION_NOT_FOUND, ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),
+        "OperationNotRetriable": (ErrorCode.OPERATION_NOT_RETRIABLE, ErrorCode.RESOURCE_BUSY),
         "ResourceBusy": (ErrorCode.RESOURCE_BUSY,),
         "TooLargeSubmit": (ErrorCode.PAYLOAD_TOO_LARGE,),
         "TooLargeCancel": (ErrorCode.PAYLOAD_TOO_LARGE,),

@@ -184,6 +184,7 @@ _INDEX_ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = Mapp
         ),
     }
 )
+_RUNS: Final = "is Running: wait for its end, or cancel it"
 _AGAIN: Final = f"send the same request again with the header 'Operation-Id: {OPERATION_ID}'"
 _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingProxyType(
     {
@@ -225,6 +226,11 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
         ErrorCode.OPERATION_FINISHED: (
             "It has succeeded or failed",
             f"operation {OPERATION_ID} is Succeeded, so there is nothing to cancel",
+            {},
+        ),
+        ErrorCode.OPERATION_NOT_RETRIABLE: (
+            "It has not ended, or has succeeded, or is done again for another caller",
+            f"operation {OPERATION_ID} {_RUNS}",
             {},
         ),
         ErrorCode.RESOURCE_BUSY: (

@@ -205,6 +205,16 @@ _MONITOR_MEMBERS: Final[Json] = {
         "description": "True from a cancel request until the operation has ended; absent otherwise.",
     },
     "cancelRequestedAt": {**_INSTANT, "description": "When that was requested."},
+    "retryOf": {
+        "type": "string",
+        "pattern": OPERATION_ID_PATTERN,
+        "description": "The operation that it does again, if it is a follow-up.",
+    },
+    "retriedBy": {
+        "type": "string",
+        "pattern": OPERATION_ID_PATTERN,
+        "description": "Its follow-up, if there is one that the caller may read. Only a read of a status has it.",
+    },
     "labels": {
         "type": "object",
         "description": "The labels of the submit; absent without one.",

@@ -215,6 +215,7 @@ class Submitter:
             start_at=start_at,
             start_after=request.start.after,
             labels=request.labels,
+            retry_of=request.retry_of,
         )
         event = first_event(request.stored_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
         try:
@@ -350,7 +351,9 @@ class Submitter:
             raise operation_unreadable(request.stored_id, error) from error
         # None: its first event has expired, so the requests can't be compared any more.
         if operation is None or not (
-            operation.request_hash == digest or _is_same_request(events[0].data, request, value)
+            operation.request_hash == digest
+            or _is_same_retry(operation, request)
+            or _is_same_request(events[0].data, request, value)
         ):
             message = f"{key.header} names operation {key.operation_id} of another request: use a new one"
             raise ApiError(ErrorCode.OPERATION_ID_REUSED, message, target=key.header)
@@ -369,6 +372,14 @@ def _too_many_open(limit: int) -> ApiError:
 def _is_retention_over(operation: Operation, now: datetime) -> bool:
     finished_at = operation.finished_at
     return finished_at is not None and (now - finished_at).total_seconds() >= operation.effective_retention
+
+
+def _is_same_retry(operation: Operation, request: SubmitRequest) -> bool:
+    """Return True if both do the same operation again, for the same caller."""
+    return bool(request.retry_of) and (operation.retry_of, operation.caller) == (
+        request.retry_of,
+        request.caller.identity,
+    )
 
 
 def _is_same_request(requested: EventData | None, request: SubmitRequest, value: Any) -> bool:  # noqa: ANN401 - JSON

@@ -23,7 +23,7 @@ from tests.support.access.desk import serving_with_keys
 from tests.support.api.prefix_proxy import behind
 from tests.support.api.service import OperationStory
 from tests.support.console.browser import Visit
-from tests.support.console.stories import began, happened, retried
+from tests.support.console.stories import TIMES_OUT, began, happened, retried
 from tests.support.system.wait import eventually
 
 from .conftest import ConsoleDesk
@@ -182,6 +182,21 @@ async def test_cancel_asks_and_records_the_reason(desk: ConsoleDesk) -> None:
     last = (await stored(desk, story))[-1].data
     assert isinstance(last, Canceled)
     assert last.reason == "wrong edition"
+    assert visit.complaints == []
+
+
+async def test_what_failed_is_done_again(desk: ConsoleDesk) -> None:
+    """A button asks, and leads to the follow-up, whose page names the old operation; that one's then names it."""
+    story = await happened(desk.api, desk.journal, (0.1, began(1)), (0.3, Failed(error=TIMES_OUT)))
+    old, new = story.operation.id, f"{story.operation.id}-retry-1"
+    visit = await opened(desk, story)
+    await visit.page.get_by_role("button", name="Do it again…").click()
+    await visit.shows("dialog[open]", "Do it again?")
+    await visit.page.get_by_role("button", name="Begin the follow-up").click()
+    await visit.page.wait_for_url(f"**#/operations/{new}")
+    await visit.page.get_by_role("link", name=old, exact=True).click()
+    await visit.page.get_by_role("link", name=new, exact=True).wait_for()
+    assert len(await desk.journal.events(new)) == 1
     assert visit.complaints == []
 
 

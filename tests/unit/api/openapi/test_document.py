@@ -29,6 +29,7 @@ FINISH = Kind("book", "upload-finish")
 ALWAYS = [
     "/status/{operationId}",
     "/status/{operationId}:cancel",
+    "/status/{operationId}:retry",
     "/status/{operationId}/events",
     "/schedules",
     "/schedules/{name}",
@@ -248,7 +249,7 @@ def test_a_service_that_asks_for_credentials_says_so() -> None:
         opens = [{"bearer": []}, {"statusToken": []}] if path == READ_BY_TOKEN else None
         assert operation.get("security") == opens
         assert "401" in statuses
-        if "202" in statuses and not path.startswith("/schedules/"):
+        if "202" in statuses and not path.startswith(("/schedules/", "/status/")):
             assert resolved(root, operation["parameters"][-1])["name"] == "Prefer"
             assert "Preference-Applied" in operation["responses"]["202"]["headers"]
         assert ("403" in statuses) == (operation["tags"] != ["service"])

@@ -117,15 +117,16 @@ class AccessRecorder:
         """Count a request for an operation of another caller, which is answered as one for an unknown id."""
         self._count(Denial(DenialReason.FOREIGN_OPERATION, principal), "", "", STATUS_ROUTE)
 
-    def note_cancel(self, principal: Principal, operation_id: str) -> None:
-        """Record that an admin canceled the operation of another caller.
+    def note_act(self, act: AdminAct, principal: Principal, operation_id: str) -> None:
+        """Record what a caller did to the operation of another one.
 
         Args:
-            principal: the admin.
+            act: what.
+            principal: the caller.
             operation_id: the stored id.
         """
-        act = ActRecord(
-            act=AdminAct.CANCELED,
+        record = ActRecord(
+            act=act,
             at=_utc(self._now()),
             by=principal.subject,
             tenant=principal.tenant,
@@ -133,7 +134,7 @@ class AccessRecorder:
             target=operation_id,
         )
         if len(self._acts) < MAX_ACTS:
-            self._acts.append(act)
+            self._acts.append(record)
         else:
             self._lost_acts += 1
         self._has_acts.set()
@@ -163,9 +164,7 @@ class AccessRecorder:
             await self.flush(self._now())
 
     async def _write(self, before: float) -> None:
-        while self._acts:
-            await self._log.write(self._acts[0])
-            self._acts.popleft()
+        missing = await self._write_acts()
         if self._lost_acts:
             logger.error(
                 "%d acts of administrators are not in the access log: it could not be written", self._lost_acts
@@ -180,6 +179,27 @@ class AccessRecorder:
             finally:
                 for denials in taken:
                     counts.put_back(denials)
+        if missing is not None:
+            raise missing
+
+    async def _write_acts(self) -> NotProvisioned | None:
+        """Write the acts. Return the error of those that this login may not write, which are kept.
+
+        A login of an earlier release may write some acts and not others.
+        """
+        kept: deque[ActRecord] = deque()
+        missing: NotProvisioned | None = None
+        try:
+            while self._acts:
+                try:
+                    await self._log.write(self._acts[0])
+                except NotProvisioned as error:
+                    missing = error
+                    kept.append(self._acts[0])
+                self._acts.popleft()
+        finally:
+            self._acts.extendleft(reversed(kept))
+        return missing
 
     def _count(self, denial: Denial, address: str, method: str, path: str) -> None:
         row = DenialRow(self._now(), address, method, path)

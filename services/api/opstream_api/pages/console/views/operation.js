@@ -15,6 +15,7 @@ import { timeline } from "../parts/timeline.js";
 import { remember } from "../core/recent.js";
 
 const ENDED = new Set(["Succeeded", "Failed", "Canceled"]);
+const RETRIABLE = new Set(["Failed", "Canceled"]);
 const STORED_ID = "Operation-Stored-Id";
 
 export class OperationView {
@@ -53,6 +54,10 @@ export class OperationView {
 
   isLive() {
     return this.monitor !== undefined && !ENDED.has(this.monitor.status);
+  }
+
+  isRetriable() {
+    return this.canRetry && RETRIABLE.has(this.monitor?.status);
   }
 
   isComplete() {
@@ -160,7 +165,7 @@ export class OperationView {
     const acts = [];
     if (this.isLive()) {
       acts.push(h("button", { type: "button", key: "cancel", "aria-keyshortcuts": "c", on: { click: () => this.cancel() }, disabled: this.monitor.cancelRequested }, this.monitor.cancelRequested ? "Cancel requested" : "Cancel…"));
-    } else if (this.canRetry) {
+    } else if (this.isRetriable()) {
       acts.push(h("button", { type: "button", key: "retry", "aria-keyshortcuts": "r", on: { click: () => this.retry() } }, "Do it again…"));
     }
     return acts;
@@ -187,7 +192,7 @@ export class OperationView {
   }
 
   async retry() {
-    if (this.isLive() || !this.canRetry) return;
+    if (!this.isRetriable()) return;
     const answer = await confirmAct({
       title: "Do it again?",
       text: "A follow-up operation with the same input begins, in your name. This one stays as it is.",

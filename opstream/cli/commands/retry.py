@@ -1,0 +1,66 @@
+"""`opstream retry`: does an operation again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from opstream.cli.client_session import client_session, first_response, print_json, wait_for_end
+from opstream.cli.options import client as client_options
+from opstream_schemas.operation.state import Status
+
+
+class RetrySettings(client_options.TokenSettings, frozen=True, kw_only=True):
+    """The options of `opstream retry`."""
+
+    operation_id: str
+    url: str
+    is_waiting: bool
+    timeout: float | None
+    """Seconds to follow the follow-up; None for no limit."""
+
+
+@click.command
+@client_options.operation_argument
+@client_options.wait_option
+@client_options.timeout_option
+@client_options.url_option
+@client_options.token_options
+def retry(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the settings are
+    """Do the operation ID again, which failed or was canceled, and print the status monitor of its follow-up as JSON.
+
+    The follow-up is a new operation with the same input. Each operation has one: retrying twice is fine, and prints the
+    same. A follow-up that failed can be retried, too. With --wait the exit status is that of 'opstream run'.
+
+    \b
+    Example:
+      opstream retry 019abc12-3456-7890-abcd-ef0123456789 --wait
+    """
+    client_options.check_timeout(click.get_current_context(), is_waiting=given["is_waiting"])
+    retry_operation(RetrySettings(**given))
+
+
+def retry_operation(settings: RetrySettings) -> None:
+    """Do an operation again, and print the status monitor of its follow-up, now or when that has ended.
+
+    Raises:
+        CommandError: as `client_session` and `follow_session`; also if the follow-up was waited for and failed or was
+            canceled.
+        click.UsageError: the id is not valid.
+    """
+    from opstream.client import OperationCanceled, OperationFailed
+
+    with client_session(settings.url, token=client_options.token_of(settings), operation_id=settings.operation_id) as (
+        client,
+        display,
+    ):
+        with first_response(settings.url, settings.timeout) as seconds:
+            operation = client.retry(settings.operation_id, timeout=seconds)
+        if settings.is_waiting:
+            operation = wait_for_end(client, display, operation, settings.url, settings.timeout)
+        print_json(operation.monitor)
+        if settings.is_waiting and operation.status is Status.FAILED:
+            raise OperationFailed(operation)
+        if settings.is_waiting and operation.status is Status.CANCELED:
+            raise OperationCanceled(operation, "")
