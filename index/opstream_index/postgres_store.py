@@ -17,7 +17,17 @@ from psycopg import errors as sql_errors
 from .errors import IndexUnavailable, IndexUnusable, QueryTimeout
 from .location import IndexLocation
 from .operation_row import OperationRow
-from .store import FORGET_AFTER, NEW_INDEX, STALE_AFTER, Coverage, Debt, IndexOrigin, debt_of
+from .store import (
+    FORGET_AFTER,
+    NEW_INDEX,
+    SELECT_COVERAGE,
+    STALE_AFTER,
+    Coverage,
+    Debt,
+    IndexOrigin,
+    coverage_of,
+    debt_of,
+)
 from .tables import (
     CHANGING,
     COLUMNS,
@@ -274,9 +284,7 @@ class PostgresReader:
 
     def coverage(self) -> Coverage:
         """See `IndexReader.coverage`."""
-        found = self.fetch("SELECT min(is_complete), min(complete_until) FROM writer")
-        is_complete, until = found[0]
-        return Coverage(is_complete=bool(is_complete), complete_until=until or 0)
+        return coverage_of(self.fetch(SELECT_COVERAGE))
 
     def close(self) -> None:
         """See `IndexReader.close`."""

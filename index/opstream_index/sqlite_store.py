@@ -19,7 +19,17 @@ from typing import Any, Final
 from .errors import IndexDamaged, IndexUnavailable, IndexUnusable, QueryTimeout
 from .operation_row import OperationRow
 from .sqlite_rows import write_rows
-from .store import FORGET_AFTER, NEW_INDEX, STALE_AFTER, Coverage, Debt, IndexOrigin, debt_of
+from .store import (
+    FORGET_AFTER,
+    NEW_INDEX,
+    SELECT_COVERAGE,
+    STALE_AFTER,
+    Coverage,
+    Debt,
+    IndexOrigin,
+    coverage_of,
+    debt_of,
+)
 from .tables import SCHEMA_VERSION, SELECT_NEWEST, SQLITE_TABLES, WRITER_COLUMNS
 
 logger = logging.getLogger(__name__)
@@ -258,9 +268,7 @@ class SqliteReader:
 
     def coverage(self) -> Coverage:
         """See `IndexReader.coverage`."""
-        found = self.fetch("SELECT min(is_complete), min(complete_until) FROM writer")
-        is_complete, until = found[0]
-        return Coverage(is_complete=bool(is_complete), complete_until=until or 0)
+        return coverage_of(self.fetch(SELECT_COVERAGE))
 
     def close(self) -> None:
         """See `IndexReader.close`."""

@@ -64,6 +64,16 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
         return max(0.0, (now - self.complete_until) / 1e6)
 
 
+SELECT_COVERAGE: Final = "SELECT min(is_complete), min(complete_until) FROM writer"
+"""What `coverage_of` takes: the index is as complete as the writer that is furthest behind."""
+
+
+def coverage_of(rows: Sequence[tuple[int | None, int | None]]) -> Coverage:
+    """Return how complete the index is, from the row of `SELECT_COVERAGE`; not at all while it has no writer."""
+    is_complete, until = rows[0]
+    return Coverage(is_complete=bool(is_complete), complete_until=until or 0)
+
+
 class IndexOrigin(msgspec.Struct, frozen=True, kw_only=True):
     """What an index was made from."""
 

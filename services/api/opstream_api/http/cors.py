@@ -18,7 +18,7 @@ ANY_ORIGIN: Final = "*"
 
 EXPOSED: Final = (
     *("Operation-Location", "Operation-Id", "Retry-After", "ETag", "Preference-Applied", "Repeatability-Result"),
-    "Index-Lag",
+    *("Index-Lag", "Operation-Stored-Id"),
     *("WWW-Authenticate", "x-ms-error-code", "x-ms-request-id", "x-ms-client-request-id"),
 )
 """Headers of responses that a page may read, besides those that each page may."""
@@ -29,7 +29,8 @@ ACCEPTED: Final = (
     *("traceparent", "tracestate", "x-ms-client-request-id"),
 )
 """Headers that a page may send."""
-METHODS: Final = "GET, HEAD, POST"
+METHODS: Final = "GET, HEAD, POST, PUT, DELETE"
+"""The last two are those of schedules."""
 PREFLIGHT_SECONDS: Final = 7200
 """Seconds for which a browser remembers an answer; those that allow the least cut it there."""
 

@@ -171,7 +171,7 @@ def _events(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401
         "responses": {
             "200": {
                 "description": "The history",
-                "headers": header_refs("Vary", "Cache-Control"),
+                "headers": header_refs("Vary", "Cache-Control", "Operation-Stored-Id"),
                 "content": {
                     **json_content(ref("schemas", "History"), {"history": {"summary": "All events", "value": sample}}),
                     "text/event-stream": stream,

@@ -244,6 +244,11 @@ HEADERS: Final[Json] = {
         "required": True,
         "schema": {"type": "string", "pattern": OPERATION_ID_PATTERN},
     },
+    "Operation-Stored-Id": {
+        "description": "The id under which the operation is stored, if the client knows it by another one: with it in "
+        "place of `subject`, the events are the bytes that the hash chain covers.",
+        "schema": {"type": "string", "pattern": OPERATION_ID_PATTERN},
+    },
     "Retry-After": {"description": "Whole seconds to wait before the next request.", "schema": _WHOLE_SECONDS},
     "Repeatability-Result": {
         "description": "Result for `Repeatability-Request-ID`: whether the request was carried out, now or before.",

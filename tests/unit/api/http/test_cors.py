@@ -43,6 +43,7 @@ async def test_a_page_of_an_allowed_site_reads_answers() -> None:
     assert headers["vary"] == "Prefer, Origin"
     exposed = headers["access-control-expose-headers"].split(", ")
     assert {"Operation-Location", "Retry-After", "ETag", "Operation-Id", "x-ms-error-code"} <= set(exposed)
+    assert {"Index-Lag", "Operation-Stored-Id"} <= set(exposed)
     assert "access-control-allow-credentials" not in headers
 
 
@@ -51,7 +52,7 @@ async def test_a_browser_that_asks_first_gets_its_answer() -> None:
     status, headers = await call((APP,), ("origin", APP), ASKS, method="OPTIONS")
     assert status == 204
     assert headers["access-control-allow-origin"] == APP
-    assert headers["access-control-allow-methods"] == "GET, HEAD, POST"
+    assert headers["access-control-allow-methods"] == "GET, HEAD, POST, PUT, DELETE"
     allowed = {name.lower() for name in headers["access-control-allow-headers"].split(", ")}
     assert {"authorization", "content-type", "operation-id", "prefer", "if-none-match", "last-event-id"} <= allowed
     assert "access-control-allow-credentials" not in headers

@@ -14,6 +14,7 @@ import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from opstream_api.errors import STATUS_OF
+from opstream_api.http.cors import EXPOSED
 from opstream_api.http.document_cache import DocumentCache
 from opstream_api.openapi import openapi_document
 from opstream_journal import ActionCatalog
@@ -200,6 +201,18 @@ def test_every_response_names_its_headers() -> None:
             assert {"x-ms-request-id", "x-ms-client-request-id"} <= set(sent)
             assert ("x-ms-error-code" in sent) == (status >= "400")
             assert "Retry-After" in sent or status != "503"
+
+
+def test_each_header_that_pages_may_read_is_described() -> None:
+    """What browsers get from another site is what the document names."""
+    root = openapi_document([spec()], has_access=True, has_index=True)
+    found = {
+        name
+        for _, operation in operations(root)
+        for response in operation["responses"].values()
+        for name in resolved(root, response).get("headers", {})
+    }
+    assert found >= set(EXPOSED)
 
 
 def test_every_error_has_an_example_of_each_code() -> None:
