@@ -58,6 +58,7 @@ def operations(count: int, seed: int = 7) -> Iterator[OperationRow]:
             code=code,
             message=message,
             created_at=created,
+            start_at=None,
             started_at=None if status == "NotStarted" else created + 10_000,
             finished_at=ended,
             updated_at=ended or created,

@@ -47,6 +47,8 @@ class OperationRow(NamedTuple):
     message: str | None
     """Of that error; of an open operation, what its action reported last; None without a text."""
     created_at: int
+    start_at: int | None
+    """The time before which no attempt begins; None for an operation that may begin at once."""
     started_at: int | None
     finished_at: int | None
     updated_at: int
@@ -86,6 +88,7 @@ def row_of(operation: Operation) -> OperationRow:
         None if error is None else str(error.code),
         text or None,
         created,
+        None if operation.start_at is None else instant_of(operation.start_at),
         None if started is None else begun,
         ended,
         begun if ended is None else ended,

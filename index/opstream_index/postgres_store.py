@@ -45,7 +45,10 @@ _STATEMENT_SECONDS: Final = 30.0
 _LOCK: Final = 0x6F707374
 """Advisory lock: one process at a time makes the tables."""
 _NUMBERS: Final = frozenset(
-    {"place", "created_at", "started_at", "finished_at", "updated_at", "attempt", "version", "position", "expires_at"}
+    {
+        *("place", "created_at", "start_at", "started_at", "finished_at", "updated_at"),
+        *("attempt", "version", "position", "expires_at"),
+    }
 )
 _ARRAYS: Final = ", ".join(f"%s::{'bigint' if name in _NUMBERS else 'text'}[]" for name in COLUMNS)
 _ON_CONFLICT: Final = (

@@ -27,7 +27,7 @@ from typing import Final
 
 from .operation_row import OperationRow
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raise it with any change of the tables, or of what a row holds. An index of another version is made again."""
 
 COLUMNS: Final = OperationRow._fields
@@ -58,6 +58,7 @@ _TYPES: Final = {
     "code": "TEXT",
     "message": "TEXT",
     "created_at": "BIGINT NOT NULL",
+    "start_at": _BIGINT,
     "started_at": _BIGINT,
     "finished_at": _BIGINT,
     "updated_at": "BIGINT NOT NULL",

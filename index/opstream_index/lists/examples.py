@@ -19,6 +19,7 @@ EXAMPLES: Final = (
     ListExample("What came last?"),
     ListExample("What runs now?", "status eq 'Running'"),
     ListExample("What waits, the oldest first?", "status eq 'NotStarted'", "createdAt"),
+    ListExample("What waits for its time?", "status eq 'NotStarted' and startAt ne null"),
     ListExample(
         "What has failed in the last hour?",
         "status eq 'Failed' and finishedAt ge 2026-11-30T07:00:00Z",

@@ -25,6 +25,7 @@ class ListRow(NamedTuple):
     code: str | None
     message: str | None
     created_at: int
+    start_at: int | None
     started_at: int | None
     finished_at: int | None
     attempt: int
@@ -49,6 +50,7 @@ def item_of(row: ListRow, selected: Collection[str] = MEMBERS) -> dict[str, Any]
         name: None if value is None else time_of(value)
         for name, value in (
             ("createdAt", row.created_at),
+            ("startAt", row.start_at),
             ("startedAt", row.started_at),
             ("finishedAt", row.finished_at),
         )

@@ -16,6 +16,7 @@ from opstream_index.location import parse_location
 from opstream_index.operation_row import OperationRow, place_of
 from opstream_index.postgres_store import PostgresReader, PostgresWriter
 from opstream_index.store import NEW_INDEX, Coverage, Debt
+from opstream_index.tables import SCHEMA_VERSION
 from opstream_journal import Connection, Journal, SnapshotStore
 from opstream_journal.runtime.conditions import Conditions
 from opstream_projector.index.index_keeper import IndexKeeper
@@ -110,13 +111,13 @@ def test_an_index_of_another_version(
 ) -> None:
     """An older one is made again. A newer one is left alone while its projectors live."""
     writer.write([row("a")])
-    monkeypatch.setattr(postgres_store, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(postgres_store, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     with pytest.raises(IndexUnavailable, match="is of another version"):
         reader.fetch("SELECT 1")
     assert begun(writer, "one", "journal", 0, 0) == NEW_INDEX
     assert rows_of(reader) == {}
     writer.mark(NEW_INDEX, time.time_ns() // 1000)
-    monkeypatch.setattr(postgres_store, "SCHEMA_VERSION", 1)
+    monkeypatch.setattr(postgres_store, "SCHEMA_VERSION", SCHEMA_VERSION)
     older = PostgresWriter(parse_location(database))
     with pytest.raises(IndexUnavailable, match="newer projectors write"):
         begun(older, "two", "journal", 0, 0)

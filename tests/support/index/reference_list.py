@@ -29,6 +29,7 @@ _NAMES: Final = {
     "resourceId": "resource_id",
     "status": "status",
     "createdAt": "created_at",
+    "startAt": "start_at",
     "startedAt": "started_at",
     "finishedAt": "finished_at",
     "attempt": "attempt",
@@ -131,6 +132,7 @@ def row(number: int, **changes: Any) -> OperationRow:
         "code": None,
         "message": None,
         "created_at": BEGIN + number,
+        "start_at": None,
         "started_at": None,
         "finished_at": None,
         "updated_at": 0,
@@ -172,6 +174,7 @@ def rows(draw: st.DrawFn) -> list[OperationRow]:
                 code=draw(_MAYBE_TEXT) if status == "Failed" else None,
                 message=draw(st.sampled_from(MESSAGES)) if status in {"Failed", "Running"} else None,
                 created_at=draw(TIMES),
+                start_at=draw(st.none() | TIMES),
                 started_at=draw(st.none() | TIMES),
                 finished_at=draw(TIMES) if has_ended else None,
                 attempt=draw(st.integers(0, 3)),
@@ -208,11 +211,13 @@ COMPARISONS: Final = st.one_of(
     _comparisons(["caller"], ["eq", "ne"], st.sampled_from(["'ann'", "'bob'"])),
     _comparisons(["kind"], ["eq", "ne"], st.sampled_from(KINDS).map(_quoted)),
     _comparisons(["status"], ["eq", "ne"], st.sampled_from(STATUSES).map(_quoted)),
-    _comparisons(["createdAt", "startedAt", "finishedAt"], _ORDERED, TIMES.map(_time)),
+    _comparisons(["createdAt", "startAt", "startedAt", "finishedAt"], _ORDERED, TIMES.map(_time)),
     _comparisons(["attempt", "version"], _ORDERED, st.integers(0, 3).map(str)),
     st.builds(
         "{} {} null".format,
-        st.sampled_from(["resourceId", "startedAt", "finishedAt", "caller", "error/code", "retryOf", "label/team"]),
+        st.sampled_from(
+            ["resourceId", "startAt", "startedAt", "finishedAt", "caller", "error/code", "retryOf", "label/team"]
+        ),
         st.sampled_from(["eq", "ne"]),
     ),
     st.builds(

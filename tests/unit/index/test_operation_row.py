@@ -28,10 +28,16 @@ def test_an_open_operation() -> None:
     assert (row.id, row.own_id, row.tenant, row.caller) == ("op-1", "mine", "press", "ann")
     assert (row.resource, row.action, row.resource_id, row.version) == ("book", "upload-start", "42", 1)
     assert (row.status, row.code, row.message, row.attempt) == ("Running", None, "page 3 of 4", 1)
-    assert (row.created_at, row.started_at, row.finished_at) == (AT, AT + SECOND, None)
+    assert (row.created_at, row.start_at, row.started_at, row.finished_at) == (AT, None, AT + SECOND, None)
     assert (row.labels, row.retry_of) == ('{"a":"1","b":"2"}', None)
     assert row.position == history.operation.stream_sequence
     assert row.expires_at == NEVER
+
+
+def test_an_operation_that_waits_for_its_time() -> None:
+    """The row has the time, and no attempt."""
+    row = row_of(History().append(request(start_at=NOW + timedelta(minutes=5))).operation)
+    assert (row.status, row.start_at, row.started_at) == ("NotStarted", AT + 300 * SECOND, None)
 
 
 def test_a_failed_operation() -> None:

@@ -19,6 +19,7 @@ from opstream_index.errors import IndexUnavailable, IndexUnusable, QueryTimeout
 from opstream_index.operation_row import OperationRow, place_of
 from opstream_index.sqlite_store import SqliteReader, SqliteWriter
 from opstream_index.store import NEW_INDEX, Coverage, Debt
+from opstream_index.tables import SCHEMA_VERSION
 from tests.support.index.rows import begun, labels_of, rows_of
 
 pytestmark = pytest.mark.unit
@@ -212,7 +213,7 @@ def test_an_index_of_another_version_is_made_again(
     """A new version of the tables drops the old ones; a reader of the old version says so."""
     writer.write([row("a", message="a text", labels='{"k":"v"}')])
     writer.close()
-    monkeypatch.setattr(sqlite_store, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(sqlite_store, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     with pytest.raises(IndexUnavailable, match="is of another version"):
         SqliteReader(path).fetch("SELECT 1")
     assert begun(writer, "one", "journal", 0, 0) == NEW_INDEX

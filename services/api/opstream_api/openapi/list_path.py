@@ -18,6 +18,7 @@ LIST: Final = "list"
 """`operationId` of a list."""
 TAG: Final = "operations"
 
+_FAILED_LATELY: Final = next(one.filter for one in EXAMPLES if "failed in the last hour" in one.question)
 _TEXT: Final[Json] = {"type": "string"}
 _INSTANT: Final[Json] = {"type": "string", "format": "date-time"}
 
@@ -93,6 +94,7 @@ def _schemas() -> Json:
             "kind": _TEXT,
             "resourceId": _TEXT,
             "createdAt": _INSTANT,
+            "startAt": _INSTANT,
             "startedAt": _INSTANT,
             "finishedAt": _INSTANT,
             "attempt": {"type": "integer"},
@@ -131,7 +133,7 @@ def _parameters() -> Json:
     return {
         "filter": _parameter(
             "filter",
-            f"Which operations, e.g. `{EXAMPLES[3].filter}`. Fields: {', '.join(FIELD_NAMES)}. Operators: eq, ne, gt, "
+            f"Which operations, e.g. `{_FAILED_LATELY}`. Fields: {', '.join(FIELD_NAMES)}. Operators: eq, ne, gt, "
             "ge, lt, le, in, and, or, not, parentheses, contains(message, 'text').",
             {"type": "string", "maxLength": MAX_FILTER_LENGTH},
         ),

@@ -26,6 +26,7 @@ ROW = ListRow(
     code="503",
     message="no paper",
     created_at=1,
+    start_at=2,
     started_at=2,
     finished_at=3,
     attempt=1,
@@ -35,7 +36,7 @@ ROW = ListRow(
     expires_at=9,
 )
 ABSENT: dict[str, Any] = dict.fromkeys(
-    ("caller", "resource_id", "code", "message", "started_at", "finished_at", "labels", "retry_of")
+    ("caller", "resource_id", "code", "message", "start_at", "started_at", "finished_at", "labels", "retry_of")
 )
 
 
@@ -54,6 +55,7 @@ def test_an_item_has_all_members() -> None:
         "kind": "book:print",
         "resourceId": "42",
         "createdAt": "1970-01-01T00:00:00.000001Z",
+        "startAt": "1970-01-01T00:00:00.000002Z",
         "startedAt": "1970-01-01T00:00:00.000002Z",
         "finishedAt": "1970-01-01T00:00:00.000003Z",
         "attempt": 1,

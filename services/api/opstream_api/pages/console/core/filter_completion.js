@@ -11,6 +11,7 @@ export const FIELDS = {
   resourceId: { operators: SAME, type: "text", hint: "what the action is about" },
   createdAt: { operators: ORDERED, type: "time", hint: "when it was requested" },
   finishedAt: { operators: ORDERED, type: "time", hint: "when it ended" },
+  startAt: { operators: ORDERED, type: "time", hint: "before which it does not begin" },
   startedAt: { operators: ORDERED, type: "time", hint: "when its first attempt began" },
   "error/code": { operators: SAME, type: "text", hint: "why it failed" },
   "error/message": { operators: ["contains"], type: "text", hint: "the text of the error" },
