@@ -5,7 +5,8 @@ What they do is in `schedules/desk.py`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -160,7 +161,22 @@ async def _backfill(dependencies: Dependencies, name: str, request: AnyRequest) 
     return json_response(_encode({"value": shown}))
 
 
-_ACTIONS: Final = {"preview": _preview, "trigger": _trigger, "backfill": _backfill}
+async def _pause(dependencies: Dependencies, name: str, request: AnyRequest, *, is_paused: bool) -> ASGIApp:
+    _check_method(request, {"POST"}, "POST")
+    check_query(request.scope["query_string"])
+    desk, asker, headers = _desk(dependencies, request)
+    if await _body(dependencies, request, headers) is None:
+        return empty_response(400)
+    return json_response(_encode(_shown(await desk.pause(asker, name, is_paused=is_paused))))
+
+
+_ACTIONS: Final[dict[str, Callable[[Dependencies, str, AnyRequest], Coroutine[Any, Any, ASGIApp]]]] = {
+    "preview": _preview,
+    "trigger": _trigger,
+    "backfill": _backfill,
+    "pause": partial(_pause, is_paused=True),
+    "resume": partial(_pause, is_paused=False),
+}
 
 
 def _desk(dependencies: Dependencies, request: AnyRequest) -> tuple[ScheduleDesk, Asker, Headers]:

@@ -38,6 +38,7 @@ _FIXED: Final = frozenset(
     {
         *PROBES,
         "/status",
+        "/status:count",
         "/schedules",
         "/openapi.json",
         "/asyncapi.json",
@@ -45,7 +46,7 @@ _FIXED: Final = frozenset(
         "/.well-known/oauth-protected-resource",
     }
 )
-_SCHEDULE_ACTIONS: Final = frozenset({"preview", "trigger", "backfill"})
+_SCHEDULE_ACTIONS: Final = frozenset({"preview", "trigger", "backfill", "pause", "resume"})
 _ACTIONS: Final = frozenset({"cancel", "retry"})
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._@:/+")
 

@@ -117,6 +117,10 @@ def schedule_paths() -> Json:
         },
         "/schedules/{name}:trigger": {"post": _trigger()},
         "/schedules/{name}:backfill": {"post": _backfill()},
+        "/schedules/{name}:pause": {"post": _path("schedule.pause", "Pause a schedule", 200, one, *_PAUSES)},
+        "/schedules/{name}:resume": {
+            "post": _path("schedule.resume", "Have a paused schedule go on", 200, one, *_PAUSES)
+        },
         "/schedules/{name}/history": {
             "get": _path(
                 "schedule.history",
@@ -128,6 +132,7 @@ def schedule_paths() -> Json:
     }
 
 
+_PAUSES: Final = ("InvalidCancel", "TooLargeCancel", "UnsupportedCancel", "CrossSiteRequest", "Unavailable")
 _CHANGES: Final = ("InvalidCancel", "TooLargeCancel", "UnsupportedCancel", "Unavailable")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 import msgspec
@@ -12,17 +12,13 @@ import msgspec
 from opstream_api.access.principal import Owner, Principal
 from opstream_api.access.scopes import READ, SUBMIT, scope_of
 from opstream_api.errors import ApiError, forbidden
-from opstream_api.inputs.input_validation import decode_input
 from opstream_api.operations.submit import Accepted
 from opstream_journal import VersionConflict
-from opstream_journal.provisioning.topology import SCHEDULE_LIMIT
 from opstream_journal.schedules.schedule_stream import ScheduleStream
 from opstream_schemas.errors import ErrorCode, InvalidName
 from opstream_schemas.names import Kind
 from opstream_schemas.schedules.schedule import (
     MAX_BACKFILL,
-    Schedule,
-    check_schedule,
     check_schedule_name,
     next_moments,
     occurrence_id,
@@ -36,6 +32,7 @@ from opstream_schemas.schedules.schedule_event import (
     ScheduleState,
 )
 
+from .bodies import decode_definition, decode_range
 from .schedule_book import MAX_SCHEDULES, ScheduleBook
 from .submits import ScheduleSubmits
 
@@ -79,15 +76,6 @@ class Asker(NamedTuple):
             return True
         is_own = state.changed.caller == self.principal.subject
         return state.changed.tenant == self.principal.tenant and (is_own or self.principal.scopes.reads_all)
-
-
-class BackfillRange(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}
-):
-    """The body of a backfill."""
-
-    begin: datetime
-    end: datetime
 
 
 class MadeUp(NamedTuple):
@@ -161,6 +149,36 @@ class ScheduleDesk:
             )
             try:
                 return await self._change(key, changed, found), is_new
+            except VersionConflict:
+                continue
+        raise _contended(name)
+
+    async def pause(self, asker: Asker, name: str, *, is_paused: bool) -> ScheduleState:
+        """Pause a schedule, or have it go on; one that is so already stays as it is. Return it.
+
+        It stays its caller's, also if an administrator pauses it. If the caller itself has it go on, it does so with
+        the key of that request: the key with which it was set may have been revoked.
+
+        Raises:
+            ApiError: `ScheduleNotFound`, `Forbidden`.
+            JournalError: the broker did not answer, or refused.
+        """
+        for _ in range(_TRIES):
+            found = await self._own(asker, name)
+            if found.changed.is_active is not is_paused:
+                return found
+            principal = asker.principal
+            is_callers_key = principal is not None and principal.key_id and principal.owner == _owner_of(found)
+            changed = msgspec.structs.replace(
+                found.changed,
+                act=ScheduleAct.SET,
+                at=self._now(),
+                key_id=principal.key_id if principal is not None and is_callers_key else found.changed.key_id,
+                definition=msgspec.structs.replace(found.changed.definition, paused=is_paused),
+                detail="",
+            )
+            try:
+                return await self._change(found.key, changed, found)
             except VersionConflict:
                 continue
         raise _contended(name)
@@ -320,7 +338,7 @@ class ScheduleDesk:
     def _is_own(self, asker: Asker, found: ScheduleState) -> bool:
         if asker.principal is None:
             return True
-        return Owner(found.changed.tenant, found.changed.caller) == asker.owner or asker.principal.scopes.is_admin
+        return _owner_of(found) == asker.owner or asker.principal.scopes.is_admin
 
     def _key(self, asker: Asker, name: str) -> str:
         try:
@@ -329,38 +347,8 @@ class ScheduleDesk:
             raise schedule_not_found(name) from None
 
 
-def decode_definition(body: bytes) -> Schedule:
-    """Return the schedule in a body.
-
-    Raises:
-        ApiError: `InvalidInput`, `PayloadTooLarge`.
-    """
-    if len(body) > SCHEDULE_LIMIT:
-        raise ApiError(ErrorCode.PAYLOAD_TOO_LARGE, f"a schedule has at most {SCHEDULE_LIMIT} bytes")
-    document, _ = decode_input(body)
-    try:
-        return check_schedule(msgspec.json.decode(document, type=Schedule))
-    except (msgspec.ValidationError, InvalidName) as error:
-        raise ApiError(ErrorCode.INVALID_INPUT, f"no schedule: {error}") from error
-
-
-def decode_range(body: bytes, now: datetime) -> BackfillRange:
-    """Return the time in the body of a backfill.
-
-    Raises:
-        ApiError: `InvalidInput`.
-    """
-    document, _ = decode_input(body)
-    try:
-        span = msgspec.json.decode(document, type=BackfillRange)
-    except msgspec.ValidationError as error:
-        raise ApiError(ErrorCode.INVALID_INPUT, f'the body is {{"from": TIME, "to": TIME}}: {error}') from error
-    if span.begin.tzinfo is None or span.end.tzinfo is None:
-        raise ApiError(ErrorCode.INVALID_INPUT, "from and to need their zone, as in 2026-11-24T08:00:00Z")
-    begin, end = span.begin.astimezone(UTC), span.end.astimezone(UTC)
-    if not begin <= end <= now:
-        raise ApiError(ErrorCode.INVALID_INPUT, "from must not be after to, and to must have passed", target="to")
-    return BackfillRange(begin=begin, end=end)
+def _owner_of(found: ScheduleState) -> Owner:
+    return Owner(found.changed.tenant, found.changed.caller)
 
 
 def schedule_not_found(name: str) -> ApiError:

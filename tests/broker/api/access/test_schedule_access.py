@@ -39,6 +39,8 @@ async def questions(caller: CallerWithKey, name: str) -> list[tuple[int, str]]:
         await caller.client.delete(path),
         await caller.client.post(f"{path}:trigger"),
         await caller.client.post(f"{path}:backfill", json=span),
+        await caller.client.post(f"{path}:pause"),
+        await caller.client.post(f"{path}:resume"),
     ]
     return [(one.status_code, one.json()["error"]["code"]) for one in answers]
 
@@ -52,13 +54,14 @@ async def test_a_schedule_is_its_callers(desk: AccessDesk) -> None:
     assert (await put(ann)).status_code == 201
     for caller in (bob, eve):
         assert (
-            await questions(caller, "nightly") == await questions(caller, "no-such") == [(404, "ScheduleNotFound")] * 6
+            await questions(caller, "nightly") == await questions(caller, "no-such") == [(404, "ScheduleNotFound")] * 8
         )
         assert (await caller.get("/schedules")).json() == {"value": []}
     assert (await put(bob)).json()["error"]["code"] == "Forbidden"
     assert (await put(eve)).status_code == 201
     assert (await auditor.get(PATH)).json()["caller"] == "ann"
     assert (await auditor.client.delete(PATH)).status_code == 403
+    assert (await auditor.client.post(f"{PATH}:pause")).status_code == 403
     assert (await ann.get(PATH)).json()["status"] == "Active"
 
 
@@ -83,6 +86,28 @@ async def test_operations_are_the_callers(desk: AccessDesk) -> None:
     await desk.api.schedules.ticker.tick(soon())
     operation_id = f"sched-nightly-{soon().replace(minute=0):%Y%m%dT%H%M%SZ}"
     assert (await ann.get(f"/status/{operation_id}")).json()["id"] == operation_id
+
+
+async def test_an_administrators_pause_takes_nothing_away(desk: AccessDesk) -> None:
+    """The schedule stays its caller's, and goes on in its name; the caller itself has it go on with another key."""
+    ann = await desk.caller("acme", "ann", "submit", "read")
+    again = await desk.caller("acme", "ann", "submit", "read")
+    root = await desk.caller("acme", "root", "admin")
+    await put(ann)
+    assert (await root.client.post(f"{PATH}:pause")).json()["status"] == "Paused"
+    shown = (await root.client.post(f"{PATH}:resume")).json()
+    assert (shown["status"], shown["caller"]) == ("Active", "ann")
+    await desk.api.schedules.ticker.tick(soon())
+    await desk.revoke(ann)
+
+    async def is_gone() -> bool:
+        return (await ann.get("/openapi.json")).status_code == 401
+
+    await eventually(is_gone, within=5)
+    await again.client.post(f"{PATH}:pause")
+    assert (await again.client.post(f"{PATH}:resume")).json()["status"] == "Active"
+    await desk.api.schedules.ticker.tick(soon() + timedelta(hours=1))
+    assert [one["outcome"] for one in (await again.get(f"{PATH}/history")).json()["value"]] == ["submitted"] * 2
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])

@@ -191,6 +191,24 @@ async def test_a_paused_schedule(api: Api) -> None:
     assert await history(api) == []
 
 
+async def test_a_pause(api: Api) -> None:
+    """It is paused and goes on by a word, each time that it is said the same; what was due meanwhile is left out."""
+    made = (await put(api)).json()
+    for _ in range(2):
+        paused = (await api.client.post("/schedules/nightly:pause")).json()
+        assert (paused["status"], paused["paused"], "nextAt" in paused) == ("Paused", True, False)
+    await api.schedules.ticker.tick(next_hour(1) + timedelta(minutes=1))
+    assert await history(api) == []
+    changed_at = set()
+    for _ in range(2):
+        resumed = (await api.client.post("/schedules/nightly:resume")).json()
+        changed_at.add(resumed.pop("changedAt"))
+        assert resumed == {name: value for name, value in made.items() if name != "changedAt"}
+    assert len(changed_at) == 1
+    assert (await api.client.get("/schedules/nightly:pause")).status_code == 405
+    assert (await api.client.post("/schedules/none:pause")).json()["error"]["code"] == "ScheduleNotFound"
+
+
 @pytest.mark.parametrize("is_failing", [True, False])
 async def test_a_pause_after_a_failure(api: Api, journal: Journal, *, is_failing: bool) -> None:
     """With `pauseOnFailure` nothing follows an operation that has failed, until the schedule is set again."""

@@ -37,6 +37,8 @@ ALWAYS = [
     "/schedules/{name}:preview",
     "/schedules/{name}:trigger",
     "/schedules/{name}:backfill",
+    "/schedules/{name}:pause",
+    "/schedules/{name}:resume",
     "/schedules/{name}/history",
     "/openapi.json",
     "/asyncapi.json",
