@@ -128,12 +128,7 @@ class ListSql:
         """
         parameters = list[Parameter]()
         window = self._window(walk, parameters)
-        where = ["w.expires_at > ?"]
-        parameters.append(now)
-        if self._scope.caller is not None:
-            where.append("w.own_id <> w.id")  # what was recorded without authentication belongs to no caller
-        if self._term is not None:
-            where.append(self._condition(self._term, parameters))
+        where = self._visible(now, parameters)
         columns = ", ".join(f"w.{column}" for column in COLUMNS)
         # No ORDER BY out here: SQLite would read the whole window to sort it again. `reader` checks the order.
         return self._statement(
@@ -141,11 +136,16 @@ class ListSql:
             parameters,
         )
 
-    def end_of_window(self, walk: Walk) -> Statement:
-        """Return the statement of the place at which a page that is not full goes on; no row if nothing is left."""
+    def end_of_window(self, walk: Walk, rows: int | None = None) -> Statement:
+        """Return the statement of the place at which a page that is not full goes on; no row if nothing is left.
+
+        Args:
+            walk: how to find the rows.
+            rows: of the window; None for `WINDOW`.
+        """
         parameters = list[Parameter]()
         window = self._window(walk, parameters, columns=("place", "finished_at"))
-        return self._statement(f"{window} LIMIT 1 OFFSET {WINDOW - 1}", parameters)
+        return self._statement(f"{window} LIMIT 1 OFFSET {(rows or WINDOW) - 1}", parameters)
 
     @property
     def _direction(self) -> str:
@@ -155,7 +155,22 @@ class ListSql:
     def _by_place(self) -> bool:
         return self._order.column == "created_at"
 
+    def _visible(self, now: int, parameters: list[Parameter]) -> list[str]:
+        """Return the conditions of the rows of a window that may be shown, and for which the filter is true."""
+        where = ["w.expires_at > ?"]
+        parameters.append(now)
+        if self._scope.caller is not None:
+            where.append("w.own_id <> w.id")  # what was recorded without authentication belongs to no caller
+        if self._term is not None:
+            where.append(self._condition(self._term, parameters))
+        return where
+
     def _window(self, walk: Walk, parameters: list[Parameter], columns: Sequence[str] = COLUMNS) -> str:
+        direction = self._direction
+        ordered = f"place {direction}" if self._by_place else f"finished_at {direction}, place {direction}"
+        return f"{self._rows(walk, parameters, columns)} ORDER BY {ordered}"
+
+    def _rows(self, walk: Walk, parameters: list[Parameter], columns: Sequence[str]) -> str:
         parts = []
         for arm in walk.arms:
             where = self._where(arm, parameters)
@@ -169,9 +184,7 @@ class ListSql:
                 parameters.append(self._scope.tenant)
             selected = ", ".join(_selected(column, arm, by_place=self._by_place) for column in columns)
             parts.append(f"SELECT {selected} FROM {table} WHERE {' AND '.join(where)}")
-        direction = self._direction
-        ordered = f"place {direction}" if self._by_place else f"finished_at {direction}, place {direction}"
-        return f"{' UNION ALL '.join(parts)} ORDER BY {ordered}"
+        return " UNION ALL ".join(parts)
 
     def _table(self, arm: Arm) -> str:
         if arm.source is Source.LABELS:

@@ -70,7 +70,7 @@ logger = logging.getLogger(__name__)
 _READS: Final = [*READS, HttpMethod.OPTIONS]
 _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
 _READ_PATH: Final = re.compile(
-    r"/(?:status|status/[^/:]+|status/[^/]+/events|docs(?:/[^/]*)?|console(?:/[^/]*){0,2}|healthz|readyz|(?:openapi|asyncapi)\.json)"
+    r"/(?:status(?::count)?|status/[^/:]+|status/[^/]+/events|docs(?:/[^/]*)?|console(?:/[^/]*){0,2}|healthz|readyz|(?:openapi|asyncapi)\.json)"
 )
 _ACT_PATH: Final = re.compile(r"/status/[^/]*:(?:cancel|retry)")
 _OK_BODY: Final = b'{"status":"ok"}'

@@ -16,6 +16,7 @@ from .http.caller_identity import CallerResolver
 from .http.document_cache import DocumentCache
 from .http.request_log import RequestLog
 from .http.request_origin import HostPolicy
+from .lists.operation_counts import OperationCounts
 from .lists.operation_list import OperationList
 from .operations.brief_waits import BriefWaits
 from .operations.cancel import Canceler
@@ -45,6 +46,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     """What callers do with schedules; None for a service without them."""
     lists: OperationList | None = None
     """Answers lists; None for a service without an index."""
+    counts: OperationCounts | None = None
+    """Answers counts; likewise."""
     capacity: JournalCapacity
     conditions: Conditions
     """What `/readyz` shows besides."""

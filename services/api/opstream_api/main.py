@@ -51,6 +51,7 @@ from .http.caller_identity import CallerResolver
 from .http.document_cache import DocumentCache
 from .http.request_log import RequestLog
 from .http.request_origin import HostPolicy
+from .lists.operation_counts import OperationCounts
 from .lists.operation_list import OperationList
 from .openapi import openapi_document
 from .operations.brief_waits import BriefWaits
@@ -199,6 +200,7 @@ async def connected_api(
             refuse_unserved_after=settings.refuse_unserved_after,
         )
         schedules = await open_schedules(stack, connection, submitter, status, access, now=_utc_now)
+        lists, counts = _open_index(settings, access, stack)
         app = create_app(
             Dependencies(
                 meter=meter,
@@ -217,7 +219,8 @@ async def connected_api(
                     ids=None if access is None else access.operations.ids,
                 ),
                 history=HistoryReader(journal=journal, status=status, watches=watches),
-                lists=_open_lists(settings, access, stack),
+                lists=lists,
+                counts=counts,
                 capacity=capacity,
                 conditions=conditions,
                 access=access,
@@ -345,16 +348,19 @@ def _client_gauge(watches: WatchRegistry) -> Gauges:
     )
 
 
-def _open_lists(settings: Settings, access: AccessControl | None, stack: AsyncExitStack) -> OperationList | None:
-    """Return what answers lists. What an index needs is loaded only where there is one."""
+def _open_index(
+    settings: Settings, access: AccessControl | None, stack: AsyncExitStack
+) -> tuple[OperationList | None, OperationCounts | None]:
+    """Return what answers lists and counts. What an index needs is loaded only where there is one."""
     if settings.index is None:
-        return None
-    from .lists.index_access import open_lists
+        return None, None
+    from .lists.index_access import open_index
 
     key = b"" if access is None else access.operations.ids.derived_key(b"list cursor")
-    lists = open_lists(settings.index, key)
+    lists, counts = open_index(settings.index, key)
     stack.callback(lists.stop)
-    return lists
+    stack.callback(counts.stop)
+    return lists, counts
 
 
 def _check_body_limit(body_limit: int, max_msg_size: int) -> None:

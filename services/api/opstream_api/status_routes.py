@@ -1,5 +1,5 @@
-"""The routes of operations: list them; read or wait for the status of one, cancel or retry it, read or follow its
-history.
+"""The routes of operations: list and count them; read or wait for the status of one, cancel or retry it, read or follow
+its history.
 
 `read_status` is called in front of litestar (`app.DirectRoutes`), the others are its routes.
 
@@ -19,8 +19,9 @@ import msgspec
 from litestar import Request, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp, HTTPScope, Receive
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope
 
+from opstream_index.lists.plan import ListScope
 from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.operation.state import Operation
 
@@ -52,8 +53,9 @@ from .http.responses import (
     status_response,
 )
 from .http.submit_request import OPERATION_ID
+from .lists.count_request import parse_count_request
 from .lists.list_request import parse_list_request
-from .lists.operation_list import index_off, list_scope
+from .lists.operation_list import AnsweredList, index_off, list_scope
 from .operations.cancel import decode_reason
 from .operations.history import STREAM_HEADERS
 from .operations.retry import RetryRequest, check_empty
@@ -67,6 +69,7 @@ STORED_ID: Final = "Operation-Stored-Id"
 """Header of a history: the operation's id at the broker, if the client knows it by another one."""
 
 _LIST: Final = "/status"
+_COUNT: Final = "/status:count"
 _STATUS: Final = "/status/{target:str}"
 _HISTORY: Final = "/status/{operation_id:str}/events"
 _NOTHING: Final[tuple[bytes, ...]] = ()
@@ -100,7 +103,12 @@ def status_routes(dependencies: Dependencies) -> list[HTTPRouteHandler]:
         _check_method(request, READS, ALLOW_READ)
         return await _list(dependencies, request)
 
-    return [status, history, operation_list]
+    @route(_COUNT, http_method=[*READS, HttpMethod.OPTIONS])
+    async def operation_count(request: AnyRequest) -> ASGIApp:
+        _check_method(request, READS, ALLOW_READ)
+        return await _count(dependencies, request)
+
+    return [status, history, operation_list, operation_count]
 
 
 def _check_method(request: AnyRequest, methods: Collection[HttpMethod], allow: str) -> None:
@@ -157,17 +165,31 @@ def _what_it_sees(dependencies: Dependencies, principal: Principal | None) -> Ca
 
 async def _list(dependencies: Dependencies, request: AnyRequest) -> ASGIApp:
     scope = request.scope
-    principal = principal_of(scope)
-    if principal is None and dependencies.access is not None:
-        raise _access_ended(dependencies)  # the door has let it pass, so this is a mistake of ours, and stays safe
-    visible = list_scope(principal)
+    visible = _visible(dependencies, scope)
     if dependencies.lists is None:
         raise index_off()
     asked = parse_list_request(scope["query_string"])
     base = dependencies.public_url or base_url(parse_headers(scope["headers"]), scope["scheme"])
-    found = await dependencies.lists.page(asked, visible, base)
-    headers = {"Index-Lag": f"{found.lag:.1f}", "Cache-Control": "no-cache"}
-    return json_response(found.body, headers=headers)
+    return _listed(await dependencies.lists.page(asked, visible, base))
+
+
+async def _count(dependencies: Dependencies, request: AnyRequest) -> ASGIApp:
+    visible = _visible(dependencies, request.scope)
+    if dependencies.counts is None:
+        raise index_off()
+    return _listed(await dependencies.counts.count(parse_count_request(request.scope["query_string"]), visible))
+
+
+def _visible(dependencies: Dependencies, scope: Scope) -> ListScope:
+    """Return whose operations a list or a count may show to a caller."""
+    principal = principal_of(scope)
+    if principal is None and dependencies.access is not None:
+        raise _access_ended(dependencies)  # the door has let it pass, so this is a mistake of ours, and stays safe
+    return list_scope(principal)
+
+
+def _listed(found: AnsweredList) -> ASGIApp:
+    return json_response(found.body, headers={"Index-Lag": f"{found.lag:.1f}", "Cache-Control": "no-cache"})
 
 
 async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIApp:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,28 +16,10 @@ from opstream_index.lists.plan import ListScope
 from opstream_index.lists.reader import ListQuery, ListReader
 from opstream_index.lists.sql import SQLITE
 from opstream_index.operation_row import OperationRow
-from opstream_index.sqlite_rows import write_rows
-from opstream_index.store import Coverage
-from opstream_index.tables import SQLITE_TABLES
+from tests.support.index.memory_index import MemoryIndex
 from tests.support.index.reference_list import FILTERS, list_orders, listed_ids, reference_ids, rows, scopes
 
 pytestmark = pytest.mark.unit
-
-
-class MemoryIndex:
-    """An index of SQLite in memory."""
-
-    def __init__(self, found: Sequence[OperationRow]) -> None:
-        self.database = sqlite3.connect(":memory:")
-        for statement in SQLITE_TABLES:
-            self.database.execute(statement)
-        write_rows(self.database, found)
-
-    def fetch(self, statement: str, parameters: Any = (), *, timeout: float = 5.0) -> list[tuple[Any, ...]]:
-        return self.database.execute(statement, tuple(parameters)).fetchall()
-
-    def coverage(self) -> Coverage:
-        return Coverage(is_complete=True, complete_until=0)
 
 
 @given(
@@ -67,7 +46,7 @@ def test_a_list_has_what_its_filter_says(
     for text in texts:
         query = ListQuery(term=None if text is None else parse_filter(text), order=order, scope=scope, size=size)
         assert listed_ids(lists, query, window) == reference_ids(found, query), text
-    index.database.close()
+    index.close()
 
 
 @given(st.text(max_size=60) | FILTERS.flatmap(lambda text: st.permutations(text).map("".join)))
@@ -84,5 +63,5 @@ def test_no_text_breaks_the_parser(text: str) -> None:
         return
     index = MemoryIndex([])
     ListReader(index, SQLITE).page(ListQuery(term=term), now=0)
-    index.database.close()
+    index.close()
     assert plan.candidates(term, ListOrder(), ListScope())

@@ -174,7 +174,7 @@ def _is_canonical(raw_path: bytes, path: str) -> bool:
 def is_own(path: str) -> bool:
     """Return True if a decoded path is, or is below, one of opstream's own, so no action's."""
     segments = [segment for segment in path.split("/") if segment]
-    return bool(segments) and segments[0] in _OWN_PATHS
+    return bool(segments) and segments[0].partition(":")[0] in _OWN_PATHS
 
 
 def _unknown_host(host: str) -> ApiError:

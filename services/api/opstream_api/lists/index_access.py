@@ -1,24 +1,26 @@
-"""Opens the index for lists. It loads the client of a database, so a process without an index leaves it out."""
+"""Opens the index for lists and counts. It loads the client of a database: a process without an index leaves it out."""
 
 from __future__ import annotations
 
 import time
 from typing import Final
 
+from opstream_index.counts.reader import CountReader
 from opstream_index.drivers import open_reader
 from opstream_index.lists.cursor import CursorSigner
 from opstream_index.lists.reader import ListReader
 from opstream_index.lists.sql import POSTGRESQL, SQLITE
 from opstream_index.location import IndexLocation
 
+from .operation_counts import OperationCounts
 from .operation_list import OperationList
 
 READERS: Final = 2
-"""Queries that one process has at the index at a time."""
+"""Lists that one process has answered at a time; and one count besides."""
 
 
-def open_lists(location: IndexLocation, key: bytes) -> OperationList:
-    """Return what answers lists from an index. It connects with the first list.
+def open_index(location: IndexLocation, key: bytes) -> tuple[OperationList, OperationCounts]:
+    """Return what answers lists and counts from an index. It connects with the first of them.
 
     Args:
         location: of the index.
@@ -29,7 +31,8 @@ def open_lists(location: IndexLocation, key: bytes) -> OperationList:
     """
     dialect = SQLITE if location.path else POSTGRESQL
     readers = [ListReader(open_reader(location), dialect) for _ in range(READERS)]
-    return OperationList(readers, signer=CursorSigner(key), now=_now)
+    counts = OperationCounts(CountReader(open_reader(location), dialect), now=_now)
+    return OperationList(readers, signer=CursorSigner(key), now=_now), counts
 
 
 def _now() -> int:

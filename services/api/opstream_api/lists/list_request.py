@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -59,7 +59,7 @@ def parse_list_request(query: bytes) -> ListRequest:
     Raises:
         ApiError: `InvalidParameter`, with the parameter as target; the message says what is allowed.
     """
-    given = _parameters(query)
+    given = parse_parameters(query, PARAMETERS, "a list")
     try:
         request = _parsed(given)
         check_indexed(request.term, request.order.field)
@@ -79,18 +79,26 @@ def _parsed(given: dict[str, str]) -> ListRequest:
     )
 
 
-def _parameters(query: bytes) -> dict[str, str]:
+def parse_parameters(query: bytes, known: Sequence[str], what: str) -> dict[str, str]:
+    """Return the parameters of a query, each once.
+
+    Args:
+        query: percent-encoded.
+        known: the names of those that there may be.
+        what: takes them, for messages.
+
+    Raises:
+        ApiError: `InvalidParameter`.
+    """
     try:
-        pairs = parse_qsl(
-            query.decode("latin-1"), keep_blank_values=True, errors="strict", max_num_fields=len(PARAMETERS)
-        )
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="strict", max_num_fields=len(known))
     except ValueError as error:
-        message = f"the query of a list has at most {len(PARAMETERS)} parameters, percent-encoded UTF-8"
+        message = f"the query of {what} has at most {len(known)} parameters, percent-encoded UTF-8"
         raise ApiError(ErrorCode.INVALID_PARAMETER, message) from error
     found: dict[str, str] = {}
     for name, value in pairs:
-        if name not in PARAMETERS:
-            message = f"there is no query parameter {name!r}; a list takes: {', '.join(PARAMETERS)}"
+        if name not in known:
+            message = f"there is no query parameter {name!r}; {what} takes: {', '.join(known)}"
             raise ApiError(ErrorCode.INVALID_PARAMETER, message, target=name)
         if name in found:
             raise ApiError(ErrorCode.INVALID_PARAMETER, f"the parameter {name} was sent twice", target=name)

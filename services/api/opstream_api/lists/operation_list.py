@@ -1,41 +1,27 @@
-"""A page of a list: from the request and its caller to the answer, by way of the index.
-
-The index blocks, so it is asked in a few threads of its own; what waits for them is bounded, and so is each query.
-"""
+"""A page of a list: from the request and its caller to the answer, by way of the index."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from opstream_api.access.principal import Principal
 from opstream_api.access.scopes import READ
 from opstream_api.errors import ApiError, forbidden, operation_not_found
-from opstream_index.errors import IndexFault, QueryTimeout
 from opstream_index.lists.cursor import Cursor, CursorRefused, CursorSigner
 from opstream_index.lists.items import item_of
 from opstream_index.lists.plan import ListScope
 from opstream_index.lists.reader import ListQuery, ListReader
-from opstream_journal.outage_log import OutageLog
 from opstream_schemas.errors import ErrorCode
 
+from .index_queue import IndexQueue, check_complete
 from .list_request import ListRequest
-
-logger = logging.getLogger(__name__)
-
-MAX_WAITING: Final = 64
-"""Lists that wait for the index in one process. A further one is answered 503."""
-
-_OUTAGE: Final = OutageLog(logger, "lists are answered with 503", "the index answers again")
 
 
 class AnsweredList(msgspec.Struct, frozen=True):
-    """The answer to a list."""
+    """The answer to a list or a count."""
 
     body: bytes
     """JSON."""
@@ -53,11 +39,9 @@ class OperationList:
     """
 
     def __init__(self, readers: Sequence[ListReader], *, signer: CursorSigner, now: Callable[[], int]) -> None:
-        self._readers = list(readers)
+        self._queue = IndexQueue(readers)
         self._signer = signer
         self._now = now
-        self._threads = ThreadPoolExecutor(len(readers), thread_name_prefix="index")
-        self._waiting = 0
 
     async def page(self, request: ListRequest, scope: ListScope, base: str) -> AnsweredList:
         """Return a page.
@@ -71,25 +55,11 @@ class OperationList:
             ApiError: `InvalidParameter`: the cursor is not one of this list; `IndexUnavailable`.
         """
         cursor = self._cursor(request, scope)
-        if self._waiting >= MAX_WAITING:
-            raise _unavailable("more lists wait for the index than it can answer: try again")
-        self._waiting += 1
-        try:
-            loop = asyncio.get_running_loop()
-            answered = await loop.run_in_executor(self._threads, self._answer, request, scope, cursor, base)
-        except QueryTimeout as error:
-            raise _unavailable("the index took too long: ask for less, as by a range of createdAt") from error
-        except IndexFault as error:
-            _OUTAGE.failed(error)
-            raise _unavailable("the index can't be read now: try again") from error
-        finally:
-            self._waiting -= 1
-        _OUTAGE.recovered()
-        return answered
+        return await self._queue.run(lambda reader: self._answer(reader, request, scope, cursor, base))
 
     def stop(self) -> None:
         """Take no more queries. Those that run end by themselves, within seconds."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._queue.stop()
 
     def _cursor(self, request: ListRequest, scope: ListScope) -> Cursor | None:
         if not request.cursor:
@@ -99,7 +69,9 @@ class OperationList:
         except CursorRefused as error:
             raise ApiError(ErrorCode.INVALID_PARAMETER, str(error), target="cursor") from error
 
-    def _answer(self, request: ListRequest, scope: ListScope, cursor: Cursor | None, base: str) -> AnsweredList:
+    def _answer(
+        self, reader: ListReader, request: ListRequest, scope: ListScope, cursor: Cursor | None, base: str
+    ) -> AnsweredList:
         """Read a page and encode it, in a thread: a thousand items would hold up other requests for milliseconds."""
         query = ListQuery(
             term=request.term,
@@ -108,16 +80,10 @@ class OperationList:
             size=request.size,
             after=None if cursor is None else cursor.place,
         )
-        reader = self._readers.pop()
-        try:
-            coverage = reader.coverage()
-            began = coverage.complete_until if cursor is None else cursor.complete_until
-            if not coverage.is_complete or coverage.complete_until < began:
-                # What a page would lack, no later page would have.
-                raise _unavailable("the index is being made, and is not complete yet: try again")
-            page = reader.page(query, self._now())
-        finally:
-            self._readers.append(reader)
+        coverage = reader.coverage()
+        began = coverage.complete_until if cursor is None else cursor.complete_until
+        check_complete(coverage, began)
+        page = reader.page(query, self._now())
         body: dict[str, Any] = {"value": [item_of(row, request.selected) for row in page.rows]}
         if page.next is not None:
             text = self._signer.write(Cursor(began, page.next), request.term, request.order, scope)
@@ -144,10 +110,6 @@ def index_off() -> ApiError:
     """The error for a list of a service without an index."""
     return ApiError(
         ErrorCode.INDEX_OFF,
-        "this service has no index, so it can't list operations: its operator switches one on by --index, with the "
-        "same URL for projector and api",
+        "this service has no index, so it can't list or count operations: its operator switches one on by --index, "
+        "with the same URL for projector and api",
     )
-
-
-def _unavailable(message: str) -> ApiError:
-    return ApiError(ErrorCode.INDEX_UNAVAILABLE, message)

@@ -1,9 +1,10 @@
-"""The path of lists, for a service that has an index. Pure."""
+"""The paths of lists and counts, for a service that has an index. Pure."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from opstream_index.counts.group_field import DEFAULT_TOP, GROUP_FIELDS, MAX_TOP
 from opstream_index.filters.fields import FIELD_NAMES, MEMBERS, ORDERS
 from opstream_index.filters.order import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from opstream_index.filters.tokens import MAX_FILTER_LENGTH
@@ -16,6 +17,8 @@ from .shared import SCHEMAS, Json, header_refs, json_content, refs
 
 LIST: Final = "list"
 """`operationId` of a list."""
+COUNT: Final = "count"
+"""`operationId` of a count."""
 TAG: Final = "operations"
 
 _FAILED_LATELY: Final = next(one.filter for one in EXAMPLES if "failed in the last hour" in one.question)
@@ -24,13 +27,14 @@ _INSTANT: Final[Json] = {"type": "string", "format": "date-time"}
 
 
 def add_lists(document: Json, *, has_access: bool) -> None:
-    """Add the path, and its components, to the document of a service.
+    """Add the paths, and their components, to the document of a service.
 
     Args:
         document: without it.
         has_access: True if the service asks for credentials.
     """
     document["paths"]["/status"] = {"get": _list()}
+    document["paths"]["/status:count"] = {"get": _count()}
     components = document["components"]
     components["schemas"] = {**components["schemas"], **_schemas()}
     components["responses"] = {**components["responses"], **index_components(has_access=has_access)}
@@ -81,6 +85,96 @@ def _list() -> Json:
     }
 
 
+def _count() -> Json:
+    took = {"count": 118, "p50": 1.25, "p95": 4.1, "max": 9.2}
+    statuses = {"Succeeded": 117, "Failed": 3}
+    group = {"key": "book:upload-start", "count": 120, "statuses": statuses, "duration": took}
+    sample = {"count": 120, "statuses": statuses, "duration": took, "by": "kind", "groups": 1, "value": [group]}
+    return {
+        "operationId": COUNT,
+        "summary": "How many operations there are",
+        "description": (
+            "Counts the operations that the caller may read, how they stand and how long they took; with `by`, for "
+            "each value of a field, the most frequent first. A count that takes too long ends early: `incomplete` then "
+            "says from which time on all are counted."
+        ),
+        "tags": [TAG],
+        "parameters": refs("parameters", "filter", "by", "top", "api-version", "x-ms-client-request-id"),
+        "responses": {
+            "200": {
+                "description": "The count",
+                "headers": header_refs("Index-Lag", "Cache-Control"),
+                "content": json_content({"$ref": SCHEMAS + "OperationCount"}, {"byAction": {"value": sample}}),
+            },
+            **list_responses(),
+        },
+    }
+
+
+def _count_schemas() -> Json:
+    seconds = {"type": "number", "minimum": 0}
+    duration = {
+        "title": "Durations",
+        "type": "object",
+        "description": "Seconds from the beginning of the first attempt to the end; percentiles are right to 5 %.",
+        "required": ["count", "p50", "p95", "max"],
+        "properties": {
+            "count": {"type": "integer", "minimum": 1, "description": "Of how many operations."},
+            "p50": {**seconds, "description": "Half of them took this long at most."},
+            "p95": {**seconds, "description": "95 of 100 took this long at most."},
+            "max": {**seconds, "description": "The longest."},
+        },
+    }
+    members = {
+        "count": {"type": "integer", "minimum": 0},
+        "statuses": {
+            "type": "object",
+            "description": "The number by status; a status that none has is absent.",
+            "additionalProperties": {"type": "integer", "minimum": 1},
+        },
+        "duration": {
+            "$ref": SCHEMAS + "Durations",
+            "description": "Absent if none of the operations has begun and ended.",
+        },
+    }
+    group = {
+        "title": "OperationGroup",
+        "type": "object",
+        "required": ["count", "statuses"],
+        "properties": {
+            "key": {**_TEXT, "description": "The value of the field; absent for the operations without one."},
+            **members,
+        },
+    }
+    incomplete = {
+        "title": "IncompleteCount",
+        "type": "object",
+        "description": "Only the operations from a time on are counted, all of those; absent if all are.",
+        "required": ["field", "from"],
+        "properties": {
+            "field": {**_TEXT, "description": "Which time: `createdAt`, or `finishedAt` if the filter bounds that."},
+            "from": _INSTANT,
+        },
+    }
+    count = {
+        "title": "OperationCount",
+        "type": "object",
+        "required": ["count", "statuses"],
+        "properties": {
+            **members,
+            "by": {**_TEXT, "description": "As in the request."},
+            "groups": {"type": "integer", "minimum": 0, "description": "How many values of the field there are."},
+            "value": {
+                "type": "array",
+                "description": "The most frequent ones.",
+                "items": {"$ref": SCHEMAS + "OperationGroup"},
+            },
+            "incomplete": {"$ref": SCHEMAS + "IncompleteCount"},
+        },
+    }
+    return {"OperationCount": count, "OperationGroup": group, "Durations": duration, "IncompleteCount": incomplete}
+
+
 def _schemas() -> Json:
     item = {
         "title": "ListedOperation",
@@ -117,7 +211,7 @@ def _schemas() -> Json:
             },
         },
     }
-    return {"ListedOperation": item, "OperationPage": page}
+    return {"ListedOperation": item, "OperationPage": page, **_count_schemas()}
 
 
 _HEADERS: Final[Json] = {
@@ -150,6 +244,14 @@ def _parameters() -> Json:
         ),
         "select": _parameter(
             "select", f"Members of an item, separated by commas, of {', '.join(MEMBERS)}; `id` is always there.", _TEXT
+        ),
+        "by": _parameter(
+            "by", f"The field by whose values operations are counted: one of {', '.join(GROUP_FIELDS)}.", _TEXT
+        ),
+        "top": _parameter(
+            "top",
+            "The most groups that are sent.",
+            {"type": "integer", "minimum": 1, "default": DEFAULT_TOP, "maximum": MAX_TOP},
         ),
         "cursor": _parameter("cursor", "Where the list goes on: as `nextLink` has it.", _TEXT),
     }

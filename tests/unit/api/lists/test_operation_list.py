@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from opstream_api.errors import ApiError
+from opstream_api.lists.index_queue import MAX_WAITING
 from opstream_api.lists.list_request import ListRequest
-from opstream_api.lists.operation_list import MAX_WAITING, OperationList
+from opstream_api.lists.operation_list import OperationList
 from opstream_index.errors import IndexUnavailable, QueryTimeout
 from opstream_index.lists.cursor import CursorSigner
 from opstream_index.lists.plan import ListScope
