@@ -3,7 +3,7 @@
 Begin with `flows`: it has the logic of each call as a generator that does no I/O. `io_requests` is what a flow may
 request; `sync` and `aio` are the public clients, which do that I/O with httpx (`transport`). `models` and `errors` are
 what callers get; `urls`, `responses`, `retries` and `sse` are pure helpers of the flows; `tokens` gets
-credentials from a command.
+credentials from a command; `lists` and `schedules` have the calls about many operations and about schedules.
 
 Only `sync`, `aio` and `transport` may import httpx. No module here knows the broker, the journal or a service's code.
 `from opstream import OperationsClient` imports this package on first use, so that runners do not load httpx.
@@ -21,7 +21,7 @@ from .errors import (
     UnexpectedAnswer,
     WaitTimeout,
 )
-from .models import Operation, OperationEvent, OperationPage
+from .models import Operation, OperationCount, OperationEvent, OperationPage
 from .sync import OperationsClient
 from .tokens import TokenCommand
 from .transport import new_operation_id
@@ -31,6 +31,7 @@ __all__ = [
     "InvalidRequest",
     "Operation",
     "OperationCanceled",
+    "OperationCount",
     "OperationEvent",
     "OperationFailed",
     "OperationPage",

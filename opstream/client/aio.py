@@ -26,8 +26,10 @@ from .io_requests import (
     Sleep,
     YieldEvent,
 )
-from .models import Operation, OperationEvent, OperationPage
+from .lists.flows import ListFlows
+from .models import Operation, OperationCount, OperationEvent, OperationPage
 from .responses import is_event_stream
+from .schedules.calls import AsyncScheduleCalls
 from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
 T = TypeVar("T")
@@ -130,7 +132,16 @@ class AsyncOperationsClient:
 
     async def page(self, query: str = "", *, timeout: float | None = 60.0) -> OperationPage:
         """`OperationsClient.page`."""
-        return await self._drive(self._flows.page(query, timeout=timeout))
+        return await self._drive(ListFlows(self._flows).page(query, timeout=timeout))
+
+    async def count(self, query: str = "", *, timeout: float | None = 60.0) -> OperationCount:
+        """`OperationsClient.count`."""
+        return await self._drive(ListFlows(self._flows).count(query, timeout=timeout))
+
+    @property
+    def schedules(self) -> AsyncScheduleCalls:
+        """What can be done with schedules."""
+        return AsyncScheduleCalls(self._flows, self._drive)
 
     async def cancel(
         self,

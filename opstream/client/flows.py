@@ -33,7 +33,7 @@ from .io_requests import (
     Sleep,
     YieldEvent,
 )
-from .models import Operation, OperationPage
+from .models import Operation
 from .responses import (
     EVENT_STREAM,
     decode_result,
@@ -42,7 +42,6 @@ from .responses import (
     parse_follow_up,
     parse_history,
     parse_operation,
-    parse_page,
     parse_stream_event,
     response_error,
 )
@@ -97,7 +96,7 @@ class Flows:
     ) -> None:
         self._fetch_token = token if callable(token) else None
         self._token = "" if token is None or callable(token) else check_token(token)
-        self._urls = urls
+        self.urls = self._urls = urls
         self._headers = dict(headers)
         self._clock = clock
         self._jitter = jitter
@@ -165,11 +164,26 @@ class Flows:
         location = response.headers.get("Operation-Location")
         return Operation(self._urls.status(follow_up.id, location), follow_up)
 
-    def page(self, query: str, *, timeout: float | None) -> Flow[OperationPage]:
-        """`OperationsClient.page`."""
-        get = self._get(self._urls.operations(query))
-        response, _ = yield from self._exchange(get, self._retry_budget(timeout), "", "ask again later")
-        return parse_page(response)
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        content: bytes = b"",
+        *,
+        hint: str,
+        timeout: float | None,
+        may_repeat: bool = True,
+    ) -> Flow[ServiceResponse]:
+        """Send a request, and return the response. With `may_repeat` it is sent again until that is not transient.
+
+        Raises:
+            ServiceUnavailable: there was none in time.
+        """
+        sent = self._post(url, content, {}) if content else self._get(url)
+        budget = self._retry_budget(timeout)
+        send = msgspec.structs.replace(sent, method=method)
+        response, _ = yield from self._exchange(send, budget, "", hint, may_repeat=may_repeat)
+        return response
 
     def wait(self, operation: Operation | str, *, timeout: float | None, on_change: OnChange | None) -> Flow[Operation]:
         """`OperationsClient.wait`."""
@@ -291,7 +305,7 @@ class Flows:
         return SendRequest(method="GET", url=url, headers=headers, timeout=_STREAM_TIMEOUT, is_stream=True)
 
     def _exchange(
-        self, send: SendRequest, budget: RetryBudget, operation_id: str, hint: str
+        self, send: SendRequest, budget: RetryBudget, operation_id: str, hint: str, *, may_repeat: bool = True
     ) -> Flow[tuple[ServiceResponse, float]]:
         """Send until a response is not transient; return it and the seconds of its try.
 
@@ -310,6 +324,9 @@ class Flows:
                 continue
             if not is_transient(outcome):
                 return outcome, self._clock() - begin
+            if not may_repeat:
+                what = f"{self._urls.base} gave no usable response ({describe_outcome(outcome)})"
+                raise ServiceUnavailable(what, hint, operation_id=operation_id, retry_after=retry_after(outcome))
             yield from self._pause_before_retry(outcome, budget, retry_after(outcome), operation_id, hint)
 
     def _with_token(self, send: SendRequest) -> Flow[SendRequest]:

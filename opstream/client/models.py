@@ -52,6 +52,52 @@ class OperationPage(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that the service's index may be behind; None if the service does not say."""
 
 
+class Durations(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How long operations took, from the beginning of their first attempt to their end. Seconds."""
+
+    count: int
+    """Of how many operations."""
+    p50: float
+    """Half of them took this long at most; right to 5 %."""
+    p95: float
+    """The same of 95 in 100."""
+    max: float
+
+
+class OperationGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The counted operations that have one value of a field."""
+
+    key: str | None = None
+    """The value; None for the operations without one."""
+    count: int
+    statuses: dict[str, int] = {}
+    """The number by status; a status that none has is not there."""
+    duration: Durations | None = None
+    """None if none of them has begun and ended."""
+
+
+class IncompleteCount(msgspec.Struct, frozen=True, kw_only=True, rename={"begin": "from"}):
+    """A count that ended early: it has the operations whose time is this one or later."""
+
+    field: str
+    """Which time: `createdAt` or `finishedAt`."""
+    begin: datetime
+
+
+class OperationCount(msgspec.Struct, frozen=True, kw_only=True):
+    """A count of operations."""
+
+    count: int
+    statuses: dict[str, int] = {}
+    duration: Durations | None = None
+    groups: int = 0
+    """How many values the field has by which they were counted."""
+    value: tuple[OperationGroup, ...] = ()
+    """The most frequent of these values."""
+    incomplete: IncompleteCount | None = None
+    """None if all operations were counted."""
+
+
 class OperationEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event of an operation."""
 

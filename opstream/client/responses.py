@@ -14,7 +14,7 @@ from opstream_schemas.status_monitor import StatusMonitor
 
 from .errors import OperationsError, RequestRefused, UnexpectedAnswer, describe_status
 from .io_requests import ServiceResponse
-from .models import Operation, OperationEvent, OperationPage, parse_event
+from .models import Operation, OperationCount, OperationEvent, OperationPage, parse_event
 from .retries import describe_outcome, parse_error
 from .sse import ServerSentEvent
 
@@ -31,10 +31,13 @@ class _PageBody(msgspec.Struct, frozen=True, rename="camel"):
     next_link: str = ""
 
 
-_UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidEvent)
+UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidEvent)
+"""What decoding a body can raise."""
+
 _monitor_decoder: Final = msgspec.json.Decoder(StatusMonitor)
 _history_decoder: Final = msgspec.json.Decoder(_HistoryBody)
 _page_decoder: Final = msgspec.json.Decoder(_PageBody)
+_count_decoder: Final = msgspec.json.Decoder(OperationCount)
 
 
 def parse_operation(response: ServiceResponse, operation_id: str, url: str, what: str) -> Operation:
@@ -54,8 +57,8 @@ def parse_operation(response: ServiceResponse, operation_id: str, url: str, what
         raise response_error(response, what)
     try:
         found = Operation(url, _monitor_decoder.decode(response.content))
-    except _UNDECODABLE as error:
-        raise _not_from_opstream(response, what) from error
+    except UNDECODABLE as error:
+        raise not_from_opstream(response, what) from error
     if found.id != operation_id:
         message = f"{what}: the response is about operation {found.id!r}: check the URL, and any cache on the way"
         raise UnexpectedAnswer(message, status=response.status)
@@ -71,8 +74,8 @@ def parse_follow_up(response: ServiceResponse, what: str) -> StatusMonitor:
     try:
         monitor = _monitor_decoder.decode(response.content)
         check_operation_id(monitor.id)
-    except (*_UNDECODABLE, InvalidName) as error:
-        raise _not_from_opstream(response, what) from error
+    except (*UNDECODABLE, InvalidName) as error:
+        raise not_from_opstream(response, what) from error
     return monitor
 
 
@@ -92,8 +95,23 @@ def parse_page(response: ServiceResponse) -> OperationPage:
         return OperationPage(
             items=body.value, next_query=urlsplit(body.next_link).query, lag=None if lag is None else float(lag)
         )
-    except (*_UNDECODABLE, ValueError) as error:
-        raise _not_from_opstream(response, what) from error
+    except (*UNDECODABLE, ValueError) as error:
+        raise not_from_opstream(response, what) from error
+
+
+def parse_count(response: ServiceResponse) -> OperationCount:
+    """The count in a response.
+
+    Raises:
+        RequestRefused, UnexpectedAnswer: as `parse_operation`.
+    """
+    what = "a count of operations"
+    if response.status != HTTPStatus.OK:
+        raise response_error(response, what)
+    try:
+        return _count_decoder.decode(response.content)
+    except UNDECODABLE as error:
+        raise not_from_opstream(response, what) from error
 
 
 def parse_history(response: ServiceResponse, what: str) -> list[OperationEvent]:
@@ -106,8 +124,8 @@ def parse_history(response: ServiceResponse, what: str) -> list[OperationEvent]:
         raise response_error(response, what)
     try:
         return [parse_event(bytes(stored)) for stored in _history_decoder.decode(response.content).value]
-    except _UNDECODABLE as error:
-        raise _not_from_opstream(response, what) from error
+    except UNDECODABLE as error:
+        raise not_from_opstream(response, what) from error
 
 
 def parse_stream_event(sent: ServerSentEvent, what: str) -> OperationEvent:
@@ -118,7 +136,7 @@ def parse_stream_event(sent: ServerSentEvent, what: str) -> OperationEvent:
     """
     try:
         return parse_event(sent.data.encode())
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         message = f"{what}: the stream holds data that this version can't read: {error}"
         raise UnexpectedAnswer(message, status=HTTPStatus.OK) from error
 
@@ -138,7 +156,7 @@ def decode_result(operation: Operation, result_type: Any) -> Any:  # noqa: ANN40
     result = operation.monitor.result
     try:
         return msgspec.json.decode(b"null" if isinstance(result, msgspec.UnsetType) else result, type=result_type)
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         message = f"the result of operation {operation.id} is not of the requested type: {error}"
         raise UnexpectedAnswer(message, status=HTTPStatus.OK) from error
 
@@ -153,7 +171,7 @@ def response_error(response: ServiceResponse, what: str) -> OperationsError:
         return UnexpectedAnswer(message, status=response.status)
     if parse_error(response) is not None:
         return UnexpectedAnswer(f"{what}: the service failed ({describe_outcome(response)})", status=response.status)
-    return _not_from_opstream(response, what)
+    return not_from_opstream(response, what)
 
 
 def no_stream_error(response: ServiceResponse, what: str) -> OperationsError:
@@ -168,6 +186,7 @@ def no_stream_error(response: ServiceResponse, what: str) -> OperationsError:
     return UnexpectedAnswer(message, status=response.status)
 
 
-def _not_from_opstream(response: ServiceResponse, what: str) -> UnexpectedAnswer:
+def not_from_opstream(response: ServiceResponse, what: str) -> UnexpectedAnswer:
+    """The error for a body that is not the expected one."""
     message = f"{what}: {describe_status(response.status)} with a body that is not from opstream: check the URL"
     return UnexpectedAnswer(message, status=response.status)

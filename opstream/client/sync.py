@@ -25,8 +25,10 @@ from .io_requests import (
     Sleep,
     YieldEvent,
 )
-from .models import Operation, OperationEvent, OperationPage
+from .lists.flows import ListFlows
+from .models import Operation, OperationCount, OperationEvent, OperationPage
 from .responses import is_event_stream
+from .schedules.calls import ScheduleCalls
 from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
 T = TypeVar("T")
@@ -129,7 +131,25 @@ class OperationsClient:
             RequestRefused: `InvalidParameter`: the query is wrong; `IndexOff`: the service has no index.
             ServiceUnavailable, UnexpectedAnswer: there was no usable response.
         """
-        return self._drive(self._flows.page(query, timeout=timeout))
+        return self._drive(ListFlows(self._flows).page(query, timeout=timeout))
+
+    def count(self, query: str = "", *, timeout: float | None = 60.0) -> OperationCount:
+        """How many operations there are (docs/list.md).
+
+        Args:
+            query: percent-encoded, as `urllib.parse.urlencode({"filter": "status eq 'Failed'", "by": "kind"})` writes
+                it; empty for all operations.
+            timeout: seconds until there must be a response; None for no limit.
+
+        Raises:
+            RequestRefused, ServiceUnavailable, UnexpectedAnswer: as `page`.
+        """
+        return self._drive(ListFlows(self._flows).count(query, timeout=timeout))
+
+    @property
+    def schedules(self) -> ScheduleCalls:
+        """What can be done with schedules."""
+        return ScheduleCalls(self._flows, self._drive)
 
     def wait(
         self, operation: Operation | str, *, timeout: float | None = None, on_change: OnChange | None = None

@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind, check_operation_id, check_resource_id
+from opstream_schemas.schedules.schedule import check_schedule_name
 from opstream_schemas.urls import advise_base_url, hide_credentials
 
 from .errors import InvalidRequest
@@ -81,18 +82,37 @@ class ServiceUrls:
         # must not go to another host that a response names.
         return location if location and self._is_below_base(location) else own
 
-    def operations(self, query: str) -> str:
-        """The URL of a list.
+    def operations(self, query: str, action: str = "") -> str:
+        """The URL of a list, or of what is done with one.
 
         Args:
             query: percent-encoded, without `?`; empty for none.
+            action: `count`; empty for the list itself.
 
         Raises:
             InvalidRequest: the query can't stand in a URL.
         """
         if not query.isascii() or not query.isprintable() or " " in query or "#" in query:
             raise InvalidRequest(f"{query[:80]!r} is no query: percent-encode it, as urllib.parse.urlencode does")
-        return f"{self.base}/status{'?' if query else ''}{query}"
+        path = f"status:{action}" if action else "status"
+        return f"{self.base}/{path}{'?' if query else ''}{query}"
+
+    def schedule(self, name: str = "", rest: str = "") -> str:
+        """The URL of a schedule, or of all.
+
+        Args:
+            name: of the schedule; empty for all.
+            rest: what follows the name, e.g. `:trigger` or `/history`.
+
+        Raises:
+            InvalidRequest: the name is not valid.
+        """
+        if not name:
+            return f"{self.base}/schedules"
+        try:
+            return f"{self.base}/schedules/{check_schedule_name(name)}{rest}"
+        except InvalidName as error:
+            raise InvalidRequest(str(error)) from error
 
     def _is_below_base(self, location: str) -> bool:
         try:

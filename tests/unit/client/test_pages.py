@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -33,6 +34,36 @@ def test_a_page_of_each_client() -> None:
     with ScriptedServer(PAGE) as server:
         assert asyncio.run(ask(server.url)) == "filter=x&cursor=abc"
         assert [request.path for request in server.heard] == ["/status"]
+
+
+def test_a_count_of_each_client() -> None:
+    """Groups, durations, and from when on it is counted; what is no count is not from opstream."""
+    took = {"count": 2, "p50": 1.0, "p95": 2.5, "max": 3.0}
+    group = {"key": "book:print", "count": 2, "statuses": {"Failed": 2}, "duration": took}
+    until = {"field": "createdAt", "from": "2026-11-24T08:00:00Z"}
+    body = {"count": 3, "statuses": {"Failed": 3}, "by": "kind", "groups": 2, "value": [group, {"count": 1}]}
+    with (
+        ScriptedServer(json_answer(200, body | {"incomplete": until})) as server,
+        OperationsClient(server.url) as client,
+    ):
+        count = client.count("by=kind")
+        assert (count.count, count.groups, [one.key for one in count.value]) == (3, 2, ["book:print", None])
+        assert count.value[0].duration is not None
+        assert count.value[0].duration.p95 == 2.5
+        assert count.incomplete is not None
+        assert count.incomplete.begin == datetime(2026, 11, 24, 8, tzinfo=UTC)
+        assert [request.path for request in server.heard] == ["/status:count?by=kind"]
+
+    async def ask(url: str) -> int:
+        async with AsyncOperationsClient(url) as client:
+            return (await client.count()).count
+
+    with ScriptedServer(json_answer(200, {"count": 7})) as server:
+        assert asyncio.run(ask(server.url)) == 7
+        assert [request.path for request in server.heard] == ["/status:count"]
+    wrong = ScriptedServer(json_answer(200, []))
+    with wrong as server, OperationsClient(server.url) as client, pytest.raises(UnexpectedAnswer):
+        client.count()
 
 
 def test_what_is_no_page() -> None:
