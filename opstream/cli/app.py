@@ -30,12 +30,13 @@ SECTIONS: Final = {
     },
     "Use a running API": {
         "run": "Submit an action and follow its operation.",
+        "schedule": "Have an action begin again and again.",
         "status": "Print the status of an operation.",
         "cancel": "Ask an operation to stop.",
         "retry": "Do an operation again that failed or was canceled.",
         "events": "Print the history of an operation.",
         "list": "List operations: what runs, what failed, what waits.",
-        "count": "Count operations.",
+        "count": "Count operations: by action, code or caller.",
     },
     "Services, for production": {
         "broker": "Run the embedded NATS server.",
@@ -55,6 +56,7 @@ SECTIONS: Final = {
         "keygen": "Make a key for checkpoints.",
     },
     "Operate": {
+        "top": "Watch what runs, waits, ends and fails, action by action.",
         "actions": "Show the actions: their versions and runners, and what waits.",
         "doctor": "Find what is wrong around a running system, and what to do.",
         "backup": "Copy everything from the broker, while it works.",

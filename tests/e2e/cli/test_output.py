@@ -51,6 +51,8 @@ CALLS: Final = {
     "actions": ("actions", 0),
     "list": ("list", 1),
     "count": ("count", 1),
+    "schedule": ("schedule list", 0),
+    "top": ("top --once", 0),
     "broker-config": ("broker-config --out made-broker --actions bookshelf.actions --no-tls", 0),
     "parked": ("parked", 0),
     "deliveries": ("deliveries", 0),
