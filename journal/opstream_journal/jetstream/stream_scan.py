@@ -151,6 +151,7 @@ async def scan_stream(
     patience: float = OUTAGE_TIMEOUT,
     heartbeat: float = HEARTBEAT,
     is_paged: bool = False,
+    is_headers_only: bool = False,
 ) -> AsyncGenerator[list[ScannedMessage], None]:
     """Yield the messages of a stream in its order, in batches that are not empty.
 
@@ -165,6 +166,7 @@ async def scan_stream(
         patience: seconds that the broker may be away.
         heartbeat: seconds between signs of life of a consumer without messages (`OrderedConsumer.open`).
         is_paged: whether to make no consumer, but ask for page after page: slower, and for any login that may read.
+        is_headers_only: whether messages come without their data, where a consumer is made.
 
     Raises:
         NotProvisioned: there is no such stream.
@@ -177,6 +179,7 @@ async def scan_stream(
         connection, stream, filters, first=max(first, 1), since=since, patience=patience, heartbeat=heartbeat
     )
     reader.may_make_consumers = not is_paged
+    reader.is_headers_only = is_headers_only
     try:
         while reader.next_sequence <= end:
             batch = await reader.next_batch(is_waiting=is_following)
@@ -220,6 +223,7 @@ class StreamScan:
         """The sequence at which a new consumer would begin."""
         self._consumer: OrderedConsumer | DirectReader | None = None
         self.may_make_consumers = True
+        self.is_headers_only = False
         self._stream_created = ""
         self._last_read = 0
 
@@ -308,6 +312,7 @@ class StreamScan:
         return {
             **start,
             "filter_subjects": self._filters,
+            "headers_only": self.is_headers_only,
             "ack_policy": "none",
             "max_deliver": 1,
             "mem_storage": True,

@@ -98,7 +98,7 @@ class Terminal:
     def output(self) -> str:
         """Its output on the terminal so far, including escape sequences."""
         with self._changed:
-            return self._output.decode(errors="replace")
+            return self._shown()
 
     def wait_for(self, text: str, timeout: float = START_TIMEOUT) -> None:
         """Wait until the output contains a text.
@@ -109,6 +109,15 @@ class Terminal:
         with self._changed:
             self._changed.wait_for(lambda: self._is_over or text.encode() in self._output, timeout)
             assert text.encode() in self._output, self._output
+
+    def wait_for_after(self, text: str, position: int, timeout: float = START_TIMEOUT) -> None:
+        """As `wait_for`, in the output from a position on."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_over or text in self._shown()[position:], timeout)
+            assert text in self._shown()[position:], self._output
+
+    def _shown(self) -> str:
+        return self._output.decode(errors="replace")
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process."""
