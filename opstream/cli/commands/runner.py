@@ -11,7 +11,7 @@ from opstream_schemas.urls import BrokerCredentials
 
 
 @click.command
-@common_options.runner_nats_option
+@common_options.nats_option
 @common_options.actions_option()
 @common_options.concurrency_option
 @common_options.drain_option

@@ -215,15 +215,10 @@ def nats_option(command: F) -> F:
 
     @functools.wraps(command)
     def begin(**given: Any) -> Any:  # noqa: ANN401 - of any command
-        import_broker_client(given["servers"])
+        import_broker_client()
         return command(**given)
 
-    return runner_nats_option(cast("F", begin))
-
-
-def runner_nats_option(command: F) -> F:
-    """`nats_option` for a process that runs actions, whose code may need all of the client."""
-    decorated: F = _servers_option(login_options(command))
+    decorated: F = _servers_option(login_options(cast("F", begin)))
     return decorated
 
 

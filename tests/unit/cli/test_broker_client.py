@@ -22,6 +22,7 @@ finally:
     [
         pytest.param(["apikey", "list"], "nats://127.0.0.1:1", "not loaded", id="a command"),
         pytest.param(["projector"], "nats://127.0.0.1:1", "not loaded", id="a service"),
+        pytest.param(["runner", "--actions", "bookshelf"], "nats://127.0.0.1:1", "not loaded", id="a runner"),
         pytest.param(["apikey", "list"], "ws://127.0.0.1:1", "loaded", id="over WebSockets"),
     ],
 )
