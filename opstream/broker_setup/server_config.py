@@ -25,7 +25,7 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     """The public key of its user (`U…`)."""
     actions: tuple[ActionAccess, ...] = ()
-    """Of a runner."""
+    """Of a runner, and of an API."""
     durable: str = ""
     """Of a subscriber."""
 

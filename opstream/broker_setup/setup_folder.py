@@ -72,8 +72,8 @@ def make_parties(folder: Path, actions: tuple[ActionAccess, ...], durables: Sequ
         path = folder / f"{name}.nk"
         if not path.exists():
             write_new(path, _new_key(name), is_secret=True)
-        of_runner = actions if role is Role.RUNNER else ()
-        parties.append(Party(role=role, key=public_key(read_seed(path)), actions=of_runner, durable=durable))
+        of_role = actions if role in {Role.RUNNER, Role.API} else ()
+        parties.append(Party(role=role, key=public_key(read_seed(path)), actions=of_role, durable=durable))
     return parties
 
 

@@ -28,7 +28,7 @@ async def record_act(connection: Connection, act: AdminAct, *, target: str = "",
     record = ActRecord(
         act=act,
         at=datetime.now(UTC),
-        by=truncate_text(f"{_user()}@{socket.gethostname()}", _NAME_LIMIT),
+        by=who_acts(),
         target=target,
         detail=truncate_text(detail, DETAIL_LIMIT),
     )
@@ -36,6 +36,11 @@ async def record_act(connection: Connection, act: AdminAct, *, target: str = "",
         await AccessLog(connection).write(record)
     except JournalError as error:
         click.echo(printable(f"opstream: done, but not in the access log: {error}"), err=True)
+
+
+def who_acts() -> str:
+    """Return the user and host as the operating system names them, which prove nothing."""
+    return truncate_text(f"{_user()}@{socket.gethostname()}", _NAME_LIMIT)
 
 
 def _user() -> str:

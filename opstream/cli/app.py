@@ -57,7 +57,7 @@ SECTIONS: Final = {
     },
     "Operate": {
         "top": "Watch what runs, waits, ends and fails, action by action.",
-        "actions": "Show the actions: their versions and runners, and what waits.",
+        "actions": "Show actions, their runners and what waits; pause them.",
         "doctor": "Find what is wrong around a running system, and what to do.",
         "backup": "Copy everything from the broker, while it works.",
         "restore": "Bring a backup to a broker.",

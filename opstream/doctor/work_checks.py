@@ -57,6 +57,8 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     """How long ago a message was delivered or acknowledged; None for never."""
     ack_wait: timedelta = timedelta(0)
     """After which a message is delivered again."""
+    is_paused: bool = False
+    """An operator lets it deliver nothing."""
     mark: tuple[int, int] = (0, 0)
     """Deliveries, and the last one up to which all are acknowledged: they move while a process works."""
 
@@ -154,11 +156,20 @@ def check_runners(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
         one
         for one in backlogs
         if one.consumer.startswith(subjects.RUNNER_CONSUMER_PREFIX)
+        and not one.is_paused
         and one.is_deserted
         and one.late(one.oldest) > MAX_WAIT
     ]
+    for one in backlogs:
+        if one.is_paused and one.consumer.startswith(subjects.RUNNER_CONSUMER_PREFIX):
+            yield SystemFinding(
+                name="ActionPaused",
+                level=Level.NOTE,
+                message=f"{_action_of(one)} is paused, and {format_count(one.pending, 'message')} for it wait",
+                next_step=f"'opstream actions' says who did it; 'opstream actions resume {_action_of(one)}' ends it",
+            )
     for one in lost:
-        action = one.consumer.removeprefix(subjects.RUNNER_CONSUMER_PREFIX).replace("_", ":", 1)
+        action = _action_of(one)
         yield SystemFinding(
             name="ActionWithoutRunner",
             level=Level.WARNING,
@@ -168,6 +179,10 @@ def check_runners(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
         )
     if not lost:
         yield SystemFinding(name="Runners", level=Level.OK, message="each action with requests has a runner")
+
+
+def _action_of(backlog: Backlog) -> str:
+    return backlog.consumer.removeprefix(subjects.RUNNER_CONSUMER_PREFIX).replace("_", ":", 1)
 
 
 def check_timers(
@@ -180,7 +195,9 @@ def check_timers(
         uncopied: age of the oldest fired timer that the journal has not copied; None for none.
         overdue: for how long the latest timer of those that were looked at should have fired already; None for none.
     """
-    taken = max((one for one in backlogs if one.timer), key=lambda one: one.timer_age, default=None)
+    taken = max(
+        (one for one in backlogs if one.timer and not one.is_paused), key=lambda one: one.timer_age, default=None
+    )
     is_well = True
     if taken is not None and taken.late(taken.timer_age) > MAX_WAIT:
         is_well = False

@@ -12,11 +12,12 @@ from typing import Final
 import msgspec
 
 from opstream_journal import Connection, JournalError
+from opstream_journal.actions.action_overview import ActionOverview, WaitingOperations
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
 from opstream_journal.queues.consumer_backlogs import ConsumerBacklog, read_backlogs
-from opstream_projector.queues.action_overview import ActionOverview, WaitingOperations, overview
+from opstream_journal.stores.action_catalog import overview
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import Failed, decode_event

@@ -33,6 +33,7 @@ _WAITS: Final[Mapping[str, str]] = {
     WaitingReason.RATE: "this action starts no more often than its rate allows",
     WaitingReason.START_TIME: "its start time has not come",
     WaitingReason.VERSION: "no runner has the version of this action that it was requested for",
+    WaitingReason.PAUSED: "an operator has paused this action",
 }
 
 
@@ -196,6 +197,8 @@ def _detail(monitor: StatusMonitor) -> str:
         return f"it does not start before {monitor.start_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     if blocked_by is not None and blocked_by.reason == WaitingReason.RATE and blocked_by.until is not None:
         return f"{_WAITS[WaitingReason.RATE]}: it may start at {blocked_by.until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if blocked_by is not None and blocked_by.reason == WaitingReason.PAUSED and blocked_by.message:
+        return f"{_WAITS[WaitingReason.PAUSED]}: {printable(blocked_by.message)}"
     if monitor.waiting_for:
         return _WAITS.get(monitor.waiting_for, f"it waits for: {printable(monitor.waiting_for)}")
     return printable(monitor.message)

@@ -1,4 +1,4 @@
-"""The entry of an action in the catalog: what the API needs to route, validate and document it."""
+"""The entry of an action in the catalog: what the API needs to route, validate and document it; and its control."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from typing import Any, Final
 
 import msgspec
 
+from .events import Instant
 from .names import Kind
 
 DAY_SECONDS: Final = 86_400.0
 """Seconds."""
+MAX_PAUSE_SECONDS: Final = 3_650 * 86_400
+"""The longest time after which a pause of an action may end by itself."""
+MAX_PAUSE_REASON: Final = 500
+"""Characters of an operator's reason."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -82,3 +87,22 @@ class ActionSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             return ""
         group = self.policy.exclusive_group
         return f"group.{group}" if group else f"action.{self.resource}.{self.action}"
+
+
+class ActionPause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """That no attempt of an action begins. The broker enforces it; this says who wanted it, and why (docs/adr/0064)."""
+
+    since: Instant | None = None
+    """None for a pause that was not made by opstream, as by `nats consumer pause`."""
+    until: Instant | None = None
+    """When it ends by itself; None for a pause that lasts until an operator ends it."""
+    by: str = ""
+    """The caller of a request, or the user and host of a command."""
+    reason: str = ""
+
+
+class ActionControl(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What operators decided about an action: the value of its key in the bucket `controls`."""
+
+    pause: ActionPause | None = None
+    """The pause that was made last. It says nothing of whether the action is paused: that is what the consumer says."""

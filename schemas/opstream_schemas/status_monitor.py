@@ -33,6 +33,8 @@ class WaitingReason(StrEnum):
     """The pause before its next attempt. It has started, so it is not in `waitingFor`."""
     VERSION = "Version"
     """A runner of the version of the action that it was requested for."""
+    PAUSED = "Paused"
+    """An operator has paused the action."""
 
 
 class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -41,13 +43,13 @@ class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     reason: str
     """A `WaitingReason`, or a word of a later version."""
     since: datetime | None = None
-    """Runner: when a runner of the action was there last, to the minute."""
+    """Runner: when a runner of the action was there last, to the minute. Paused: since when it is."""
     position: int = 0
     """Resource: its position in the queue, 1 for the next."""
     operation_id: str = ""
     """Resource: the operation that has the resource, if the caller may read it."""
     until: datetime | None = None
-    """Rate, Retry and StartTime: when it may begin."""
+    """Rate, Retry and StartTime: when it may begin. Paused: when the pause ends by itself."""
     attempt: int = 0
     """Retry: the number of the attempt that failed."""
     error: OperationError | None = None
@@ -60,6 +62,10 @@ class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """FreeRunner: how many runners there are."""
     slots: int = 0
     """FreeRunner: how many attempts they run at once; Concurrency: how many the action allows."""
+    by: str = ""
+    """Paused: the operator who paused the action; empty for readers of a tenant."""
+    message: str = ""
+    """Paused: why, in the operator's words."""
 
 
 class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

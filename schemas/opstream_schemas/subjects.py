@@ -26,6 +26,8 @@ ACCESS_BUCKET: Final = "access"
 """API keys by their hashes, and the secret from which operation ids are derived (docs/adr/0046)."""
 RUNNERS_BUCKET: Final = "runners"
 """Which runners are there: their presence records (docs/adr/0060)."""
+CONTROLS_BUCKET: Final = "controls"
+"""What operators decided about actions, by `action_key` (docs/adr/0064)."""
 CALLER_REQUESTS: Final = "callers.requests"
 """Core messages of API processes about the requests that have passed (docs/adr/0052). No stream stores them."""
 PARKED_STREAM: Final = "PARKED"
@@ -387,9 +389,7 @@ def parse_archive_subject(subject: str) -> ArchiveSubject:
 
 
 def parse_archive_origin(header: str) -> ArchiveOrigin:
-    """Parse the value of `Nats-Stream-Source` as nats-server 2.15 writes it.
-
-    Its parts are stream, sequence, filter, transform, subject, and the name of the source, separated by spaces.
+    """Parse `Nats-Stream-Source` as nats-server 2.15 writes it: stream, sequence, filter, transform, subject, source.
 
     Raises:
         InvalidName: the value has another form, or names another stream.

@@ -257,6 +257,17 @@ async def update_consumer(connection: Connection, stream_name: str, name: str, f
     await _request(connection, f"CONSUMER.CREATE.{stream_name}.{name}", request)
 
 
+async def pause_consumer(connection: Connection, stream_name: str, name: str, until: datetime | None) -> None:
+    """Have a consumer deliver nothing until a time, or go on (None). On a cluster it happens a moment later.
+
+    Raises:
+        JournalUnavailable: JetStream did not answer.
+        BrokerRefused: the broker refused, as for a consumer that does not exist.
+    """
+    request = {} if until is None else {"pause_until": until}
+    await _request(connection, f"CONSUMER.PAUSE.{stream_name}.{name}", request)
+
+
 def _merged(raw: dict[str, Any], fields: Fields) -> dict[str, Any]:
     return {key: value for key, value in (raw | dict(fields)).items() if value is not None}
 

@@ -75,6 +75,7 @@ OPTIONAL_STREAMS: Final = frozenset(
         subjects.ACCESS_LOG_STREAM,
         subjects.bucket_stream(subjects.RUNNERS_BUCKET),
         subjects.SCHEDULES_STREAM,
+        subjects.bucket_stream(subjects.CONTROLS_BUCKET),
     }
 )
 """Streams that services do without: until they are told to use them, or with less to show. The service that needs one
@@ -137,6 +138,8 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
     access_log = access_topology.access_log_stream(sizing.replicas)
     webhooks = webhook_topology.webhook_streams(sizing.replicas)
     schedules = schedules_stream(sizing.replicas)
+    # Without rollups, so that who may write the key of one action can't remove those of others.
+    controls = _bucket_stream(subjects.CONTROLS_BUCKET, sizing, has_rollups=False)
     return [
         timers,
         operations,
@@ -148,6 +151,7 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
         access_log,
         _presence_stream(sizing),
         schedules,
+        controls,
     ]
 
 
@@ -251,7 +255,12 @@ def _presence_stream(sizing: Sizing) -> StreamConfig:
 
 
 def _bucket_stream(
-    bucket: str, sizing: Sizing, *, max_msgs_per_subject: int = 1, allow_atomic: bool | None = None
+    bucket: str,
+    sizing: Sizing,
+    *,
+    max_msgs_per_subject: int = 1,
+    allow_atomic: bool | None = None,
+    has_rollups: bool = True,
 ) -> StreamConfig:
     # A stream, and not nats-py's key-value API: that adds delete markers, and then a key whose TTL ran out reads as an
     # empty value instead of "not found" (docs/nats.md, Buckets).
@@ -263,7 +272,7 @@ def _bucket_stream(
         storage=StorageType.FILE,
         num_replicas=sizing.replicas,
         max_msgs_per_subject=max_msgs_per_subject,
-        allow_rollup_hdrs=True,
+        allow_rollup_hdrs=has_rollups,
         deny_delete=True,
         allow_direct=True,
         allow_msg_ttl=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final, TypeVar
 
 import msgspec
@@ -16,10 +17,19 @@ class _Sequences(msgspec.Struct, frozen=True):
     stream_seq: int = 0
 
 
+class PauseConfig(msgspec.Struct, frozen=True):
+    """What a consumer's configuration says of a pause."""
+
+    pause_until: datetime | None = None
+
+
 class ConsumerBacklog(msgspec.Struct, frozen=True, kw_only=True):
     """One durable consumer, in JetStream's words."""
 
     name: str = ""
+    config: PauseConfig = PauseConfig()
+    paused: bool = False
+    """Whether it delivers nothing now."""
     num_pending: int = 0
     """Messages that were not delivered yet."""
     num_ack_pending: int = 0
@@ -28,6 +38,11 @@ class ConsumerBacklog(msgspec.Struct, frozen=True, kw_only=True):
     """Requests of processes for messages: they have room."""
     ack_floor: _Sequences = _Sequences()
     delivered: _Sequences = _Sequences()
+
+    @property
+    def paused_until(self) -> datetime | None:
+        """Return until when it delivers nothing; None for a consumer that is not paused."""
+        return self.config.pause_until if self.paused else None
 
     @property
     def open(self) -> int:

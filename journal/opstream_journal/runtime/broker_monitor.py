@@ -61,6 +61,7 @@ _OPTIONAL: Final = {
     subjects.bucket_stream(subjects.ACCESS_BUCKET): "an API with --auth that starts knows no key, and no client's id",
     subjects.ACCESS_LOG_STREAM: "no denial and no act of an administrator is recorded",
     subjects.bucket_stream(subjects.RUNNERS_BUCKET): "a status and 'opstream actions' know less about runners",
+    subjects.bucket_stream(subjects.CONTROLS_BUCKET): "no action can be paused, and who paused one is not known",
     subjects.ARCHIVE_STREAM: "no event is archived ('opstream provision --archive' makes it)",
 }
 """Streams that a system may have: they count as missing once this process has seen them."""

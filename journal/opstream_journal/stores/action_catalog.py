@@ -13,6 +13,7 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from opstream_journal.actions.action_overview import ActionOverview, ActionOverviews
 from opstream_journal.errors import BrokerRefused, Drifted, JournalError, JournalUnavailable
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.batch_read import BatchReader
@@ -207,6 +208,18 @@ class ActionCatalog:
                 listener()
             except Exception:
                 logger.exception("a listener failed on the catalog entry of %s", spec.kind)
+
+
+async def overview(connection: Connection) -> list[ActionOverview]:
+    """Return all actions in order, for a command that looks once. Raises as `ActionOverviews.read` does."""
+    catalog, overviews = ActionCatalog(connection), ActionOverviews(connection)
+    try:
+        await catalog.start()
+        await overviews.start()
+        return await overviews.read(catalog.specs.values())
+    finally:
+        await overviews.stop()
+        await catalog.stop()
 
 
 def _warn_of_another_schema(before: ActionSpec | None, now: ActionSpec) -> None:

@@ -83,6 +83,7 @@ _ACTIONS: Final = subjects.bucket_stream(subjects.ACTIONS_BUCKET)
 _HOLDS: Final = subjects.bucket_stream(subjects.HOLDS_BUCKET)
 _RUNNERS: Final = subjects.bucket_stream(subjects.RUNNERS_BUCKET)
 _ACCESS: Final = subjects.bucket_stream(subjects.ACCESS_BUCKET)
+_CONTROLS: Final = subjects.bucket_stream(subjects.CONTROLS_BUCKET)
 _COMMON: Final = (
     Grant(f"{API}.STREAM.INFO.*", "compares streams at its start, and looks every few seconds whether they store"),
     Grant(f"{API}.STREAM.NAMES", "looks every few seconds whether a stream is missing"),
@@ -98,11 +99,11 @@ def permissions(role: Role, *, actions: Sequence[ActionAccess] = (), durable: st
 
     Args:
         role: the role.
-        actions: of a runner.
+        actions: of a runner; of an API those that it may pause.
         durable: of a subscriber: its name.
     """
     makers: dict[Role, Callable[[], Iterable[Grant]]] = {
-        Role.API: _api,
+        Role.API: lambda: _api(actions),
         Role.PROJECTOR: _projector,
         Role.WEBHOOKS: _webhooks,
         Role.AUDITOR: _auditor,
@@ -118,7 +119,7 @@ def vital_permissions(role: Role, *, actions: Sequence[ActionAccess] = ()) -> tu
     return tuple(one for one in permissions(role, actions=actions) if one.is_vital)
 
 
-def _api() -> Iterable[Grant]:
+def _api(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     yield from _COMMON
     yield Grant(subjects.event_type_subject(Requested.name), "accepts operations", is_vital=True)
     for event, why in (
@@ -145,6 +146,15 @@ def _api() -> Iterable[Grant]:
     yield Grant(subjects.schedule_subject("*", "occurred"), "records what became of the moments of schedules")
     yield Grant(subjects.act_subject(AdminAct.CANCELED), "records that an admin canceled another caller's operation")
     yield Grant(subjects.act_subject(AdminAct.RETRIED), "records that another caller's operation is done again")
+    yield from _reads(_CONTROLS, "shows who paused an action, and why")
+    for action in actions:
+        # One by one: a wildcard would also let it pause the projector.
+        consumer = subjects.runner_consumer(action.kind)
+        yield Grant(f"{API}.CONSUMER.PAUSE.{_OPERATIONS}.{consumer}", "pauses and resumes the action for an admin")
+        key = subjects.bucket_subject(subjects.CONTROLS_BUCKET, subjects.action_key(action.kind))
+        yield Grant(key, "keeps who paused the action, and why")
+    for act in (AdminAct.PAUSED, AdminAct.RESUMED):
+        yield Grant(subjects.act_subject(act), "records that an admin paused or resumed an action")
 
 
 def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:

@@ -59,6 +59,10 @@ class AdminAct(StrEnum):
     """The operation of another caller."""
     RETRIED = "retried"
     """The same: a follow-up does it again, in the name of who asked."""
+    PAUSED = "paused"
+    """An action."""
+    RESUMED = "resumed"
+    """An action."""
     PROVISIONED = "provisioned"
     RESTORED = "restored"
 

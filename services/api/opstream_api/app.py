@@ -22,16 +22,18 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.names import Kind
+from opstream_schemas.status_monitor import BlockedBy
 
 from .access.access_control import AccessControl
 from .access.authentication import AuthenticationMiddleware, principal_of
 from .access.denials.access_recorder import denial_reason
 from .access.denials.denial import DENIAL_KEY, Denial
-from .access.operation_access import admit
+from .access.operation_access import admit, shown_blocker
 from .access.principal import Principal
 from .access.resource_metadata import ResourceMetadata
 from .access.status_access import GivenToken
 from .access.tokens.status_token import STATUS_TOKEN_PARAMETER
+from .action_routes import action_routes, is_of_actions
 from .dependencies import Dependencies
 from .errors import ApiError, method_not_allowed, not_found, unauthenticated
 from .http.conditional_headers import status_token_seconds
@@ -60,7 +62,7 @@ from .http.submit_request import (
 from .operations.submit import Accepted
 from .pages.console_page import console_routes
 from .pages.docs_page import docs_routes
-from .readiness import readiness
+from .probes.readiness import readiness
 from .schedule_routes import allowed_of_schedules, schedule_routes
 from .status_routes import ALLOW_POST, ALLOW_READ, READS, STATUS_PREFIX, read_status, status_routes
 
@@ -70,7 +72,7 @@ logger = logging.getLogger(__name__)
 _READS: Final = [*READS, HttpMethod.OPTIONS]
 _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
 _READ_PATH: Final = re.compile(
-    r"/(?:status(?::count)?|status/[^/:]+|status/[^/]+/events|docs(?:/[^/]*)?|console(?:/[^/]*){0,2}|healthz|readyz|(?:openapi|asyncapi)\.json)"
+    r"/(?:status(?::count)?|actions|status/[^/:]+|status/[^/]+/events|docs(?:/[^/]*)?|console(?:/[^/]*){0,2}|healthz|readyz|(?:openapi|asyncapi)\.json)"
 )
 _ACT_PATH: Final = re.compile(r"/status/[^/]*:(?:cancel|retry)")
 _OK_BODY: Final = b'{"status":"ok"}'
@@ -107,6 +109,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
             *_metadata_routes(access.metadata if access is not None else None),
             *status_routes(dependencies),
             *schedule_routes(dependencies),
+            *action_routes(dependencies),
             *docs_routes(dependencies.docs_page),
             *console_routes(dependencies.console_page),
             healthz,
@@ -197,7 +200,9 @@ class DirectRoutes:
                 logged.route, logged.operation_id = STATUS_ROUTE, target
             return read_status(self._dependencies, target, scope, receive) if is_operation else None
         is_submit = method == METHOD and not is_own(path) and path not in self._metadata_paths
-        return _submit(self._dependencies, scope, receive) if is_submit else None
+        if not is_submit or (path.startswith("/actions") and is_of_actions(self._dependencies, scope)):
+            return None
+        return _submit(self._dependencies, scope, receive)
 
 
 class PlainLitestar(Litestar):
@@ -243,7 +248,8 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
             error.with_id(submit.derived_id, submit.own_id)
         mark_rejected(error, headers)
         raise
-    return _accepted_response(submit, accepted, _status_token(access, principal, headers, submit))
+    blocked_by = accepted.blocked_by if access is None else shown_blocker(principal, accepted.blocked_by)
+    return _accepted_response(submit, accepted, blocked_by, _status_token(access, principal, headers, submit))
 
 
 def _status_token(
@@ -256,7 +262,9 @@ def _status_token(
     return access.status.give(principal, submit.own_id, seconds)
 
 
-def _accepted_response(submit: SubmitRequest, accepted: Accepted, token: GivenToken | None) -> EncodedResponse:
+def _accepted_response(
+    submit: SubmitRequest, accepted: Accepted, blocked_by: BlockedBy | None, token: GivenToken | None
+) -> EncodedResponse:
     headers = {"Operation-Location": submit.status_url, OPERATION_ID: submit.key.operation_id}
     if token is not None:
         headers["Operation-Location"] += f"?{STATUS_TOKEN_PARAMETER}={token.text}"
@@ -268,7 +276,7 @@ def _accepted_response(submit: SubmitRequest, accepted: Accepted, token: GivenTo
         retry_after=accepted.retry_after,
         status=202,
         headers=headers,
-        blocked_by=accepted.blocked_by,
+        blocked_by=blocked_by,
     )
 
 

@@ -43,10 +43,10 @@ from .access.denials.access_recorder import AccessRecorder
 from .access.limits.open_operations import OpenOperations
 from .access.limits.open_survey import OpenSurvey
 from .access_setup import open_access
+from .actions.service import open_actions
 from .app import create_app
 from .asyncapi import action_asyncapi_document
 from .dependencies import Dependencies
-from .health_port import HealthPort
 from .http.caller_identity import CallerResolver
 from .http.document_cache import DocumentCache
 from .http.request_log import RequestLog
@@ -66,6 +66,7 @@ from .operations.submit import Submitter
 from .operations.watch import WatchRegistry
 from .pages.console_page import ConsolePage
 from .pages.docs_page import load_docs_page
+from .probes.health_port import HealthPort
 from .queues.queue_positions import QueuePositions
 from .queues.runner_presence import RunnerPresence
 from .queues.waiting_reasons import WaitingReasons
@@ -203,6 +204,7 @@ async def connected_api(
         lists, counts = _open_index(settings, access, stack)
         app = create_app(
             Dependencies(
+                actions=await open_actions(stack, connection, catalog, settings, now=_utc_now),
                 meter=meter,
                 submitter=submitter,
                 schedules=schedules.desk,

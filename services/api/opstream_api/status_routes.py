@@ -26,7 +26,7 @@ from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.operation.state import Operation
 
 from .access.authentication import CHALLENGE, principal_of
-from .access.operation_access import FoundOperation, may_see
+from .access.operation_access import FoundOperation, may_see, shown_blocker
 from .access.principal import Principal
 from .dependencies import Dependencies
 from .errors import ApiError, method_not_allowed, not_found, operation_not_found, unauthenticated
@@ -148,6 +148,8 @@ async def read_status(
     retried_by = await dependencies.retrier.follow_up_of(operation, found.own_id, sees)
     if monitor.id != found.own_id or retried_by:  # a snapshot of an earlier version does not have its own id
         monitor = msgspec.structs.replace(monitor, id=found.own_id, retried_by=retried_by)
+    if dependencies.access is not None and monitor.blocked_by is not None:
+        monitor = msgspec.structs.replace(monitor, blocked_by=shown_blocker(principal, monitor.blocked_by))
     return status_response(
         monitor,
         retry_after=dependencies.status.retry_after(operation),

@@ -12,14 +12,16 @@ import msgspec
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from opstream_journal import Connection
+from opstream_journal import Connection, JournalUnavailable, NotProvisioned
+from opstream_journal.actions.action_controls import ENDLESS, ActionControls
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
+from opstream_journal.queues.consumer_backlogs import read_backlogs
 from opstream_journal.stores import dead_letters
 from opstream_schemas import subjects
-from opstream_schemas.action_spec import ActionSpec
+from opstream_schemas.action_spec import ActionPause, ActionSpec
 from opstream_schemas.broker_access.permissions import API, ActionAccess, Grant, Role, Way, permissions
 from opstream_schemas.events import EVENT_DATA
 from opstream_schemas.logs.access_log import AdminAct
@@ -56,6 +58,7 @@ SUBJECTS: Final = [
     *(f"$KV.actions.{kind.resource}.{kind.action}" for kind in (OWN, FOREIGN)),
     *(f"$KV.runners.{kind.resource}.{kind.action}.alive.one" for kind in (OWN, FOREIGN)),
     *(f"$KV.runners.{kind.resource}.{kind.action}.seen" for kind in (OWN, FOREIGN)),
+    *(f"$KV.controls.{kind.resource}.{kind.action}" for kind in (OWN, FOREIGN)),
     *(f"$KV.holds.h.{scope}.abc" for scope in SCOPES.values()),
     *(f"$KV.holds.w.{scope}.abc.00000000000000000001.op1" for scope in SCOPES.values()),
     *(f"$KV.holds.r.{kind.resource}.{kind.action}" for kind in (OWN, FOREIGN)),
@@ -300,6 +303,24 @@ async def test_what_is_granted_does_no_more(target: Target, login: str) -> None:
         assert sequence == kept[subject] or (sequence == 0 and stream_of(subject) in own), subject
     for stream in target.streams:
         assert stream in own or after[stream][0]["messages"] >= before[stream][0]["messages"], stream
+    await attacker.close()
+
+
+async def test_the_api_pauses_its_actions_only(target: Target) -> None:
+    """It may pause and resume the actions that `broker-config` named. With its key nobody pauses another one, nor the
+    projector, which would stop every status and deadline."""
+    attacker = await target.broker.connect("api")
+    controls = ActionControls(attacker)
+    assert await controls.pause(OWN, ActionPause(by="ann"))
+    assert (await controls.of(OWN)).pause == ActionPause(by="ann")
+    with pytest.raises(NotProvisioned, match="opstream broker-config"):
+        await controls.pause(FOREIGN, ActionPause())
+    for consumer in (subjects.runner_consumer(FOREIGN), subjects.PROJECTOR_CONSUMER, subjects.WEBHOOKS_CONSUMER):
+        with pytest.raises(JournalUnavailable):
+            await admin.pause_consumer(attacker, subjects.OPERATIONS_STREAM, consumer, ENDLESS)
+    found = await read_backlogs(target.operator, subjects.OPERATIONS_STREAM)
+    assert [name for name, one in found.items() if one.paused] == [subjects.runner_consumer(OWN)]
+    assert await controls.resume(OWN)
     await attacker.close()
 
 

@@ -12,8 +12,11 @@ import msgspec
 import pytest
 
 from opstream_journal import Connection, Journal
-from opstream_projector.queues.action_overview import ActionOverview, overview
+from opstream_journal.actions.action_overview import ActionOverview
+from opstream_journal.jetstream import rpc
+from opstream_journal.stores.action_catalog import overview
 from opstream_projector.queues.queue_gauges import QueueGauges
+from opstream_schemas.logs.access_log import ActRecord, decode_access_record
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import KIND
 from tests.support.runner.stage import HandlerGate, RunnerStage, gated
@@ -101,3 +104,42 @@ async def test_the_command(broker: Broker, link: Connection, journal: Journal) -
     (line,) = shown.stdout.splitlines()
     found = msgspec.json.decode(line, type=ActionOverview)
     assert (found.action, found.version, len(found.runners)) == (str(KIND), 1, 1)
+
+
+async def test_pause_and_resume_by_command(broker: Broker, link: Connection, journal: Journal) -> None:
+    """It pauses an action at the broker, without an API; the list shows it, with who and why, and so does the access
+    log. What it can't do it says, with the next step."""
+    nats = ("--nats", broker.url)
+
+    async def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, "actions", *arguments]
+        return await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, env=environment(), timeout=60, check=False
+        )
+
+    unknown = await run("pause", str(KIND), *nats)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert f"no runner has ever announced {KIND}" in unknown.stderr
+    async with RunnerStage(link, journal).runner([gated(HandlerGate())]):
+        paused = await run("pause", str(KIND), "--for", "2h", "--reason", "moving", *nats)
+        assert (paused.returncode, paused.stderr) == (0, "")
+        assert paused.stdout.startswith(f"{KIND} is paused until 20")
+        shown = (await only(link)).paused
+        assert shown is not None
+        assert (shown.reason, "@" in shown.by) == ("moving", True)
+        assert shown.since is not None
+        assert shown.until == shown.since + timedelta(hours=2)
+        listed = msgspec.json.decode((await run(*nats)).stdout, type=ActionOverview)
+        assert listed.paused == shown
+        resumed = await run("resume", str(KIND), *nats)
+        assert (resumed.returncode, resumed.stderr) == (0, "")
+        assert (await only(link)).paused is None
+    for act, detail in (("paused", "moving"), ("resumed", "")):
+        stored = await rpc.get_last(link, "ACCESS_LOG", f"access_log.act.{act}")
+        assert stored is not None
+        record = decode_access_record(stored.data)
+        assert isinstance(record, ActRecord)
+        assert (record.target, record.detail, record.by) == (str(KIND), detail, shown.by)
+    misplaced = await run(*nats, "pause", str(KIND))
+    assert (misplaced.returncode, misplaced.stdout) == (2, "")
+    assert "unexpected extra arguments" in misplaced.stderr

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from opstream_api.operations.journal_capacity import JournalCapacity
-from opstream_api.readiness import readiness
+from opstream_api.probes.readiness import readiness
 from opstream_journal import JournalError, JournalFull, JournalUnavailable
 from opstream_journal.runtime.conditions import Conditions
 

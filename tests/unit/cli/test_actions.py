@@ -8,8 +8,9 @@ from typing import Final
 import pytest
 
 from opstream.cli.commands.actions import table_row
+from opstream_journal.actions.action_overview import ActionOverview, WaitingOperations
 from opstream_journal.queues.runner_records import RunnerRecord
-from opstream_projector.queues.action_overview import ActionOverview, WaitingOperations
+from opstream_schemas.action_spec import ActionPause
 
 pytestmark = pytest.mark.unit
 
@@ -29,8 +30,11 @@ def row(
     waits: tuple[WaitingOperations, ...] = (),
     last: datetime | None = None,
     width: int | None = None,
+    paused: ActionPause | None = None,
 ) -> str:
-    one = ActionOverview(action="book:upload", version=3, runners=runners, last_runner_at=last, waiting=waits)
+    one = ActionOverview(
+        action="book:upload", version=3, runners=runners, last_runner_at=last, waiting=waits, paused=paused
+    )
     return table_row(one, NOW, has_colour=False, width=width)
 
 
@@ -52,6 +56,16 @@ def test_runners_of_other_versions() -> None:
     assert row(runner(2, 32), runner(3, 32)).endswith("runners of version 2, 3")
     assert row(runner(2, 32)).endswith("runners of version 2")
     assert "version" not in row(runner(3, 32))
+
+
+def test_a_paused_action() -> None:
+    """It says since when, until when, by whom and why, as far as that is known; in one line, whatever it is."""
+    pause = ActionPause(since=NOW, until=NOW + timedelta(hours=2), by="ann@desk", reason="moving\nthe storage")
+    shown = row(runner(3, 32), waits=(waiting("Paused", 2, 3.0),), paused=pause)
+    assert "paused since 2026-11-30T12:00Z until 2026-11-30T14:00Z by ann@desk (moving" in shown
+    assert "\n" not in shown
+    assert shown.endswith("2 for Paused")
+    assert row(paused=ActionPause()).endswith("paused")
 
 
 def test_a_narrow_terminal() -> None:

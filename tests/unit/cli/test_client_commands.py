@@ -245,6 +245,7 @@ def test_lines() -> None:
         "2026-11-24T10:00:05Z  NotStarted         its start time has not come",
         "2026-11-24T10:00:05Z  NotStarted         the last attempt failed, and the next one has not begun",
         "2026-11-24T10:00:05Z  NotStarted         no runner has the version of this action that it was requested for",
+        "2026-11-24T10:00:05Z  NotStarted         an operator has paused this action",
         "2026-11-24T10:00:05Z  NotStarted         it waits for: Moon",
         "2026-11-24T10:00:05Z  Running            it does not start before 2026-11-24T10:00:05Z",
         "2026-11-24T10:00:05Z  Running       7 %  one two [2J",
@@ -255,16 +256,19 @@ def test_lines() -> None:
 
 
 def test_lines_about_what_is_known_more_exactly() -> None:
-    """Who has the resource, and when the rate lets it start."""
+    """Who has the resource, when the rate lets it start, and why an operator has paused the action."""
     stream = io.StringIO()
     with LineDisplay(stream, Clock(), lambda: NOW) as lines:
         owned = BlockedBy(reason="Resource", position=3, operation_id="other")
         lines.show(monitor(Status.NOT_STARTED, queue_position=3, waiting_for="Resource", blocked_by=owned))
         rated = BlockedBy(reason="Rate", until=NOW)
         lines.show(monitor(Status.NOT_STARTED, waiting_for="Rate", blocked_by=rated))
-    resource, rate = stream.getvalue().splitlines()
+        paused = BlockedBy(reason="Paused", message="moving the\nstorage")
+        lines.show(monitor(Status.NOT_STARTED, waiting_for="Paused", blocked_by=paused))
+    resource, rate, pause = stream.getvalue().splitlines()
     assert resource.endswith("number 3 in the queue for its resource, which operation other has")
     assert rate.endswith("no more often than its rate allows: it may start at 2026-11-24T10:00:05Z")
+    assert pause.endswith("an operator has paused this action: moving the storage")
 
 
 def test_an_outage_is_not_a_line_per_try() -> None:

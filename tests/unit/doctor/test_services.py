@@ -10,6 +10,7 @@ import pytest
 from opstream.doctor.system_findings import Level
 from opstream.doctor.work_checks import Backlog, check_runners, check_services, check_timers
 from opstream_schemas import subjects
+from opstream_schemas.names import Kind
 
 pytestmark = pytest.mark.unit
 
@@ -69,3 +70,16 @@ def test_an_election_is_no_finding() -> None:
         "TimerNotTaken",
     ]
     assert [one.level for one in [*check_runners([young]), *check_timers([young], None, None)]] == [Level.OK] * 2
+
+
+def test_a_paused_action_needs_no_runner() -> None:
+    """It is a note, with the way to end it; neither its queue nor its timers are a fault."""
+    name = subjects.runner_consumer(Kind("book", "upload"))
+    paused = backlog(name, is_paused=True, timer="wake.book.upload.op-1.retry", timer_age=LONG)
+    found = [*check_runners([paused]), *check_timers([paused], None, None)]
+    assert [(one.name, one.level) for one in found] == [
+        ("ActionPaused", Level.NOTE),
+        ("Runners", Level.OK),
+        ("Timers", Level.OK),
+    ]
+    assert "'opstream actions resume book:upload'" in found[0].next_step

@@ -16,6 +16,7 @@ from opstream_api.errors import ApiError, forbidden, operation_not_found, unauth
 from opstream_api.http.submit_request import SubmitRequest
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.status_monitor import BlockedBy
 
 from .authentication import CHALLENGE
 from .principal import Principal
@@ -41,6 +42,14 @@ def may_see(principal: Principal, operation: Operation) -> bool:
         and scopes.reads
         and (operation.caller == principal.subject or scopes.reads_all)
     )
+
+
+def shown_blocker(principal: Principal | None, blocked_by: BlockedBy | None) -> BlockedBy | None:
+    """Return why an operation waits as a principal may read it: who paused an action is no tenant's matter."""
+    is_of_operator = principal is not None and bool(principal.subject) and not principal.tenant
+    if blocked_by is None or not blocked_by.by or is_of_operator:
+        return blocked_by
+    return msgspec.structs.replace(blocked_by, by="")
 
 
 class OperationIds:

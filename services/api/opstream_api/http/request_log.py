@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -40,12 +41,14 @@ _FIXED: Final = frozenset(
         "/status",
         "/status:count",
         "/schedules",
+        "/actions",
         "/openapi.json",
         "/asyncapi.json",
         "/docs",
         "/.well-known/oauth-protected-resource",
     }
 )
+_ACT: Final = re.compile(r"/actions/[a-z0-9-]{1,40}:[a-z0-9-]{1,40}:(pause|resume)")
 _SCHEDULE_ACTIONS: Final = frozenset({"preview", "trigger", "backfill", "pause", "resume"})
 _ACTIONS: Final = frozenset({"cancel", "retry"})
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._@:/+")
@@ -191,6 +194,8 @@ def path_template(method: str, path: str) -> str:
     if path.startswith("/schedules/"):
         _, colon, action = path.rpartition(":")
         return f"/schedules/{{name}}:{action}" if colon and action in _SCHEDULE_ACTIONS else "/schedules/{name}"
+    if found := _ACT.fullmatch(path):
+        return f"/actions/{{kind}}:{found[1]}"
     if path.startswith("/status/"):
         rest = path.removeprefix("/status/")
         if rest.endswith("/events"):

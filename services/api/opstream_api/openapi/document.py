@@ -11,7 +11,15 @@ from opstream_schemas.names import Kind
 from . import operation_paths as operations
 from . import schedule_paths as schedules
 from . import service_paths as service
-from .action_paths import DocumentedAction, action_paths, schemas_of
+from .action_paths import (
+    CONTROL_PARAMETERS,
+    CONTROL_SCHEMAS,
+    CONTROL_TAG,
+    DocumentedAction,
+    action_paths,
+    control_paths,
+    schemas_of,
+)
 from .list_path import add_lists
 from .operation_paths import operation_paths
 from .responses import access_components, access_responses, error_components
@@ -60,15 +68,17 @@ def openapi_document(
     actions = [DocumentedAction.from_spec(spec) for spec in specs]
     paths: Json = {}
     schemas = contract_schemas()
-    of_actions = schemas_of((action.spec for action in actions), schemas.keys())
+    own_schemas = SCHEDULE_SCHEMAS | CONTROL_SCHEMAS
+    of_actions = schemas_of((action.spec for action in actions), (schemas | own_schemas).keys())
     for action in actions:
         own = of_actions[action.spec.kind]
         paths |= action_paths(action, own, public_url, has_callbacks=has_callbacks)
         schemas |= own.components
     paths |= operation_paths(*_example_operation(actions))
     paths |= schedule_paths()
+    paths |= control_paths({action.spec.kind for action in actions})
     paths |= service_paths()
-    schemas |= SCHEDULE_SCHEMAS
+    schemas |= own_schemas
     document: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -82,7 +92,7 @@ def openapi_document(
         "components": {
             "schemas": schemas,
             "responses": error_components(),
-            "parameters": {**PARAMETERS, **SCHEDULE_PARAMETERS},
+            "parameters": {**PARAMETERS, **SCHEDULE_PARAMETERS, **CONTROL_PARAMETERS},
             "examples": sample_errors(),
             "headers": HEADERS,
         },
@@ -149,5 +159,6 @@ def _tags(actions: Iterable[DocumentedAction]) -> list[Json]:
     described = {action.spec.resource: f"The actions of the resource `{action.spec.resource}`." for action in actions}
     described[operations.TAG] = "The status of an operation, its cancelation, its retry, its history."
     described[schedules.TAG] = "What begins again and again."
+    described[CONTROL_TAG] = "The actions, and what operators do to them."
     described[service.TAG] = "The service itself."
     return [{"name": name, "description": description} for name, description in described.items()]

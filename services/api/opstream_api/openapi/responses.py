@@ -20,6 +20,7 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "InvalidRead": _ANY,
         "InvalidRequest": (ErrorCode.INVALID_HEADER,),
         "UnknownAction": (ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),
+        "UnknownKind": (ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),
         "OperationNotFound": (ErrorCode.OPERATION_NOT_FOUND, ErrorCode.NOT_FOUND),
         "ScheduleNotFound": (ErrorCode.SCHEDULE_NOT_FOUND, ErrorCode.NOT_FOUND),
         "OperationFinished": (ErrorCode.OPERATION_FINISHED,),
@@ -31,6 +32,7 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "UnsupportedSubmit": (ErrorCode.UNSUPPORTED_MEDIA_TYPE,),
         "UnsupportedCancel": (ErrorCode.UNSUPPORTED_MEDIA_TYPE,),
         "CrossSiteRequest": (ErrorCode.CROSS_SITE_REQUEST,),
+        "ForbiddenOrCrossSite": (ErrorCode.FORBIDDEN, ErrorCode.CROSS_SITE_REQUEST),
         "RequestTimeout": (ErrorCode.REQUEST_TIMEOUT,),
         "UnknownHost": (ErrorCode.UNKNOWN_HOST,),
         "TooManyConnections": (ErrorCode.TOO_MANY_CONNECTIONS,),
@@ -56,7 +58,6 @@ _WITH_AUTHENTICATION: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyT
         "Unauthenticated": (ErrorCode.UNAUTHENTICATED,),
         "Forbidden": (ErrorCode.FORBIDDEN,),
         "TooManyRequests": (ErrorCode.TOO_MANY_REQUESTS,),
-        "ForbiddenOrCrossSite": (ErrorCode.FORBIDDEN, ErrorCode.CROSS_SITE_REQUEST),
         **{
             name: (*_CODES[name], ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE)
             for name in ("TooManyConnections", "Unreadable", "Unavailable", "UnavailableSubmit")

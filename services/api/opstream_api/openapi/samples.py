@@ -158,11 +158,6 @@ _ACCESS_ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = Map
             unauthenticated("Bearer").body.error.message,
             {"target": "Authorization"},
         ),
-        ErrorCode.FORBIDDEN: (
-            "The credentials lack a scope",
-            forbidden("submit:book:upload-start", "submit book:upload-start").body.error.message,
-            {"target": "Authorization"},
-        ),
         ErrorCode.TOO_MANY_REQUESTS: (
             "The caller is over one of its limits",
             "these credentials have sent more than 100/s requests: wait as long as Retry-After says",
@@ -248,6 +243,11 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             "A path that this service does not have, or a second spelling of one",
             "there is nothing here; /openapi.json lists what there is",
             {},
+        ),
+        ErrorCode.FORBIDDEN: (
+            "The credentials lack a scope",
+            forbidden("submit:book:upload-start", "submit book:upload-start").body.error.message,
+            {"target": "Authorization"},
         ),
         ErrorCode.CROSS_SITE_REQUEST: (
             "A browser sent it for a page of another site",

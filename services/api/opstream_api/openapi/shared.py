@@ -135,13 +135,16 @@ _BLOCKED_BY: Final[Json] = {
             "description": ", ".join(f"`{reason}`" for reason in WaitingReason) + ". Expect other words, too.",
             "examples": [str(reason) for reason in WaitingReason],
         },
-        "since": {**_INSTANT, "description": "`Runner`: when the action had a runner last, to the minute."},
+        "since": {
+            **_INSTANT,
+            "description": "`Runner`: when the action had a runner last, to the minute. `Paused`: since when.",
+        },
         "position": {"type": "integer", "minimum": 1, "description": "`Resource`: its position in the queue."},
         "operationId": {
             "type": "string",
             "description": "`Resource`: the operation that has the resource, if the caller may read it.",
         },
-        "until": {**_INSTANT, "description": "`Rate` and `Retry`: when it may begin."},
+        "until": {**_INSTANT, "description": "`Rate` and `Retry`: when it may begin. `Paused`: when the pause ends."},
         "attempt": {"type": "integer", "minimum": 1, "description": "`Retry`: the number of the attempt that failed."},
         "error": {"$ref": SCHEMAS + "OperationError", "description": "`Retry`: why that attempt failed."},
         "version": {"type": "integer", "description": "`Version`: of the action that it was requested for."},
@@ -155,6 +158,11 @@ _BLOCKED_BY: Final[Json] = {
             "type": "integer",
             "description": "`FreeRunner`: how many operations they run at once. `Concurrency`: how many may run.",
         },
+        "by": {
+            "type": "string",
+            "description": "`Paused`: the operator who paused the action, for readers of no tenant.",
+        },
+        "message": {"type": "string", "description": "`Paused`: why, in the operator's words."},
     },
     "required": ["reason"],
 }

@@ -242,7 +242,7 @@ class Submitter:
     async def _find_refusal(self, request: SubmitRequest, spec: ActionSpec) -> ApiError | None:
         """Return the error for an action that has had no runner for too long; None for one that is accepted."""
         blocked_by = await self._runners.unserved(spec)
-        if blocked_by is None or blocked_by.since is None:
+        if blocked_by is None or blocked_by.reason != WaitingReason.RUNNER or blocked_by.since is None:
             return None
         if (self._now() - blocked_by.since).total_seconds() < self._refuse_unserved_after:
             return None

@@ -17,10 +17,12 @@ from typing import Final
 import msgspec
 
 from opstream_journal import Connection, JournalError, JournalUnavailable
+from opstream_journal.actions.action_controls import NO_CONTROL, ActionControls, shown_pause
 from opstream_journal.jetstream import rpc
+from opstream_journal.queues.consumer_backlogs import PauseConfig
 from opstream_journal.queues.runner_records import NO_RUNNERS, ActionRunners, RunnerRecords, has_no_runner
 from opstream_schemas import subjects
-from opstream_schemas.action_spec import Policy
+from opstream_schemas.action_spec import ActionPause, Policy
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation
 from opstream_schemas.status_monitor import BlockedBy, WaitingReason
@@ -44,6 +46,9 @@ class RunnerConsumer(msgspec.Struct, frozen=True):
     """Messages that are with no runner yet."""
     num_waiting: int = 0
     """Requests of runners for messages: they have room."""
+    config: PauseConfig = PauseConfig()
+    paused: bool = False
+    """Whether it delivers nothing now, because an operator wants that."""
     error: rpc.JetStreamErrorBody | None = None
 
 
@@ -53,6 +58,8 @@ class Look(msgspec.Struct, frozen=True):
     consumer: RunnerConsumer
     presence: ActionRunners | None = None
     """None if it can't be read: an upgraded system before 'opstream provision --update', for example."""
+    pause: ActionPause | None = None
+    """None for an action that is not paused."""
 
     @property
     def has_no_runner(self) -> bool:
@@ -99,6 +106,7 @@ class WaitingReasons:
         self._clock = clock
         self._slots = RateSlots(connection, now)
         self._records = RunnerRecords(connection)
+        self._controls = ActionControls(connection)
         self._cached: dict[Kind, tuple[float, Look]] = {}
         """By action: the end of caching on the clock, and what was found."""
         self._reads: dict[Kind, asyncio.Task[Look]] = {}
@@ -168,7 +176,8 @@ class WaitingReasons:
 
     async def _read(self, kind: Kind) -> Look:
         consumer, presence = await asyncio.gather(read_consumer(self._connection, kind), self._read_presence(kind))
-        found = Look(consumer or _NO_CONSUMER, presence)
+        consumer = consumer or _NO_CONSUMER
+        found = Look(consumer, presence, await self._read_pause(kind, consumer) if consumer.paused else None)
         self._cached[kind] = (self._clock() + _CACHE_SECONDS, found)
         return found
 
@@ -179,14 +188,24 @@ class WaitingReasons:
             logger.debug("presence records can't be read: %s", error)  # an outage has its lines already, of others
             return None
 
+    async def _read_pause(self, kind: Kind, consumer: RunnerConsumer) -> ActionPause | None:
+        control = NO_CONTROL
+        try:
+            control = await self._controls.of(kind)
+        except JournalError as error:
+            logger.debug("who paused %s can't be read: %s", kind, error)
+        return shown_pause(consumer.config.pause_until, control)
+
 
 def unserved(look: Look, version: int) -> BlockedBy | None:
-    """Return why no runner takes a new operation of an action; None if one does.
+    """Return why no runner takes a new operation of an action; None if one does. A pause comes before all else.
 
     Args:
         look: at the action's runners.
         version: of the action that the operation would be requested for. Runners of an earlier one don't take it.
     """
+    if look.pause is not None:
+        return _paused(look.pause)
     presence = look.presence or NO_RUNNERS
     # A runner that waits for work asks for it again every few seconds, so for a moment the consumer may know of none.
     if look.has_no_runner and not presence.runners:
@@ -203,7 +222,7 @@ def blocked_by(look: Look, version: int, policy: Policy) -> BlockedBy | None:
         version: of the action that the operation was requested for.
         policy: of the action.
     """
-    if look.has_no_runner:
+    if look.pause is None and look.has_no_runner:
         return _no_runner(look.presence or NO_RUNNERS)
     reason = unserved(look, version)
     if reason is not None:
@@ -220,6 +239,12 @@ def blocked_by(look: Look, version: int, policy: Policy) -> BlockedBy | None:
         return None  # it is about to be delivered
     slots = sum(one.slots for one in presence.runners)
     return BlockedBy(reason=WaitingReason.FREE_RUNNER, runners=len(presence.runners), slots=slots)
+
+
+def _paused(pause: ActionPause) -> BlockedBy:
+    return BlockedBy(
+        reason=WaitingReason.PAUSED, since=pause.since, until=pause.until, by=pause.by, message=pause.reason
+    )
 
 
 def _no_runner(presence: ActionRunners) -> BlockedBy:

@@ -1,8 +1,6 @@
 """Reads the queues of all actions for `/metrics`, when a scrape asks for them.
 
-It costs a request for the consumers, one for the runners, one for the first message of each queue that is not empty,
-and one for each 500 timers and each 500 operations that wait for a resource. Nothing of it reads the journal's events.
-`Metrics` keeps it from being asked more often than a thirtieth of its time allows.
+`QueueLook` says what it costs; `Metrics` keeps it from being asked more often than a thirtieth of its time allows.
 """
 
 from __future__ import annotations
@@ -13,25 +11,20 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from opstream_journal import ActionCatalog, Connection, JournalError
-from opstream_journal.jetstream.kv import HOLDS_STREAM
 from opstream_journal.metrics.action_labels import ActionLabels
 from opstream_journal.metrics.instruments import Gauges, Instrument, Readings
 from opstream_journal.metrics.wait_gauges import Waits, wait_gauges
-from opstream_journal.queues.consumer_backlogs import ConsumerBacklog, read_backlogs
-from opstream_journal.queues.message_ages import MessageAges
-from opstream_journal.queues.runner_records import NO_RUNNERS, ActionRunners, RunnerRecords
+from opstream_journal.queues.consumer_backlogs import ConsumerBacklog
+from opstream_journal.queues.queue_look import QueueLook
+from opstream_journal.queues.queue_tally import QueueTally
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.names import Kind
-
-from .queue_tally import QueueTally, pending_reason
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_TIMERS: Final = "timers.>"
-_WAITERS: Final = subjects.bucket_subject(subjects.HOLDS_BUCKET, "w.>")
 _RETRY_DELAY: Final = 5.0
 _LEARN_INTERVAL: Final = 1.0
 """Seconds between two reads of the catalog for an action that it does not have: a flood of them costs no more."""
@@ -60,10 +53,7 @@ class QueueGauges:
         self._is_catalog_known = False
         self._learning: asyncio.Task[None] | None = None
         self._may_learn_at = 0.0
-        self._messages = MessageAges(connection)
-        self._records = RunnerRecords(connection)
-        self.presence: dict[Kind, ActionRunners] | None = None
-        """The runners of each action at the last look; None if their records can't be read."""
+        self._look = QueueLook(connection)
         self.labels = ActionLabels(lambda: self._catalog.specs)
         self._tally: QueueTally | None = None
         self._lag: _Lag | None = None
@@ -114,8 +104,7 @@ class QueueGauges:
 
     async def start(self) -> None:
         """Learn of the actions, if the broker tells them at once; otherwise `run` does."""
-        await self._messages.start()
-        await self._records.start()
+        await self._look.start()
         await self._read_catalog()
 
     async def run(self) -> None:
@@ -130,8 +119,7 @@ class QueueGauges:
     async def stop(self) -> None:
         """Unsubscribe from everything."""
         if self._connection.is_connected:
-            await self._messages.stop()
-            await self._records.stop()
+            await self._look.stop()
         await self._catalog.stop()
 
     async def learn(self, kind: Kind) -> None:
@@ -178,46 +166,15 @@ class QueueGauges:
         Raises:
             JournalError: the broker did not answer, or refused.
         """
-        tally = QueueTally(self.labels, self._messages.now)
-        backlogs = await read_backlogs(self._connection, subjects.OPERATIONS_STREAM)
-        self.presence = await self._read_presence()
-        await self._count_pending(tally, backlogs)
-        async for page in self._messages.pages(subjects.TIMERS_STREAM, _TIMERS):
-            for message in page:
-                tally.add_timer(message)
-        async for page in self._messages.pages(HOLDS_STREAM, _WAITERS):
-            for message in page:
-                tally.add_waiter(message)
-        tally.overdue += backlogs.get(subjects.PROJECTOR_DUE_CONSUMER, _NO_BACKLOG).open
-        lag = await self._read_lag(backlogs.get(subjects.PROJECTOR_CONSUMER, _NO_BACKLOG))
-        self._tally, self._lag = tally, lag
-
-    async def _count_pending(self, tally: QueueTally, backlogs: dict[str, ConsumerBacklog]) -> None:
-        specs = list(self._catalog.specs.values())
-        tally.expect(specs)
-        for spec in specs:
-            backlog = backlogs.get(subjects.runner_consumer(spec.kind))
-            if backlog is None or not backlog.num_pending:
-                continue
-            ages = [
-                await self._messages.age_of_first(subjects.OPERATIONS_STREAM, one, backlog.first_pending)
-                for one in subjects.runner_filters(spec.kind)
-            ]
-            presence = None if self.presence is None else self.presence.get(spec.kind, NO_RUNNERS)
-            reason = pending_reason(backlog, spec.policy, presence)
-            tally.add(spec.kind, reason, max(ages), backlog.num_pending)
-
-    async def _read_presence(self) -> dict[Kind, ActionRunners] | None:
-        try:
-            return await self._records.all()
-        except JournalError as error:
-            logger.debug("presence records can't be read, so consumers decide alone: %s", error)
-            return None
+        found = await self._look.read(self.labels, list(self._catalog.specs.values()))
+        found.tally.overdue += found.backlogs.get(subjects.PROJECTOR_DUE_CONSUMER, _NO_BACKLOG).open
+        lag = await self._read_lag(found.backlogs.get(subjects.PROJECTOR_CONSUMER, _NO_BACKLOG))
+        self._tally, self._lag = found.tally, lag
 
     async def _read_lag(self, backlog: ConsumerBacklog) -> _Lag:
         if not backlog.open:
             return _Lag(0, 0.0)
-        seconds = await self._messages.age_of_first(subjects.OPERATIONS_STREAM, ">", backlog.first_open)
+        seconds = await self._look.messages.age_of_first(subjects.OPERATIONS_STREAM, ">", backlog.first_open)
         return _Lag(backlog.open, seconds)
 
 

@@ -43,6 +43,7 @@ ALL = (
     "stream ACCESS_LOG",
     "stream KV_runners",
     "stream SCHEDULES",
+    "stream KV_controls",
     "consumer projector",
     "consumer projector_due",
     "consumer projector_deadlines",

@@ -10,7 +10,8 @@ import pytest
 
 from opstream_api.queues.waiting_reasons import Look, RunnerConsumer, blocked_by, unserved
 from opstream_journal.queues.runner_records import ActionRunners, RunnerRecord
-from opstream_schemas.action_spec import Policy
+from opstream_schemas.action_spec import ActionPause, Policy
+from opstream_schemas.status_monitor import BlockedBy
 
 pytestmark = pytest.mark.unit
 
@@ -46,6 +47,15 @@ def test_what_an_operation_of_version_2_waits_for(seen: Look, expected: Any) -> 
     """A runner of a later version may run it, so only one that has left it to others counts as none."""
     found = blocked_by(seen, 2, Policy())
     assert (None if found is None else msgspec.json.decode(msgspec.json.encode(found))) == expected
+
+
+@pytest.mark.parametrize("seen", [look(num_pending=1), look(runners(2), num_waiting=1), look(runners(1))])
+def test_a_pause_comes_first(seen: Look) -> None:
+    """Whether there are runners, of whichever version: while the action is paused, none of them would help."""
+    pause = ActionPause(since=SEEN, by="ann", reason="moving")
+    paused = msgspec.structs.replace(seen, pause=pause)
+    expected = BlockedBy(reason="Paused", since=SEEN, by="ann", message="moving")
+    assert blocked_by(paused, 2, Policy()) == unserved(paused, 2) == expected
 
 
 def test_the_most_that_may_run() -> None:

@@ -24,7 +24,8 @@ from opstream_journal import JournalError, NotProvisioned
 from opstream_journal.access_log import AccessLog
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.outage_log import OutageLog
-from opstream_schemas.logs.access_log import ActRecord, AdminAct, DenialReason, DenialRecord
+from opstream_schemas.logs.access_log import DETAIL_LIMIT, ActRecord, AdminAct, DenialReason, DenialRecord
+from opstream_schemas.text import truncate_text
 
 from .denial import DENIAL_KEY, Denial
 from .denial_counts import MINUTE, CountedDenials, DenialCounts, DenialKey, DenialRow
@@ -117,21 +118,26 @@ class AccessRecorder:
         """Count a request for an operation of another caller, which is answered as one for an unknown id."""
         self._count(Denial(DenialReason.FOREIGN_OPERATION, principal), "", "", STATUS_ROUTE)
 
-    def note_act(self, act: AdminAct, principal: Principal, operation_id: str) -> None:
-        """Record what a caller did to the operation of another one.
+    def note_act(
+        self, act: AdminAct, principal: Principal | None, target: str, *, by: str = "", detail: str = ""
+    ) -> None:
+        """Record what a caller did to the operation of another one, or an operator to an action.
 
         Args:
             act: what.
-            principal: the caller.
-            operation_id: the stored id.
+            principal: the caller, as its credentials prove it; None without authentication.
+            target: the stored id of the operation, or the action.
+            by: who it was without authentication, as a trusted proxy names it.
+            detail: more of it; truncated.
         """
         record = ActRecord(
             act=act,
             at=_utc(self._now()),
-            by=principal.subject,
-            tenant=principal.tenant,
-            key_id=principal.key_id,
-            target=operation_id,
+            by=by if principal is None else principal.subject,
+            tenant="" if principal is None else principal.tenant,
+            key_id="" if principal is None else principal.key_id,
+            target=target,
+            detail=truncate_text(detail, DETAIL_LIMIT),
         )
         if len(self._acts) < MAX_ACTS:
             self._acts.append(record)

@@ -70,7 +70,7 @@ function blockedText(blocked, monitor) {
     case "StartTime":
       return startText(monitor);
     case "Paused":
-      return ["The action is paused", "It begins when an operator resumes the action."];
+      return ["The action is paused", pausedText(blocked)];
     default:
       return [`It waits: ${blocked.reason}`, ""];
   }
@@ -78,6 +78,12 @@ function blockedText(blocked, monitor) {
 
 function startText(monitor) {
   return ["Its start time has not come", monitor.startAt ? `It begins at ${at(monitor.startAt)}, and not before.` : ""];
+}
+
+function pausedText(blocked) {
+  const who = `${blocked.since ? ` since ${at(blocked.since)}` : ""}${blocked.by ? ` by ${blocked.by}` : ""}`;
+  const end = blocked.until ? `The pause ends at ${at(blocked.until)}, or when an operator resumes the action.` : "It begins when an operator resumes the action.";
+  return `${who ? `Paused${who}. ` : ""}${blocked.message ? `“${blocked.message}” ` : ""}${end}`;
 }
 
 function since(blocked) {

@@ -105,11 +105,15 @@ def possible_reasons(policy: Policy) -> list[WaitingReason]:
 def pending_reason(backlog: ConsumerBacklog, policy: Policy, presence: ActionRunners | None = None) -> WaitingReason:
     """Return what the messages wait for that the consumer of an action's runners has not delivered.
 
+    A pause comes first: while it lasts, no runner that comes would help.
+
     Args:
         backlog: of the consumer.
         policy: of the action.
         presence: its runners; None if their records can't be read.
     """
+    if backlog.paused:
+        return WaitingReason.PAUSED
     if has_no_runner(presence, num_waiting=backlog.num_waiting, num_ack_pending=backlog.num_ack_pending):
         return WaitingReason.RUNNER
     if policy.max_concurrency and backlog.num_ack_pending >= policy.max_concurrency:

@@ -10,6 +10,9 @@ from typing import Final
 
 import msgspec
 
+from opstream_api.errors import ApiError, journal_error
+from opstream_api.http.responses import EncodedResponse, error_as_asgi, json_response
+from opstream_api.operations.journal_capacity import JournalCapacity
 from opstream_journal import JournalError, JournalFull, NotProvisioned
 from opstream_journal.missing_leader import AWAY_STEP
 from opstream_journal.missing_streams import LOST_JOURNAL_STEP
@@ -17,10 +20,6 @@ from opstream_journal.runtime.broker_monitor import STREAM_MISSING
 from opstream_journal.runtime.conditions import Condition, Conditions
 from opstream_journal.runtime.storage_watch import STORAGE_LIMIT
 from opstream_schemas.errors import ErrorCode
-
-from .errors import ApiError, journal_error
-from .http.responses import EncodedResponse, error_as_asgi, json_response
-from .operations.journal_capacity import JournalCapacity
 
 _FULL_STEP: Final = "raise the journal's limit: 'opstream provision --update' with a larger --max-bytes"
 

@@ -12,7 +12,7 @@ from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_journal.metrics.action_labels import OTHER, ActionLabels
 from opstream_journal.metrics.wait_gauges import Wait
 from opstream_journal.queues.consumer_backlogs import ConsumerBacklog
-from opstream_projector.queues.queue_tally import OVERDUE_AFTER, QueueTally, pending_reason
+from opstream_journal.queues.queue_tally import OVERDUE_AFTER, QueueTally, pending_reason
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec, Policy
 from opstream_schemas.names import Kind

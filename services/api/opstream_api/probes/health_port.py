@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from opstream_api.operations.journal_capacity import JournalCapacity
+from opstream_api.settings import Settings
 from opstream_journal.metrics.page import Metrics
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.health import HealthServer, listen_for_health
 
-from .operations.journal_capacity import JournalCapacity
 from .readiness import readiness
-from .settings import Settings
 
 
 class HealthPort:
