@@ -6,18 +6,25 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
 from opstream_journal.runtime.crash_points import CrashPoint
+from opstream_journal.schedules.schedule_stream import ScheduleStream
+from opstream_schemas.schedules.schedule import Schedule, occurrence_id
+from opstream_schemas.schedules.schedule_event import ScheduleAct, ScheduleChanged
 from tests.support.chaos.checks import end_of, find_breaches, read_marks
 from tests.support.chaos.clients import Clients
 from tests.support.chaos.jobs import GOOD, Job
 from tests.support.chaos.state import gather_quiet
 from tests.support.chaos.system import ChaosSystem
+from tests.support.journal.journals import linked
+from tests.support.system.invariants import breaches
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.e2e
@@ -70,6 +77,9 @@ CASES = [
     ),
 ]
 
+SCHEDULE_POINTS = (CrashPoint.JOURNAL_PUBLISHES, CrashPoint.JOURNAL_STORED, CrashPoint.SCHEDULE_SUBMITTED)
+"""Where the process ends that submits what is due: before the submit, after it, and before it is recorded."""
+
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosSystem]:
@@ -114,6 +124,47 @@ async def test_point(system: ChaosSystem, case: Case) -> None:
     assert (last.attempt, calls[last.id]) == (case.attempt, case.calls)
 
 
+@pytest.mark.parametrize("point", SCHEDULE_POINTS)
+async def test_a_moment_of_a_schedule(system: ChaosSystem, point: str) -> None:
+    """The process that submits a moment ends there. Two others then find it due: one operation, recorded once."""
+    system.revive()
+    system.kill("api")
+    due = datetime.now(UTC).replace(second=0, microsecond=0)  # within the last minute, and again in a year
+    name = f"crash-{point.replace('.', '-')}"
+    operation_id = occurrence_id(name, due)
+    cron = f"{due.minute} {due.hour} {due.day} {due.month} *"
+    definition = Schedule(action="chaos:quick", input=msgspec.Raw(b'{"number":1}'), cron=cron)
+    before = due - timedelta(seconds=1)
+    async with linked(system.nats) as link:
+        changed = ScheduleChanged(act=ScheduleAct.SET, at=before, name=name, created_at=before, definition=definition)
+        await ScheduleStream(link).change(name, changed, 0)
+    armed = system.start("api", crash=point)
+    await eventually(lambda: not armed.is_running, within=20)
+    assert f"crash point {point} is reached" in armed.output
+    system.add("api-2")
+    try:
+        for process in ("api", "api-2"):
+            system.start(process)
+        await system.ready("api", "api-2")
+
+        async def is_recorded() -> bool:
+            async with httpx.AsyncClient(trust_env=False) as http:
+                found = (await http.get(f"{system.api}/schedules/{name}/history")).json()["value"]
+            return [(one["outcome"], one["operationId"]) for one in found] == [("submitted", operation_id)]
+
+        await eventually(is_recorded, within=20, poll=0.1)
+        left = await gather_quiet(system.nats, within=20)
+    finally:
+        system.kill("api-2")
+        system.names.remove("api-2")
+    assert end_of(left.operations[operation_id]) == GOOD
+    assert [one for one in left.operations if name in one] == [operation_id]
+    assert breaches(left.evidence) == []
+    calls = [mark for mark in read_marks(system.folder) if mark.operation == operation_id and mark.what == "begin"]
+    assert len(calls) == 1
+    assert system.complaints() == []
+
+
 def test_every_point_has_its_case() -> None:
     """Each crash point has a case."""
-    assert {case.point.partition(":")[0] for case in CASES} == set(CrashPoint)
+    assert {case.point.partition(":")[0] for case in CASES} | set(SCHEDULE_POINTS) == set(CrashPoint)

@@ -24,6 +24,8 @@ class CrashPoint(StrEnum):
 
     API_RECORDED = "api.recorded"
     """A request is stored; its client has no response yet."""
+    SCHEDULE_SUBMITTED = "schedule.submitted"
+    """The operation of a schedule's moment is stored; that the moment is done is not recorded yet."""
     RUNNER_STARTED = "runner.started"
     """An attempt is stored; its handler was not called yet."""
     RUNNER_HANDLED = "runner.handled"

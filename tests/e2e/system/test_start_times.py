@@ -16,7 +16,7 @@ from tests.support.journal.journals import linked
 from tests.support.projector.deadlines import scheduled
 from tests.support.system.invariants import breaches, gather
 from tests.support.system.kill_actions import write_module
-from tests.support.system.services import System
+from tests.support.system.services import BROKER, System
 from tests.support.system.versions import UpgradableSystem
 from tests.support.system.wait import eventually
 
@@ -36,33 +36,40 @@ async def submit(http: httpx.AsyncClient, api: str, operation_id: str, seconds: 
 
 
 async def test_kills_before_the_start(tmp_path: Path) -> None:
-    """Every service is killed while an operation waits for its time, and it begins once, not before."""
+    """Every service is killed while an operation waits for its time, and the broker while another does; each begins
+    once, not before."""
     with ExitStack() as stack:
         system = System(tmp_path, stack, write_module(tmp_path))
         system.begin()
         async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
-            monitor = await submit(http, system.api, "later", 4)
-            async with linked(system.nats) as link:
-                await eventually(lambda: _has_timer(link))
-            for name in ("runner", "projector", "api"):
-                system.kill(name)
-            system.revive()
-            again = await submit(http, system.api, "later", 4)
-            assert again["startAt"] == monitor["startAt"]
-
-            async def has_ended() -> bool:
-                status: str = (await http.get(f"{system.api}/status/later")).json()["status"]
-                return status == "Succeeded"
-
-            await eventually(has_ended, within=30, poll=0.1)
-            ended = (await http.get(f"{system.api}/status/later")).json()
-        assert ended["attempt"] == 1
-        assert datetime.fromisoformat(ended["startedAt"]) >= datetime.fromisoformat(ended["startAt"])
+            for operation_id, killed in (("later", ("runner", "projector", "api")), ("restart", (BROKER,))):
+                monitor = await submit(http, system.api, operation_id, 4)
+                async with linked(system.nats) as link:
+                    await eventually(lambda: _has_timer(link, operation_id))  # noqa: B023 - called before the next one
+                for name in killed:
+                    system.kill(name)
+                system.revive()
+                again = await submit(http, system.api, operation_id, 4)
+                assert again["startAt"] == monitor["startAt"]
+                ended = await _end(http, system.api, operation_id)
+                assert (ended["status"], ended["attempt"]) == ("Succeeded", 1)
+                assert datetime.fromisoformat(ended["startedAt"]) >= datetime.fromisoformat(ended["startAt"])
         assert breaches(await gather(system.nats)) == []
 
 
-async def _has_timer(link: Any) -> bool:
-    return any(one.endswith(".start") for one in await scheduled(link))
+async def _end(http: httpx.AsyncClient, api: str, operation_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    async def has_ended() -> bool:
+        found.update((await http.get(f"{api}/status/{operation_id}")).json())
+        return found.get("status") in {"Succeeded", "Failed"}
+
+    await eventually(has_ended, within=30, poll=0.1)
+    return found
+
+
+async def _has_timer(link: Any, operation_id: str) -> bool:
+    return any(one.endswith(".start") and operation_id in one for one in await scheduled(link))
 
 
 async def test_a_runner_of_an_earlier_version(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from opstream_api.errors import ApiError
 from opstream_journal import Connection, JournalError, VersionConflict
 from opstream_journal.outage_log import OutageLog
+from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.schedules.schedule_stream import ScheduleStream
 from opstream_schemas.operation.state import Operation, Status
 from opstream_schemas.schedules.schedule import CATCH_UP, find_due, occurrence_id
@@ -154,6 +155,7 @@ class ScheduleTicker:
                 return
             operation_id = occurrence_id(changed.name, moment)
             submitted = await self._submits.submit(changed, operation_id)
+            crash_point(CrashPoint.SCHEDULE_SUBMITTED)
             state = await self._record(
                 state,
                 due_at=moment,
