@@ -16,7 +16,7 @@ RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /src/dis
  && /opt/opstream/bin/pip install --no-cache-dir --no-deps /src/dist/*.whl
 
 FROM python:3.11-slim
-RUN useradd --create-home --uid 10001 opstream && mkdir /data && chown opstream /data
+RUN useradd --create-home --uid 10001 opstream && mkdir /data /index && chown opstream /data /index
 COPY --from=build /opt/opstream /opt/opstream
 ENV PATH=/opt/opstream/bin:$PATH PYTHONUNBUFFERED=1
 USER opstream

@@ -50,7 +50,7 @@ lock: $(READY) ## write all lock files of Python again; newest versions with ARG
 	lock() { "$$folder/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	  --no-header --no-emit-index-url "$$@"; } && \
 	lock --extra dev $(ARGS) --output-file requirements-dev.lock pyproject.toml && \
-	lock --constraint requirements-dev.lock $(ARGS) --output-file requirements.lock pyproject.toml && \
+	lock --extra postgres --constraint requirements-dev.lock $(ARGS) --output-file requirements.lock pyproject.toml && \
 	for peer in celery restate saq; do \
 	  lock $(ARGS) --output-file bench/peers/requirements/$$peer.txt bench/peers/requirements/$$peer.in || exit 1; done
 

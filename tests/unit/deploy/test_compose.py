@@ -144,3 +144,25 @@ def test_prometheus_scrapes_each_service(services: dict[str, Service]) -> None:
     assert set(targets) == {f"{name}:8081" for name in with_port}
     for name in with_port:
         assert services[name]["command"][-4:] == ["--health-host", "0.0.0.0", "--health-port", "8081"]
+
+
+@pytest.mark.parametrize("path", [FOLDER / "compose.yaml", FOLDER.parents[1] / "compose.yaml"], ids=str)
+def test_projector_and_api_share_an_index(path: Path) -> None:
+    """One file, in a volume that both have; the folder is there in the image, and the image's user may write to it."""
+    services = yaml.safe_load(path.read_text())["services"]
+    having = {name: one for name, one in services.items() if "--index" in one.get("command", [])}
+    assert {name.partition("-")[0] for name in having} == {"api", "projector"}
+    for service in having.values():
+        command = service["command"]
+        assert command[command.index("--index") + 1] == "sqlite:/index/index.db"
+        assert "index:/index" in service["volumes"]
+    assert re.search(r"mkdir [^&]*/index && chown opstream [^&]*/index", (FOLDER.parents[1] / "Dockerfile").read_text())
+
+
+def test_the_image_has_what_an_index_in_postgresql_needs() -> None:
+    """The lock from which it is installed has the client of PostgreSQL."""
+    root = FOLDER.parents[1]
+    assert "--require-hashes -r requirements.lock" in (root / "Dockerfile").read_text()
+    assert {"psycopg", "psycopg-binary"} <= set(
+        re.findall(r"^([a-z-]+)==", (root / "requirements.lock").read_text(), re.MULTILINE)
+    )

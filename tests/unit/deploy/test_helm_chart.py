@@ -33,6 +33,7 @@ WHOLE: Final[dict[str, Any]] = {
         "keysSecret": "opstream-broker",
         "tls": {"caSecret": "broker-ca", "clientSecret": "opstream-tls"},
     },
+    "index": {"urlSecret": "opstream-index"},
     "provision": {"maxAge": "90d", "maxBytes": "100GiB", "archive": True, "extraArgs": ["--max-result", "128KiB"]},
     "api": {
         "auth": ["keys"],
@@ -146,6 +147,26 @@ def test_each_pod_has_the_key_of_its_role_only(whole: list[Manifest]) -> None:
         assert [one["items"] for one in secrets] == [[{"key": f"{role}.nk", "path": "role.nk"}]]
 
 
+@pytest.mark.parametrize(
+    ("index", "variable"),
+    [
+        ({"urlSecret": "opstream-index"}, {"valueFrom": {"secretKeyRef": {"name": "opstream-index", "key": "url"}}}),
+        ({"url": "postgresql://opstream@db/opstream"}, {"value": "postgresql://opstream@db/opstream"}),
+        ({}, None),
+    ],
+)
+def test_only_projector_and_api_reach_the_index(index: dict[str, str], variable: dict[str, Any] | None) -> None:
+    """They have its URL, and their policies let them connect to its port; no other pod has either."""
+    manifests = render({**SMALL, "index": index})
+    with_index = {"api", "projector"} if variable else set()
+    for component, spec in pods(manifests):
+        found = [one for one in spec["containers"][0]["env"] if one["name"] == "OPSTREAM_INDEX"]
+        assert found == ([{"name": "OPSTREAM_INDEX", **(variable or {})}] if component in with_index else [])
+    for name, one in named(manifests, "NetworkPolicy").items():
+        ports = [port["port"] for rule in one["spec"]["egress"] for port in rule.get("ports", [])]
+        assert (5432 in ports) == (name.removeprefix("shop-") in with_index)
+
+
 def test_a_stop_has_time_for_the_drain(whole: list[Manifest]) -> None:
     """Kubernetes kills a runner only after its drain, and what it needs to release the rest."""
     found = dict(pods(whole))
@@ -231,6 +252,8 @@ def test_runners_scale_by_what_waits(whole: list[Manifest]) -> None:
         ({**SMALL, "replica": 3}, "replica"),
         ({**SMALL, "provision": {"replicas": 2}}, "replicas"),
         ({**SMALL, "nats": {"urls": ["nats://user:secret@n1:4222"]}}, "urls"),
+        ({**SMALL, "index": {"url": "postgresql://user:secret@db/opstream"}}, "url"),
+        ({**SMALL, "index": {"url": "sqlite:/data/index.db"}}, "url"),
         ({"api": {"insecure": True, "ingress": {"enabled": True}}}, "api.ingress.host"),
     ],
 )

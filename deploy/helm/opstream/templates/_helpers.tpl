@@ -43,6 +43,18 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 - name: OPSTREAM_LOG_LEVEL
   value: {{ .root.Values.logLevel }}
+{{- if has .component (list "api" "projector") }}
+{{- with .root.Values.index.urlSecret }}
+- name: OPSTREAM_INDEX
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: url}
+{{- else }}
+{{- with .root.Values.index.url }}
+- name: OPSTREAM_INDEX
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with .extra }}
 {{ toYaml . }}
 {{- end }}
