@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from opstream_index.counts.group_field import GroupField
+from opstream_index.counts.reader import CountQuery, CountReader
 from opstream_index.filters.checks import parse_filter
 from opstream_index.filters.order import ListOrder, parse_order
 from opstream_index.lists.examples import EXAMPLES
@@ -20,7 +22,8 @@ from opstream_index.location import IndexLocation
 from opstream_index.operation_row import OperationRow
 from opstream_index.postgres_store import PostgresReader, PostgresWriter
 from opstream_index.tables import POSTGRES_SCHEMA
-from tests.support.index.reference_list import FILTERS, list_orders, listed_ids, reference_ids, rows, scopes
+from tests.support.index.reference_count import counted, group_fields, numbers_of, reference_numbers
+from tests.support.index.reference_list import FILTERS, list_orders, listed_ids, reference_ids, row, rows, scopes
 
 pytestmark = pytest.mark.broker
 
@@ -81,6 +84,41 @@ def test_a_list_has_what_its_filter_says(
     for text in texts:
         query = ListQuery(term=None if text is None else parse_filter(text), order=order, scope=scope, size=size)
         assert listed_ids(index.lists, query, window) == reference_ids(found, query), text
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    found=rows(),
+    texts=st.lists(st.none() | FILTERS | FILTERS | FILTERS, min_size=3, max_size=6),
+    group_field=group_fields,
+    scope=scopes,
+    step=st.sampled_from([1, 3, 50_000]),
+)
+def test_a_count_has_what_its_filter_says(
+    index: PostgresIndex,
+    found: list[OperationRow],
+    texts: list[str | None],
+    group_field: GroupField | None,
+    scope: Any,
+    step: int,
+) -> None:
+    """As the reference does, and so as SQLite does; durations, too."""
+    index.refill(found)
+    counts = CountReader(index.reader, POSTGRESQL)
+    for text in texts:
+        query = CountQuery(term=None if text is None else parse_filter(text), group_field=group_field, scope=scope)
+        assert numbers_of(counted(counts, query, step)) == reference_numbers(found, query), text
+
+
+def test_durations_of_a_count(index: PostgresIndex) -> None:
+    """They are those of the rows, and the longest is exact."""
+    took = [-5, 0, 9, 10, 123, 45_678, 9_999_999, 86_400_000_000]
+    index.refill([row(number, started_at=0, finished_at=value) for number, value in enumerate(took)])
+    found = CountReader(index.reader, POSTGRESQL).count(CountQuery(), now=0).whole.durations
+    assert found is not None
+    assert (found.number, found.longest) == (len(took), 86_400.0)
+    assert found.median == pytest.approx(10e-6, rel=0.05)
+    assert found.p95 == pytest.approx(86_400.0, rel=0.05)
 
 
 @pytest.mark.parametrize("scope", [ListScope(), ListScope("acme", "ann")], ids=str)

@@ -62,7 +62,7 @@ def _plans(index: FilledIndex, query: CountQuery) -> Iterator[list[str]]:
     walk = index.lists.walk(ListQuery(term=query.term, order=order, scope=query.scope))
     for end, begin in ((None, 5), (9, 5), (9, None)):
         sql = CountSql(SQLITE, query.term, order, query.scope, end)
-        for statement in (sql.end_of_window(walk, 20_000), sql.step(walk, query.group_field, begin, 0)):
+        for statement in (sql.end_of_window(walk, 50_000), sql.step(walk, query.group_field, begin, 0)):
             steps = index.reader.fetch(f"EXPLAIN QUERY PLAN {statement.text}", statement.parameters)
             yield [str(step[-1]) for step in steps]
 
