@@ -27,6 +27,7 @@ _FIELDS: Final = {
     "resourceId": "resourceId",
 }
 """What `--by` takes, and what the service calls it."""
+_NAMES: Final = {field: name for name, field in _FIELDS.items()}
 _LABEL: Final = "label/"
 
 
@@ -130,7 +131,7 @@ def _print_groups(found: OperationCount, settings: CountSettings) -> None:
 
     is_table = sys.stdout.isatty() and not settings.is_json
     if is_table and found.value:
-        click.echo(f"{HEADING}  {settings.by}")
+        click.echo(f"{HEADING}  {_NAMES.get(settings.by, settings.by)}")
     for group in found.value:
         if not is_table:
             click.echo(shown_json(msgspec.json.encode(group)))

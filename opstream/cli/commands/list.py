@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, first_response
-from opstream.cli.lists.selection import Selection, filter_of, selection_options, take_selection
+from opstream.cli.lists.selection import Selection, filter_of, order_of, selection_options, take_selection
 from opstream.cli.options import client as client_options
 from opstream.cli.options.option import option
 from opstream.terminal.console import line_width, shown_json, supports_colour
@@ -104,6 +104,7 @@ def items(
     """
     chosen = {
         "filter": filter_of(selection, datetime.now(UTC)),
+        "orderby": order_of(selection),
         "maxpagesize": str(min(limit, _PAGE)),
         "select": select,
     }

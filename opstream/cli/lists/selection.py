@@ -22,6 +22,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     statuses: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
     since: Moment | None = None
+    ended_since: Moment | None = None
+    resource_ids: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
     callers: tuple[str, ...] = ()
@@ -38,16 +40,23 @@ def filter_of(selection: Selection, now: datetime) -> str:
     parts = [
         *_among("status", selection.statuses),
         *_among("kind", selection.actions),
+        *_among("resourceId", selection.resource_ids),
         *_among("error/code", selection.codes),
         *_among("caller", selection.callers),
         *(f"label/{key} eq {quoted(value)}" for key, _, value in (text.partition("=") for text in selection.labels)),
     ]
-    since = resolve_moment(selection.since, now)
-    if since is not None:
-        parts.append(f"createdAt ge {since.isoformat().replace('+00:00', 'Z')}")
+    for field, moment in (("createdAt", selection.since), ("finishedAt", selection.ended_since)):
+        since = resolve_moment(moment, now)
+        if since is not None:
+            parts.append(f"{field} ge {since.isoformat().replace('+00:00', 'Z')}")
     if selection.condition:
         parts.append(f"({selection.condition})" if parts else selection.condition)
     return " and ".join(parts)
+
+
+def order_of(selection: Selection) -> str:
+    """Return the order of a list of these operations: by their ends, if only those are bounded; empty for the usual."""
+    return "finishedAt desc" if selection.ended_since is not None and selection.since is None else ""
 
 
 def quoted(text: str) -> str:
@@ -128,6 +137,22 @@ _OPTIONS: Final[tuple[Decorator[Any], ...]] = (
         type=MomentType(),
         metavar="TIME",
         help="Only operations that were requested then or later: a date, RFC 3339, or an age such as 2h or 3d.",
+    ),
+    option(
+        "--ended-since",
+        variable="ENDED_SINCE",
+        type=MomentType(),
+        metavar="TIME",
+        help="Only operations that ended then or later, in the same forms. A list without --since is in that order.",
+    ),
+    option(
+        "--resource-id",
+        "resource_ids",
+        variable="RESOURCE_ID",
+        multiple=True,
+        callback=split_list,
+        metavar="ID",
+        help="Only operations of the resource with that id, or of one of several.",
     ),
     option(
         "--label",

@@ -20,6 +20,7 @@ from opstream.terminal.rows.schedule_row import (
     occurrence_row,
     schedule_row,
 )
+from opstream.terminal.rows.spans import shown_span
 from opstream.terminal.table import fits_beside
 
 if TYPE_CHECKING:
@@ -72,6 +73,6 @@ def print_moments(moments: Iterable[datetime], zone: str) -> None:
 
 
 def _what(one: ScheduleView) -> str:
-    when = f"{one.cron} {one.time_zone}" if one.cron else f"every {one.every} s"
+    when = f"{one.cron} {one.time_zone}" if one.cron else f"every {shown_span(one.every)}"
     target = f"{one.action} of {one.resource_id}" if one.resource_id else one.action
     return f"{target}, {when}{f'; {one.paused_because}' if one.paused_because else ''}"

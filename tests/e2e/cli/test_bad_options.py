@@ -36,6 +36,7 @@ ANY_TEXT: Final[Mapping[str, str]] = {
     "--file": "the same, for opstream apikey",
     "--jwt-audience": "any text that the issuer puts into tokens",
     "--caller": "any text of an access record",
+    "--resource-id": "an application names its resources by any text",
     "--code": "an action's author may name an error with any text",
     "--filter": "the service says what is wrong with it, and where",
     **dict.fromkeys(

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from opstream.cli.app import main
-from opstream.cli.lists.selection import Selection, filter_of
+from opstream.cli.lists.selection import Selection, filter_of, order_of
 from opstream.terminal.list_row import HEADING, ListedOperation, list_row
 from opstream_index.filters.checks import check_indexed, parse_filter
 from opstream_schemas.events import OperationError
@@ -33,6 +33,11 @@ NOW = datetime(2026, 11, 30, 8, tzinfo=UTC)
             "kind eq 'book:print' and createdAt ge 2026-11-30T07:00:00Z",
         ),
         (Selection(labels=("team=a=b", "x=it's")), "label/team eq 'a=b' and label/x eq 'it''s'"),
+        (
+            Selection(statuses=("Failed",), ended_since=timedelta(hours=1)),
+            "status eq 'Failed' and finishedAt ge 2026-11-30T07:00:00Z",
+        ),
+        (Selection(resource_ids=("42", "a'b")), "resourceId in ('42', 'a''b')"),
         (Selection(codes=("503",), callers=("ann",)), "error/code eq '503' and caller eq 'ann'"),
         (Selection(condition="attempt gt 3 or attempt eq 1"), "attempt gt 3 or attempt eq 1"),
         (
@@ -63,6 +68,14 @@ def test_usage_errors(arguments: list[str], complaint: str) -> None:
     result = CliRunner().invoke(main, ["list", *arguments])
     assert result.exit_code == 2
     assert complaint in " ".join(result.output.split())
+
+
+def test_what_ended_is_listed_in_that_order() -> None:
+    """If only its end is bounded, since the service finds it by that; everything else in the usual order."""
+    hour = timedelta(hours=1)
+    assert order_of(Selection(ended_since=hour)) == "finishedAt desc"
+    assert order_of(Selection(ended_since=hour, since=hour)) == order_of(Selection(since=hour)) == ""
+    check_indexed(parse_filter(filter_of(Selection(ended_since=hour), NOW)), "finishedAt")
 
 
 def page(*ids: str, link: str = "") -> Any:
