@@ -47,6 +47,10 @@ class ErrorCode(StrEnum):
     SCHEDULE_NOT_FOUND = "ScheduleNotFound"
     INDEX_OFF = "IndexOff"
     INDEX_UNAVAILABLE = "IndexUnavailable"
+    DELIVERY_NOT_FOUND = "DeliveryNotFound"
+    DEAD_LETTER_NOT_FOUND = "DeadLetterNotFound"
+    HANDLING_FAILED = "HandlingFailed"
+    SERVICE_NOT_RUNNING = "ServiceNotRunning"
 
 
 class SchemasError(Exception):

@@ -1,9 +1,7 @@
 """The subjects, streams, buckets and consumers of opstream. No other module builds or parses a subject.
 
 Names are checked where they enter the system (`names.py`). A subject that is built from checked names needs no check.
-
-The subjects of the stream ARCHIVE have no operation id, so that the broker keeps only a few of them in memory. The id
-is in the event (CloudEvents `subject`).
+Those of the stream ARCHIVE have no operation id, which is in the event: so the broker keeps few of them in memory.
 """
 
 from __future__ import annotations
@@ -60,6 +58,8 @@ DEADLINES_FILTER: Final = "timers.*.*.*.deadline"
 TIMERS_SUBJECTS: Final = ("timers.>", WAKE_SOURCE, DUE_SOURCE)
 
 WEBHOOKS_DUE_FILTER: Final = "webhooks.due.>"
+REDELIVER_SUBJECT: Final = "redeliver"
+"""Requests to a webhooks service: it sends a delivery again (`webhook_delivery.RedeliveryRequest`)."""
 WEBHOOKS_SUBJECTS: Final = ("webhooks.later.>", WEBHOOKS_DUE_FILTER)
 DELIVERIES_SUBJECTS: Final = ("deliveries.*.*.*",)
 ACCESS_LOG_SUBJECTS: Final = ("access_log.denied.*", "access_log.act.*")

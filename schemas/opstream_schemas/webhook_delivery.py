@@ -79,15 +79,45 @@ class DeliveryAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """Time of the next attempt; None if there is none."""
 
 
+class RedeliveryRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Asks a webhooks service to make a failed delivery again; the body of a message on `REDELIVER_SUBJECT`."""
+
+    operation_id: str
+    endpoint: str
+
+
+class RedeliveryOutcome(StrEnum):
+    """What became of a `RedeliveryRequest`."""
+
+    SENT = "sent"
+    """The delivery is due now, with as many attempts as a new one."""
+    NOT_FAILED = "not-failed"
+    """No attempt of it has failed, or one succeeded since."""
+    EXPIRED = "expired"
+    """The journal does not hold the events any more that it needs."""
+    UNAVAILABLE = "unavailable"
+    """The broker did not answer."""
+
+
+class RedeliveryAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """The answer to a `RedeliveryRequest`."""
+
+    outcome: str
+    """One of `RedeliveryOutcome`."""
+    detail: str = ""
+
+
 _Item = TypeVar("_Item", WebhookDelivery, DeliveryAttempt)
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode_delivery: Final = msgspec.json.Decoder(WebhookDelivery).decode
 _decode_attempt: Final = msgspec.json.Decoder(DeliveryAttempt).decode
+_decode_request: Final = msgspec.json.Decoder(RedeliveryRequest).decode
+_decode_answer: Final = msgspec.json.Decoder(RedeliveryAnswer).decode
 
 
-def encode_record(item: WebhookDelivery | DeliveryAttempt) -> bytes:
-    """Return the bytes of a delivery or a record on the broker."""
+def encode_record(item: WebhookDelivery | DeliveryAttempt | RedeliveryRequest | RedeliveryAnswer) -> bytes:
+    """Return the bytes of a delivery, a record, a request or an answer on the broker."""
     return _encode(item)
 
 
@@ -123,3 +153,30 @@ def decode_delivery_attempt(payload: bytes) -> DeliveryAttempt:
         return _validated(_decode_attempt(payload))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"not a record of a delivery: {error}") from error
+
+
+def decode_redelivery_request(payload: bytes) -> RedeliveryRequest:
+    """Decode a message on `REDELIVER_SUBJECT`.
+
+    Raises:
+        InvalidEvent: it is not a request.
+    """
+    try:
+        request = _decode_request(payload)
+        check_operation_id(request.operation_id)
+        check_name(request.endpoint, "endpoint")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidEvent(f"not a request to deliver again: {error}") from error
+    return request
+
+
+def decode_redelivery_answer(payload: bytes) -> RedeliveryAnswer:
+    """Decode the answer to a request on `REDELIVER_SUBJECT`.
+
+    Raises:
+        InvalidEvent: it is not an answer.
+    """
+    try:
+        return _decode_answer(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidEvent(f"not an answer to a request to deliver again: {error}") from error

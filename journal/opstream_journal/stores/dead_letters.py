@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
-from opstream_journal.errors import BrokerRefused, Drifted
+from opstream_journal.errors import BrokerRefused, Drifted, JournalUnavailable
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection
 from opstream_journal.provisioning import jetstream_admin as admin
@@ -149,6 +149,34 @@ async def remove(connection: Connection, parked: DeadLetter) -> None:
         BrokerRefused: the broker refused.
     """
     await admin.delete_message(connection, _STREAM, parked.number)
+
+
+async def ask_retry(
+    connection: Connection,
+    durable: str,
+    sequence: int,
+    *,
+    timeout: float,  # noqa: ASYNC109 - handed on
+) -> str | None:
+    """Ask a subscriber to handle a dead letter again. Return what it says, `done` if it has; None if none runs.
+
+    Args:
+        connection: the connection.
+        durable: of the subscriber.
+        sequence: stream sequence of the event in OPERATIONS.
+        timeout: seconds that it has.
+
+    Raises:
+        JournalUnavailable: the broker did not answer, or the subscriber did not in time.
+    """
+    subject = subjects.dead_letter_retry_subject(durable)
+    try:
+        answer = await rpc.call(connection, subject, str(sequence).encode(), timeout=timeout)
+    except JournalUnavailable as error:
+        if error.maybe_stored or not connection.is_connected:
+            raise
+        return None
+    return answer.data.decode(errors="replace")
 
 
 def _config(replicas: int) -> StreamConfig:

@@ -15,7 +15,6 @@ from opstream.terminal.console import CommandError, line_width, printable, shown
 from opstream.terminal.table import text_below
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_durable_name
-from opstream_schemas.subjects import dead_letter_retry_subject
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 if TYPE_CHECKING:
@@ -206,14 +205,9 @@ async def _retry(connection: Connection, keys: list[tuple[str, int]]) -> None:
 
 async def _retry_one(connection: Connection, durable: str, sequence: int) -> str:
     """Ask a running subscriber to handle the event, and return its response."""
-    from opstream_journal import JournalUnavailable
-    from opstream_journal.jetstream.rpc import call
+    from opstream_journal.stores import dead_letters
 
-    subject = dead_letter_retry_subject(durable)
-    try:
-        response = await call(connection, subject, str(sequence).encode(), timeout=_TRY_TIMEOUT)
-    except JournalUnavailable as error:
-        if error.maybe_stored or not connection.is_connected:
-            raise
-        raise CommandError(f"no subscriber {durable!r} is running: start it, then try again") from error
-    return response.data.decode(errors="replace")
+    response = await dead_letters.ask_retry(connection, durable, sequence, timeout=_TRY_TIMEOUT)
+    if response is None:
+        raise CommandError(f"no subscriber {durable!r} is running: start it, then try again")
+    return response

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -16,22 +16,12 @@ from opstream.cli.options import webhooks as webhook_options
 from opstream.terminal.console import CommandError, printable
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
-from opstream_schemas.names import Kind
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
-from opstream_schemas.webhook_delivery import (
-    CALLBACK_ENDPOINT,
-    DeliveryAttempt,
-    DeliveryOutcome,
-    WebhookDelivery,
-    decode_delivery_attempt,
-)
+from opstream_schemas.webhook_delivery import DeliveryAttempt, DeliveryOutcome, decode_delivery_attempt
 
 if TYPE_CHECKING:
     from opstream_journal import Connection
     from opstream_journal.stores.webhook_deliveries import DeliveryStore
-
-_CLOCK_MARGIN: Final = timedelta(days=1)
-"""By which the clock of this machine may be ahead of the broker's: the new try is due by both."""
 
 
 class RedeliverSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +83,7 @@ async def _redeliver(settings: RedeliverSettings) -> None:
         async for attempt in _undelivered_attempts(connection, deliveries, settings):
             seen.add(attempt.operation_id)
             try:
-                delivery = await _renewed_delivery(deliveries, attempt, settings.now)
-                await deliveries.schedule(delivery, settings.now - _CLOCK_MARGIN)
+                await deliveries.send_again(attempt, settings.now)
             except InvalidEvent as error:
                 failed += 1
                 click.echo(f"{attempt.operation_id} {attempt.endpoint}: {printable(str(error))}", err=True)
@@ -137,28 +126,3 @@ async def _undelivered_attempts(
                 if key not in seen and not await deliveries.is_delivered(attempt):
                     yield attempt
                 seen.add(key)
-
-
-async def _renewed_delivery(deliveries: DeliveryStore, attempt: DeliveryAttempt, now: datetime) -> WebhookDelivery:
-    """The delivery of an attempt, with as many tries as a new one.
-
-    Raises:
-        InvalidEvent: the journal does not hold the events any more that it needs.
-    """
-    kind = Kind.parse(attempt.action)
-    sequence = await deliveries.outcome_sequence(attempt.operation_id, kind, attempt.event)
-    callback, own_id = "", ""
-    if attempt.endpoint == CALLBACK_ENDPOINT:
-        callback, own_id = await deliveries.callback(attempt.operation_id, kind)
-    if sequence is None or (attempt.endpoint == CALLBACK_ENDPOINT and not callback):
-        raise InvalidEvent("its events have expired")
-    return WebhookDelivery(
-        operation_id=attempt.operation_id,
-        action=attempt.action,
-        event=attempt.event,
-        sequence=sequence,
-        endpoint=attempt.endpoint,
-        callback=callback,
-        begun=now,
-        own_id=own_id,
-    )

@@ -55,7 +55,7 @@ class Way(StrEnum):
     STREAM = "send, many answers"
     LISTEN = "listen"
     SERVE = "answer"
-    """It answers requests of the operator."""
+    """It answers requests of the operator, and of roles with a row for the subject."""
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -155,6 +155,12 @@ def _api(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
         yield Grant(key, "keeps who paused the action, and why")
     for act in (AdminAct.PAUSED, AdminAct.RESUMED):
         yield Grant(subjects.act_subject(act), "records that an admin paused or resumed an action")
+    yield from _reads(subjects.DELIVERIES_STREAM, "shows what was not delivered")
+    yield Grant(subjects.REDELIVER_SUBJECT, "asks a webhooks service to send a delivery again")
+    yield Grant(subjects.act_subject(AdminAct.REDELIVERED), "records that an admin had it sent again")
+    yield from _reads(subjects.PARKED_STREAM, "shows what subscribers could not handle")
+    yield Grant(subjects.dead_letter_retry_subject("*"), "asks a subscriber to handle an event again")
+    yield Grant(subjects.act_subject(AdminAct.HANDLED_AGAIN), "records that an admin asked for it")
 
 
 def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
@@ -221,6 +227,7 @@ def _webhooks() -> Iterable[Grant]:
     yield Grant(subjects.webhook_due_subject("*", "*"), "keeps deliveries")
     yield Grant(subjects.webhook_later_subject("*", "*"), "schedules their next attempts")
     yield Grant(subjects.delivery_records_filter(), "records attempts to deliver", is_vital=True)
+    yield Grant(subjects.REDELIVER_SUBJECT, "sends a delivery again that an admin asks for", Way.SERVE)
 
 
 def _subscriber(durable: str) -> Iterable[Grant]:

@@ -63,6 +63,10 @@ class AdminAct(StrEnum):
     """An action."""
     RESUMED = "resumed"
     """An action."""
+    REDELIVERED = "redelivered"
+    """What a receiver of webhooks had not taken was sent again."""
+    HANDLED_AGAIN = "handled-again"
+    """A subscriber was asked to handle an event again that it had put aside."""
     PROVISIONED = "provisioned"
     RESTORED = "restored"
 

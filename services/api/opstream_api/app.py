@@ -63,6 +63,7 @@ from .operations.submit import Accepted
 from .pages.console_page import console_routes
 from .pages.docs_page import docs_routes
 from .probes.readiness import readiness
+from .routes.undelivered_routes import allowed_of_undelivered, undelivered_routes
 from .schedule_routes import allowed_of_schedules, schedule_routes
 from .status_routes import ALLOW_POST, ALLOW_READ, READS, STATUS_PREFIX, read_status, status_routes
 
@@ -110,6 +111,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
             *status_routes(dependencies),
             *schedule_routes(dependencies),
             *action_routes(dependencies),
+            *undelivered_routes(dependencies),
             *docs_routes(dependencies.docs_page),
             *console_routes(dependencies.console_page),
             healthz,
@@ -331,7 +333,7 @@ def _method_error(scope: HTTPScope) -> ApiError:
     path = scope["path"]
     if _READ_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_READ)
-    if (allow := allowed_of_schedules(path)) is not None:
+    if (allow := allowed_of_schedules(path) or allowed_of_undelivered(path)) is not None:
         return method_not_allowed(allow)
     if _ACT_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_POST)

@@ -31,6 +31,7 @@ from .pages.console_page import ConsolePage
 from .pages.docs_page import DocsPage
 from .request_meter import RequestMeter
 from .schedules.desk import ScheduleDesk
+from .undelivered.service import Undelivered
 
 
 class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +46,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     history: HistoryReader
     schedules: ScheduleDesk | None = None
     """What callers do with schedules; None for a service without them."""
+    undelivered: Undelivered
+    """What receivers of webhooks and subscribers did not take."""
     actions: ActionDesk | None = None
     """What callers see of actions, and operators do to them."""
     lists: OperationList | None = None

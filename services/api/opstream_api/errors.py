@@ -38,11 +38,14 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.NOT_FOUND: 404,
         ErrorCode.SCHEDULE_NOT_FOUND: 404,
         ErrorCode.INDEX_OFF: 404,
+        ErrorCode.DELIVERY_NOT_FOUND: 404,
+        ErrorCode.DEAD_LETTER_NOT_FOUND: 404,
         ErrorCode.METHOD_NOT_ALLOWED: 405,
         ErrorCode.REQUEST_TIMEOUT: 408,
         ErrorCode.OPERATION_FINISHED: 409,
         ErrorCode.OPERATION_NOT_RETRIABLE: 409,
         ErrorCode.RESOURCE_BUSY: 409,
+        ErrorCode.HANDLING_FAILED: 409,
         ErrorCode.PAYLOAD_TOO_LARGE: 413,
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
         ErrorCode.UNKNOWN_HOST: 421,
@@ -54,6 +57,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.TOO_MANY_CONNECTIONS: 503,
         ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: 503,
         ErrorCode.INDEX_UNAVAILABLE: 503,
+        ErrorCode.SERVICE_NOT_RUNNING: 503,
     }
 )
 """The codes of error responses (docs/contract.md). The other codes appear only in a status monitor."""
@@ -70,6 +74,7 @@ RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: 5,
         ErrorCode.INDEX_UNAVAILABLE: 2,
         ErrorCode.TOO_MANY_REQUESTS: 1,  # at least: a limit says it exactly
+        ErrorCode.SERVICE_NOT_RUNNING: 30,  # an operator has to start it
         ErrorCode.ACTION_NOT_SERVED: 60,  # an operator has to start a runner
         ErrorCode.JOURNAL_FULL: 30,  # an operator has to make room, or events have to expire
     }

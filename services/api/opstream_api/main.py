@@ -74,6 +74,7 @@ from .request_meter import RequestMeter
 from .schedules.service import Schedules, open_schedules
 from .server import Server, make_server
 from .settings import Settings
+from .undelivered.service import open_undelivered
 
 logger = logging.getLogger(__name__)
 
@@ -221,6 +222,7 @@ async def connected_api(
                     ids=None if access is None else access.operations.ids,
                 ),
                 history=HistoryReader(journal=journal, status=status, watches=watches),
+                undelivered=await open_undelivered(stack, connection, recorder),
                 lists=lists,
                 counts=counts,
                 capacity=capacity,

@@ -25,6 +25,7 @@ from .delivery_worker import DeliveryWorker
 from .fanout import Fanout
 from .http_sender import HttpSender
 from .receiver_limits import ReceiverLimits
+from .redelivery import RedeliveryDesk
 from .settings import Settings
 
 ATTEMPT_SECONDS: Final = 15.0
@@ -71,7 +72,7 @@ async def serve(settings: Settings, config: ReloadableConfig, stopping: asyncio.
             jitter=random.random,
             tracing=settings.tracing,
         )
-        return [fanout, worker]
+        return [fanout, worker, RedeliveryDesk(connection, deliveries, now=_utc_now)]
 
     work = run_service(
         "opstream-webhooks",

@@ -27,6 +27,7 @@ from opstream_webhooks.delivery_worker import DeliveryWorker
 from opstream_webhooks.fanout import Fanout
 from opstream_webhooks.http_sender import HttpSender
 from opstream_webhooks.receiver_limits import ReceiverLimits
+from opstream_webhooks.redelivery import RedeliveryDesk
 from tests.support.journal.journals import KIND, extend, first, folded
 from tests.support.projector.projection import RESULT, running
 from tests.support.schemas.histories import request, started
@@ -73,7 +74,7 @@ def composed(
     worker = DeliveryWorker(
         link, deliveries, config, sender, limits, **clocks, jitter=random.random, delays=delays, tracing=tracing
     )
-    return [Fanout(link, deliveries, config, **clocks), worker]
+    return [Fanout(link, deliveries, config, **clocks), worker, RedeliveryDesk(link, deliveries, now=now)]
 
 
 @asynccontextmanager

@@ -228,6 +228,7 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "TooManyConnections", "InvalidResult", "Unauthenticated", "Forbidden", "IdentityProviderUnavailable",
         "TooManyRequests", "ActionNotServed", "ScheduleNotFound", "IndexOff", "IndexUnavailable",
         "OperationNotRetriable",
+        "DeliveryNotFound", "DeadLetterNotFound", "HandlingFailed", "ServiceNotRunning",
     }  # fmt: skip
 
     assert expected == set(ErrorCode)

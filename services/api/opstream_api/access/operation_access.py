@@ -155,6 +155,27 @@ class OperationAccess:
         operation = self._cached(found.stored_id) or await self._read(found.stored_id)
         return found._replace(is_foreign=operation.caller != principal.subject)
 
+    async def find_stored(self, principal: Principal, stored_id: str) -> FoundOperation | None:
+        """Return an operation of an admin's tenant by the id under which it is stored.
+
+        Returns:
+            None for one of another tenant, and one whose retention is over, so that nobody knows whose it is.
+
+        Raises:
+            ApiError: as `read`, but for `OperationNotFound`.
+        """
+        try:
+            operation = self._cached(stored_id) or await self._read(stored_id)
+            if not operation.own_id:
+                operation = await self._refold(stored_id)  # as in `_find`
+        except ApiError as error:
+            if error.code is ErrorCode.OPERATION_NOT_FOUND:
+                return None
+            raise
+        if operation.tenant != principal.tenant:
+            return None
+        return FoundOperation(operation.id, operation.public_id, operation.caller != principal.subject)
+
     async def _find(self, principal: Principal, own_id: str) -> Operation:
         """Return an operation of the principal's tenant, of whichever caller."""
         stored_id = self.ids.stored_id(principal.tenant, own_id)

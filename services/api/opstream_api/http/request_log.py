@@ -42,6 +42,8 @@ _FIXED: Final = frozenset(
         "/status:count",
         "/schedules",
         "/actions",
+        "/webhooks/deliveries",
+        "/subscribers/parked",
         "/openapi.json",
         "/asyncapi.json",
         "/docs",
@@ -196,6 +198,10 @@ def path_template(method: str, path: str) -> str:
         return f"/schedules/{{name}}:{action}" if colon and action in _SCHEDULE_ACTIONS else "/schedules/{name}"
     if found := _ACT.fullmatch(path):
         return f"/actions/{{kind}}:{found[1]}"
+    if path.startswith("/webhooks/deliveries/"):
+        return "/webhooks/deliveries/{id}/{endpoint}:redeliver"
+    if path.startswith("/subscribers/parked/"):
+        return "/subscribers/parked/{durable}/{sequence}:retry"
     if path.startswith("/status/"):
         rest = path.removeprefix("/status/")
         if rest.endswith("/events"):

@@ -41,6 +41,8 @@ _REDIRECTED: Final = frozenset({b"/docs/", b"/console/"})
 _OWN_PATHS: Final = frozenset(
     {"status", "schedules", "docs", "console", "healthz", "readyz", "openapi.json", "asyncapi.json"}
 )
+_OWN_FOLDERS: Final = frozenset({("webhooks", "deliveries"), ("subscribers", "parked")})
+"""First two segments of paths below which no action's is: an action has its name and a colon in the second one."""
 
 
 class HostPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +176,9 @@ def _is_canonical(raw_path: bytes, path: str) -> bool:
 def is_own(path: str) -> bool:
     """Return True if a decoded path is, or is below, one of opstream's own, so no action's."""
     segments = [segment for segment in path.split("/") if segment]
-    return bool(segments) and segments[0].partition(":")[0] in _OWN_PATHS
+    if not segments:
+        return False
+    return segments[0].partition(":")[0] in _OWN_PATHS or tuple(segments[:2]) in _OWN_FOLDERS
 
 
 def _unknown_host(host: str) -> ApiError:

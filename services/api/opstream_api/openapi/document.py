@@ -20,6 +20,8 @@ from .action_paths import (
     control_paths,
     schemas_of,
 )
+from .administration import undelivered_paths as undelivered
+from .administration.undelivered_paths import UNDELIVERED_PARAMETERS, UNDELIVERED_SCHEMAS, undelivered_paths
 from .list_path import add_lists
 from .operation_paths import operation_paths
 from .responses import access_components, access_responses, error_components
@@ -68,7 +70,7 @@ def openapi_document(
     actions = [DocumentedAction.from_spec(spec) for spec in specs]
     paths: Json = {}
     schemas = contract_schemas()
-    own_schemas = SCHEDULE_SCHEMAS | CONTROL_SCHEMAS
+    own_schemas = SCHEDULE_SCHEMAS | CONTROL_SCHEMAS | UNDELIVERED_SCHEMAS
     of_actions = schemas_of((action.spec for action in actions), (schemas | own_schemas).keys())
     for action in actions:
         own = of_actions[action.spec.kind]
@@ -77,6 +79,7 @@ def openapi_document(
     paths |= operation_paths(*_example_operation(actions))
     paths |= schedule_paths()
     paths |= control_paths({action.spec.kind for action in actions})
+    paths |= undelivered_paths()
     paths |= service_paths()
     schemas |= own_schemas
     document: Json = {
@@ -92,7 +95,7 @@ def openapi_document(
         "components": {
             "schemas": schemas,
             "responses": error_components(),
-            "parameters": {**PARAMETERS, **SCHEDULE_PARAMETERS, **CONTROL_PARAMETERS},
+            "parameters": {**PARAMETERS, **SCHEDULE_PARAMETERS, **CONTROL_PARAMETERS, **UNDELIVERED_PARAMETERS},
             "examples": sample_errors(),
             "headers": HEADERS,
         },
@@ -160,5 +163,6 @@ def _tags(actions: Iterable[DocumentedAction]) -> list[Json]:
     described[operations.TAG] = "The status of an operation, its cancelation, its retry, its history."
     described[schedules.TAG] = "What begins again and again."
     described[CONTROL_TAG] = "The actions, and what operators do to them."
+    described[undelivered.TAG] = "What receivers of webhooks and subscribers did not take."
     described[service.TAG] = "The service itself."
     return [{"name": name, "description": description} for name, description in described.items()]

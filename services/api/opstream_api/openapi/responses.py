@@ -23,6 +23,9 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "UnknownKind": (ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),
         "OperationNotFound": (ErrorCode.OPERATION_NOT_FOUND, ErrorCode.NOT_FOUND),
         "ScheduleNotFound": (ErrorCode.SCHEDULE_NOT_FOUND, ErrorCode.NOT_FOUND),
+        "DeliveryNotFound": (ErrorCode.DELIVERY_NOT_FOUND, ErrorCode.OPERATION_NOT_FOUND, ErrorCode.NOT_FOUND),
+        "DeadLetterNotFound": (ErrorCode.DEAD_LETTER_NOT_FOUND, ErrorCode.NOT_FOUND),
+        "HandlingFailed": (ErrorCode.HANDLING_FAILED,),
         "OperationFinished": (ErrorCode.OPERATION_FINISHED,),
         "NothingToRetry": (ErrorCode.OPERATION_NOT_FOUND, ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),
         "OperationNotRetriable": (ErrorCode.OPERATION_NOT_RETRIABLE, ErrorCode.RESOURCE_BUSY),
@@ -39,6 +42,7 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "InternalError": (ErrorCode.INTERNAL_ERROR,),
         "Unreadable": (ErrorCode.JOURNAL_UNAVAILABLE, ErrorCode.TOO_MANY_CONNECTIONS),
         "Unavailable": _UNAVAILABLE,
+        "NotRunning": (ErrorCode.SERVICE_NOT_RUNNING, *_UNAVAILABLE),
         "UnavailableSubmit": (*_UNAVAILABLE, ErrorCode.ACTION_NOT_SERVED),
     }
 )
@@ -60,7 +64,7 @@ _WITH_AUTHENTICATION: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyT
         "TooManyRequests": (ErrorCode.TOO_MANY_REQUESTS,),
         **{
             name: (*_CODES[name], ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE)
-            for name in ("TooManyConnections", "Unreadable", "Unavailable", "UnavailableSubmit")
+            for name in ("TooManyConnections", "Unreadable", "Unavailable", "UnavailableSubmit", "NotRunning")
         },
     }
 )

@@ -218,6 +218,26 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             "there is no schedule 'nightly'",
             {},
         ),
+        ErrorCode.DELIVERY_NOT_FOUND: (
+            "No attempt of it has failed, or it was made since",
+            f"no delivery of '{OPERATION_ID}' to 'billing' has failed, or it was made since",
+            {},
+        ),
+        ErrorCode.DEAD_LETTER_NOT_FOUND: (
+            "The subscriber has put no such event aside",
+            "nothing of 'mailer' is parked under 1234",
+            {},
+        ),
+        ErrorCode.HANDLING_FAILED: (
+            "The subscriber could not handle the event this time either",
+            "mailer 1234: failed: it stays parked: HandlerFailed: the mail server refused it",
+            {},
+        ),
+        ErrorCode.SERVICE_NOT_RUNNING: (
+            "What would have to do it does not run",
+            "no webhooks service runs that can send it: start 'opstream webhooks' (or 'opstream hub')",
+            {},
+        ),
         ErrorCode.OPERATION_FINISHED: (
             "It has succeeded or failed",
             f"operation {OPERATION_ID} is Succeeded, so there is nothing to cancel",

@@ -72,11 +72,12 @@ async def test_it_is_paused_changed_and_resumed(desk: ConsoleDesk) -> None:
         sent = {"Content-Type": "application/json"}
         assert (await http.put("/schedules/pulse", content=body, headers=sent)).status_code == 201
     visit = await desk.browser.visit(f"{desk.url}#/schedules/pulse")
-    command = await act(visit, "Pause…", "Pause")
-    assert f'"input":{INPUT},"every":3600,"paused":true' in command
+    assert await act(visit, "Pause…", "Pause") == f"curl -sS -X POST '{desk.api.url}/schedules/pulse:pause'"
     await visit.shows('.glance [data-schedule="Paused"]')
     await visit.page.get_by_role("link", name="Change").click()
     await visit.page.get_by_label("Seconds").fill("7200")
+    await visit.page.locator(".command summary").click()
+    assert f'"input":{INPUT},"every":7200,"paused":true' in await visit.text(".command pre")
     await visit.page.get_by_role("button", name="Save").click()
     await visit.shows(".glance", "every 2 h")
     await visit.shows('.glance [data-schedule="Paused"]')

@@ -14,6 +14,7 @@ import { OperationsView } from "./views/operations.js";
 import { OverviewView } from "./views/overview.js";
 import { ScheduleView } from "./views/schedule.js";
 import { SchedulesView } from "./views/schedules.js";
+import { UndeliveredView } from "./views/undelivered.js";
 
 /** Pages of the navigation: address, name, picture, second key after `g`, view, view of one thing. */
 const PAGES = [
@@ -21,6 +22,7 @@ const PAGES = [
   { address: "operations", name: "Operations", picture: "list", key: "o", view: OperationsView, one: OperationView },
   { address: "schedules", name: "Schedules", picture: "schedules", key: "s", view: SchedulesView, one: ScheduleView },
   { address: "actions", name: "Actions", picture: "actions", key: "a", view: ActionsView, one: ActionView },
+  { address: "undelivered", name: "Undelivered", picture: "webhooks", key: "u", view: UndeliveredView },
 ];
 const SHORTCUTS = [
   ["Everywhere", [["/", "Search: an operation's id, an action, or a filter"], ["?", "This list"], ...PAGES.map(({ key, name }) => [`g ${key}`, name]), ["t", "Light, dark, or as the system"]]],

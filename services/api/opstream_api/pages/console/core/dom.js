@@ -56,7 +56,8 @@ export function render(container, ...children) {
   updateChildren(container, fresh);
 }
 
-function update(live, fresh) {
+/** Make an element look like a new one of its kind, and keep what has not changed, as `render` does. */
+export function update(live, fresh) {
   if (!isSameKind(live, fresh)) {
     live.replaceWith(fresh);
     return;

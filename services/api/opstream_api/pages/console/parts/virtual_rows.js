@@ -1,6 +1,6 @@
 // A list of any length of which only the rows on the screen are elements.
 
-import { h, render } from "../core/dom.js";
+import { h, update } from "../core/dom.js";
 
 const OVERSCAN = 8;
 
@@ -13,6 +13,8 @@ export class VirtualRows {
     this.options = options;
     this.items = [];
     this.selected = -1;
+    /** The rows that are elements now, by their index. */
+    this.drawn = new Map();
     this.rows = h("div", { role: "rowgroup", class: "grid-rows" });
     this.space = h("div", { class: "grid-space", role: "presentation" }, this.rows);
     this.scroller = h("div", { class: "grid-scroll", role: "presentation", on: { scroll: () => this.schedule() } }, this.space);
@@ -58,23 +60,35 @@ export class VirtualRows {
     const { height } = this.options;
     const first = Math.max(Math.floor(this.scroller.scrollTop / height) - OVERSCAN, 0);
     const count = Math.ceil(this.scroller.clientHeight / height) + 2 * OVERSCAN;
-    const shown = this.items.slice(first, first + count);
+    const shown = this.items.slice(first, first + count).map((item, at) => this.row(item, first + at));
     this.rows.style.setProperty("transform", `translateY(${first * height}px)`);
-    render(
-      this.rows,
-      shown.map((item, index) => this.row(item, first + index)),
-    );
+    this.drawn = new Map(shown.map((row) => [row.index, row]));
+    const elements = new Set(shown.map((row) => row.element));
+    for (const element of [...this.rows.children]) if (!elements.has(element)) element.remove();
+    let at = this.rows.firstChild;
+    for (const { element } of shown) {
+      if (element === at) at = at.nextSibling;
+      else this.rows.insertBefore(element, at);
+    }
     if (first + count >= this.items.length) this.options.atEnd();
   }
 
+  /** Return a row; the one that is there, if it shows the same: while a reader scrolls, most of them do. */
   row(item, index) {
-    return h(
+    const isSelected = index === this.selected;
+    const isFocusable = index === Math.max(this.selected, 0);
+    const known = this.drawn.get(index);
+    if (known && known.item === item && known.isSelected === isSelected && known.isFocusable === isFocusable) return known;
+    const fresh = h(
       "div",
-      { role: "row", class: "grid-row", "aria-rowindex": index + 2, key: `row-${index}`, "data-selected": index === this.selected },
+      { role: "row", class: "grid-row", "aria-rowindex": index + 2, "data-selected": isSelected },
       this.options.row(item).map((cell, column) =>
-        h("span", { role: "cell" }, column === 0 ? h("a", { href: this.options.address(item), tabindex: index === Math.max(this.selected, 0) ? "0" : "-1" }, cell) : cell),
+        h("span", { role: "cell" }, column === 0 ? h("a", { href: this.options.address(item), tabindex: isFocusable ? "0" : "-1" }, cell) : cell),
       ),
     );
+    if (!known) return { index, item, isSelected, isFocusable, element: fresh };
+    update(known.element, fresh); // the focus stays where it is
+    return { index, item, isSelected, isFocusable, element: known.element };
   }
 
   /** Move the selection by some rows, and the focus with it. */

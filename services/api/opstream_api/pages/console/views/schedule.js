@@ -4,7 +4,7 @@ import { openapi } from "../core/capabilities.js";
 import { now, send } from "../core/client.js";
 import { h, render } from "../core/dom.js";
 import { Poller } from "../core/poller.js";
-import { definitionJson, dueText, inputJson, localField } from "../core/schedules.js";
+import { dueText, inputJson, localField } from "../core/schedules.js";
 import { moment } from "../core/time.js";
 import { confirmAct } from "../parts/dialogs.js";
 import { icon } from "../parts/icons.js";
@@ -221,17 +221,15 @@ export class ScheduleView {
   }
 
   pause() {
-    const json = () => definitionJson(this.text, { paused: true });
     return this.act(
-      { title: "Pause this schedule?", text: "Nothing begins before it is resumed, and what is due meanwhile is not made up for. What it has begun goes on.", verb: "Pause", method: "PUT", path: this.path, json, fields: [this.takesOver()].filter(Boolean) },
+      { title: "Pause this schedule?", text: "Nothing begins before it is resumed, and what is due meanwhile is not made up for. What it has begun goes on.", verb: "Pause", path: `${this.path}:pause` },
       () => toast("The schedule is paused"),
     );
   }
 
   resume() {
-    const json = () => definitionJson(this.text, { paused: undefined });
     return this.act(
-      { title: "Resume this schedule?", text: "What is due from now on begins.", verb: "Resume", method: "PUT", path: this.path, json, fields: [this.takesOver()].filter(Boolean) },
+      { title: "Resume this schedule?", text: "What is due from now on begins.", verb: "Resume", path: `${this.path}:resume` },
       () => toast("The schedule goes on"),
     );
   }
