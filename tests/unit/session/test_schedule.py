@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xdist.remote import Producer
 
-from tests.support.system.schedule import LONG, WAITING, FileSchedule
+from tests.support.session.schedule import LONG, WAITING, FileSchedule
 
 pytestmark = pytest.mark.unit
 
