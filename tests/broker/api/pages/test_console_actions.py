@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from opstream_journal.provisioning.provision import ensure_runner_consumer
 from opstream_schemas.events import Requested
+from tests.support.api.service import spec
 
 from .conftest import ConsoleDesk
 
@@ -55,3 +57,33 @@ async def test_axe_finds_nothing(desk: ConsoleDesk) -> None:
         await visit.page.goto(f"{desk.url}{address}")
         await visit.page.locator("main h1, main h2").first.wait_for()
         await visit.has_no_breaches()
+
+
+async def test_an_action_is_paused_and_resumed(desk: ConsoleDesk) -> None:
+    """With a reason and a length, as from a shell; who looks at the action or at what waits sees why and since when,
+    and what is typed into the form stays."""
+    await ensure_runner_consumer(desk.link, spec())
+    visit = await desk.browser.visit(f"{desk.url}#/actions/book%3Aupload-start")
+    await visit.shows(".glance", "Active")
+    await visit.page.get_by_label("Resource id").fill("kept")
+    await visit.page.get_by_role("button", name="Pause…").click()
+    await visit.page.get_by_label("For").select_option("an hour")
+    await visit.page.get_by_label("Reason").fill("the <b>press</b> is moved")
+    await visit.page.locator("dialog .command summary").click()
+    command = await visit.text("dialog .raw pre")
+    assert command.startswith(f"curl -sS -X POST '{desk.api.url}/actions/book:upload-start:pause'")
+    assert """-d '{"reason":"the <b>press</b> is moved","seconds":3600}'""" in command
+    await visit.page.get_by_role("button", name="Pause the action").click()
+    await visit.shows('[aria-label="Pause"]', "the <b>press</b> is moved")
+    await visit.shows('.glance [data-schedule="Paused"]')
+    assert await visit.page.get_by_label("Resource id").input_value() == "kept"
+    await visit.page.goto(f"{desk.url}#/actions")
+    await visit.shows(".rows.actions", "Paused")
+    response = await desk.api.submit()
+    await visit.page.goto(f"{desk.url}#/operations/{response.json()['id']}")
+    await visit.shows('[data-reason="Paused"]', "the <b>press</b> is moved")
+    await visit.page.goto(f"{desk.url}#/actions/book%3Aupload-start")
+    await visit.page.get_by_role("button", name="Resume…").click()
+    await visit.page.get_by_role("button", name="Resume the action").click()
+    await visit.shows('.glance [data-schedule="Active"]')
+    assert visit.complaints == []
