@@ -62,6 +62,8 @@ class ActionLoad(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     failed: int
     canceled: int
     retried: int
+    paused: bool = False
+    """True if an operator has paused it: nothing of it begins."""
     last_failure: LastFailure | None = None
     """None if none has failed while it was watched, or within the minute before."""
 
@@ -138,6 +140,7 @@ class LoadWatch:
             failed=recent.failed,
             canceled=recent.canceled,
             retried=recent.retried,
+            paused=one.paused is not None,
             last_failure=None if failure is None else failure[1],
         )
 

@@ -150,7 +150,7 @@ def _print_table(found: Sequence[ActionLoad]) -> None:
 
 
 def _row(one: ActionLoad, *, has_colour: bool, width: int | None) -> str:
-    parts = [f"{wait.number} for {wait.reason}" for wait in one.waiting]
+    parts = ["paused"] * one.paused + [f"{wait.number} for {wait.reason}" for wait in one.waiting]
     if one.retried:
         parts.append(f"{one.retried} retries")
     if one.last_failure is not None:

@@ -147,15 +147,18 @@ def test_schedules_that_are_refused(
 
 
 def test_top_once(system: System, call: Call) -> None:
-    """It has what runs, what ended within the minute, and the last failure; also while the API is away."""
+    """It has what runs, what ended within the minute, the last failure, and a pause; also while the API is away."""
     open_gate(system.folder, "worse")
     arguments = ("job:wait", "--operation-id", "worse", "--input", '{"code": "Jam"}', "--url", system.api)
     assert processes.run("run", *arguments).returncode == 1
+    assert call("actions", "pause", "job:wait", "--reason", "a look").returncode == 0
     system.kill("api")
     try:
         (job,) = lines(call("top", "--once"))
     finally:
         system.revive()
+        assert call("actions", "resume", "job:wait").returncode == 0
+    assert job["paused"] is True
     assert (job["action"], job["runners"], job["running"], job["waiting"]) == ("job:wait", 1, 0, [])
     assert 1 <= job["failed"] <= job["requested"]
     failure = job["lastFailure"]
