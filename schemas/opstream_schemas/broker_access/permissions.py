@@ -146,6 +146,7 @@ def _api(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     yield Grant(subjects.schedule_subject("*", "occurred"), "records what became of the moments of schedules")
     yield Grant(subjects.act_subject(AdminAct.CANCELED), "records that an admin canceled another caller's operation")
     yield Grant(subjects.act_subject(AdminAct.RETRIED), "records that another caller's operation is done again")
+    yield Grant(subjects.act_subject(AdminAct.SCHEDULE_CHANGED), "records what is done with another caller's schedule")
     yield from _reads(_CONTROLS, "shows who paused an action, and why")
     for action in actions:
         # One by one: a wildcard would also let it pause the projector.

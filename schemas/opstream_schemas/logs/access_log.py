@@ -67,6 +67,8 @@ class AdminAct(StrEnum):
     """What a receiver of webhooks had not taken was sent again."""
     HANDLED_AGAIN = "handled-again"
     """A subscriber was asked to handle an event again that it had put aside."""
+    SCHEDULE_CHANGED = "schedule-changed"
+    """What an administrator did with the schedule of another caller; the detail says it."""
     PROVISIONED = "provisioned"
     RESTORED = "restored"
 

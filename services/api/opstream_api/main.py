@@ -201,7 +201,7 @@ async def connected_api(
             open_operations=survey.operations if survey is not None else None,
             refuse_unserved_after=settings.refuse_unserved_after,
         )
-        schedules = await open_schedules(stack, connection, submitter, status, access, now=_utc_now)
+        schedules = await open_schedules(stack, connection, submitter, status, access, recorder, now=_utc_now)
         lists, counts = _open_index(settings, access, stack)
         app = create_app(
             Dependencies(

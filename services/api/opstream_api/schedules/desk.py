@@ -95,6 +95,8 @@ class ScheduleDesk:
         book: the schedules.
         submits: submits operations.
         check_input: checks the input of an action as a submit does, or raises `ApiError`.
+        on_foreign: called with what an administrator did to the schedule of another caller: the administrator, the name
+            of the schedule, and what in words.
         now: returns the time with a time zone.
     """
 
@@ -105,12 +107,14 @@ class ScheduleDesk:
         submits: ScheduleSubmits,
         *,
         check_input: Callable[[Kind, bytes], Awaitable[None]],
+        on_foreign: Callable[[Principal, str, str], None],
         now: Callable[[], datetime],
     ) -> None:
         self._stream = stream
         self._book = book
         self._submits = submits
         self._check_input = check_input
+        self._on_foreign = on_foreign
         self._now = now
 
     async def set(self, asker: Asker, name: str, body: bytes) -> tuple[ScheduleState, bool]:
@@ -148,9 +152,12 @@ class ScheduleDesk:
                 definition=definition,
             )
             try:
-                return await self._change(key, changed, found), is_new
+                state = await self._change(key, changed, found)
             except VersionConflict:
                 continue
+            if found is not None and not is_new:
+                self._note(asker, found, "changed")
+            return state, is_new
         raise _contended(name)
 
     async def pause(self, asker: Asker, name: str, *, is_paused: bool) -> ScheduleState:
@@ -178,9 +185,11 @@ class ScheduleDesk:
                 detail="",
             )
             try:
-                return await self._change(found.key, changed, found)
+                state = await self._change(found.key, changed, found)
             except VersionConflict:
                 continue
+            self._note(asker, found, "paused" if is_paused else "resumed")
+            return state
         raise _contended(name)
 
     async def delete(self, asker: Asker, name: str) -> None:
@@ -197,6 +206,7 @@ class ScheduleDesk:
                 await self._change(found.key, changed, found)
             except VersionConflict:
                 continue
+            self._note(asker, found, "deleted")
             return
         raise _contended(name)
 
@@ -257,6 +267,7 @@ class ScheduleDesk:
         if submitted.accepted is None:
             code, _, message = submitted.detail.partition(": ")
             raise ApiError(ErrorCode(code), message)
+        self._note(asker, found, "triggered")
         return submitted.accepted, operation_id
 
     async def backfill(self, asker: Asker, name: str, body: bytes) -> list[MadeUp]:
@@ -282,7 +293,15 @@ class ScheduleDesk:
             outcome = Outcome.SUBMITTED if is_submitted else Outcome.REFUSED
             await self._record(found, moment, outcome, "backfill", asker, operation_id, submitted.detail)
             made.append(MadeUp(moment, operation_id if is_submitted else "", submitted.detail))
+        self._note(asker, found, f"made up for {len(made)} moments")
         return made
+
+    def _note(self, asker: Asker, found: ScheduleState, what: str) -> None:
+        """Have it recorded if an administrator did something to the schedule of another caller."""
+        owner = _owner_of(found)
+        if asker.principal is not None and owner != asker.owner:
+            whose = f"{owner.tenant}/{owner.subject}" if owner.tenant else owner.subject
+            self._on_foreign(asker.principal, found.changed.name, f"{what}, of {whose}")
 
     async def _record(
         self,

@@ -9,11 +9,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 from opstream_api.access.access_control import AccessControl
+from opstream_api.access.denials.access_recorder import AccessRecorder
 from opstream_api.operations.status import StatusReader
 from opstream_api.operations.submit import Submitter
 from opstream_journal import Connection
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.schedules.schedule_stream import ScheduleStream
+from opstream_schemas.logs.access_log import AdminAct
 
 from .desk import ScheduleDesk
 from .schedule_book import ScheduleBook
@@ -35,6 +37,7 @@ async def open_schedules(
     submitter: Submitter,
     status: StatusReader,
     access: AccessControl | None,
+    recorder: AccessRecorder,
     *,
     now: Callable[[], datetime],
 ) -> Schedules:
@@ -46,6 +49,7 @@ async def open_schedules(
         submitter: submits operations.
         status: reads operations.
         access: who may do what; None without authentication.
+        recorder: gets what administrators do to schedules of others.
         now: returns the time with a time zone.
     """
     stream = ScheduleStream(connection)
@@ -59,7 +63,15 @@ async def open_schedules(
     )
     ticker = ScheduleTicker(connection, stream, book, submits, read=status.read, now=now)
     stack.push_async_callback(end_task, asyncio.create_task(ticker.run(), name="schedules"))
-    return Schedules(ScheduleDesk(stream, book, submits, check_input=submitter.check_input, now=now), ticker, book)
+    desk = ScheduleDesk(
+        stream,
+        book,
+        submits,
+        check_input=submitter.check_input,
+        on_foreign=lambda admin, name, what: recorder.note_act(AdminAct.SCHEDULE_CHANGED, admin, name, detail=what),
+        now=now,
+    )
+    return Schedules(desk, ticker, book)
 
 
 def _no_principal(_key_id: str) -> None:

@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import httpx
+import msgspec
 import pytest
 
+from opstream_journal import Connection
+from opstream_schemas.subjects import ACCESS_LOG_STREAM
 from tests.support.access.desk import AccessDesk, CallerWithKey
 from tests.support.api.service import INPUT
 from tests.support.system.wait import eventually
@@ -88,8 +91,9 @@ async def test_operations_are_the_callers(desk: AccessDesk) -> None:
     assert (await ann.get(f"/status/{operation_id}")).json()["id"] == operation_id
 
 
-async def test_an_administrators_pause_takes_nothing_away(desk: AccessDesk) -> None:
-    """The schedule stays its caller's, and goes on in its name; the caller itself has it go on with another key."""
+async def test_an_administrators_pause_takes_nothing_away(desk: AccessDesk, link: Connection) -> None:
+    """The schedule stays its caller's, and goes on in its name; the caller itself has it go on with another key. What
+    the administrator did is in the access log, what the caller did is not."""
     ann = await desk.caller("acme", "ann", "submit", "read")
     again = await desk.caller("acme", "ann", "submit", "read")
     root = await desk.caller("acme", "root", "admin")
@@ -108,6 +112,21 @@ async def test_an_administrators_pause_takes_nothing_away(desk: AccessDesk) -> N
     assert (await again.client.post(f"{PATH}:resume")).json()["status"] == "Active"
     await desk.api.schedules.ticker.tick(soon() + timedelta(hours=1))
     assert [one["outcome"] for one in (await again.get(f"{PATH}/history")).json()["value"]] == ["submitted"] * 2
+    assert (await root.client.post(f"{PATH}:trigger")).status_code == 202
+    assert (await root.client.delete(PATH)).status_code == 204
+
+    async def is_recorded() -> bool:
+        info = await link.nc.jetstream().stream_info(ACCESS_LOG_STREAM, subjects_filter="access_log.act.>")
+        return (info.state.subjects or {}).get("access_log.act.schedule-changed") == 4
+
+    await eventually(is_recorded, within=5)
+    record = (await link.nc.jetstream().get_last_msg(ACCESS_LOG_STREAM, "access_log.act.schedule-changed")).data
+    assert record is not None
+    shown = msgspec.json.decode(record)
+    assert (shown["by"], shown["tenant"], shown["target"], shown["detail"]) == (
+        *("root", "acme"),
+        *("nightly", "deleted, of acme/ann"),
+    )
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
