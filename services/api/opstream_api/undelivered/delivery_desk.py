@@ -20,7 +20,9 @@ from opstream_schemas.webhook_delivery import DeliveryAttempt, RedeliveryOutcome
 from .administrator import Administrator
 
 PAGE_SIZE: Final = 200
-"""Records of attempts that one request looks at."""
+"""Deliveries with which a page is complete, and records of attempts that are looked at together."""
+MAX_LOOKS: Final = 25
+"""Most records are of attempts that others followed. So one request looks at 5,000, and leaves the rest to the next."""
 
 
 class UndeliveredItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -72,14 +74,19 @@ class DeliveryDesk:
             JournalError: the broker did not answer, or refused.
         """
         asker.check("see what was not delivered")
-        page = await self._records.undelivered(first, PAGE_SIZE)
-        found = await asyncio.gather(*(asker.find_stored(one.operation_id) for one in page.attempts))
-        shown = [
-            _shown(attempt, operation.own_id)
-            for attempt, operation in zip(page.attempts, found, strict=True)
-            if operation is not None
-        ]
-        return UndeliveredItems(shown, page.next_sequence)
+        shown: list[UndeliveredItem] = []
+        for _ in range(MAX_LOOKS):
+            page = await self._records.undelivered(first, PAGE_SIZE)
+            found = await asyncio.gather(*(asker.find_stored(one.operation_id) for one in page.attempts))
+            shown += [
+                _shown(attempt, operation.own_id)
+                for attempt, operation in zip(page.attempts, found, strict=True)
+                if operation is not None
+            ]
+            first = page.next_sequence
+            if not first or len(shown) >= PAGE_SIZE:
+                break
+        return UndeliveredItems(shown, first)
 
     async def redeliver(self, asker: Administrator, operation_id: str, endpoint: str) -> None:
         """Have a delivery made again now, with as many attempts as a new one.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from opstream_api.undelivered.delivery_desk import PAGE_SIZE
 from opstream_journal import Connection, Journal, announce_action
 from opstream_journal.stores.webhook_deliveries import DeliveryRecords
 from opstream_schemas.events import Failed, OperationError
@@ -157,3 +158,22 @@ async def test_actions_keep_their_paths(broker: Broker, link: Connection) -> Non
     async with serving(broker.url) as api:
         for path in ("/webhooks:upload-start", "/webhooks/deliveries:upload-start", "/webhooks/7:upload-start"):
             assert (await api.submit(path)).status_code == 202, path
+
+
+async def test_a_page_passes_over_what_is_settled(broker: Broker, link: Connection) -> None:
+    """Hundreds of failures that were delivered since do not hide the one behind them, and what is left of the list is
+    at its link."""
+    for number in range(PAGE_SIZE + 50):
+        await attempted(link, f"op-{number}", DeliveryOutcome.RETRYING)
+        await attempted(link, f"op-{number}", DeliveryOutcome.DELIVERED, attempt=2)
+    await attempted(link, "last")
+    async with serving(broker.url) as api:
+        first = (await api.client.get(PATH)).json()
+        assert [one["operationId"] for one in first["value"]] == ["last"]
+        for number in range(PAGE_SIZE + 1):
+            await attempted(link, f"more-{number}")
+        first = (await api.client.get(PATH)).json()
+        rest = (await api.client.get(first["nextLink"])).json()
+        found = [one["operationId"] for one in (*first["value"], *rest["value"])]
+        assert found == ["last", *(f"more-{number}" for number in range(PAGE_SIZE + 1))]
+        assert "nextLink" not in rest

@@ -45,6 +45,6 @@ export function pauseNotice({ paused }) {
     "section",
     { class: "callout warn", key: "paused", "aria-label": "Pause" },
     icon("pause"),
-    h("div", {}, h("h2", {}, "No attempt of this action begins"), h("p", {}, "Paused ", relativeTime(Date.parse(paused.since)), paused.by && ` by ${paused.by}`, paused.reason ? `: ${paused.reason}` : ".", " ", end)),
+    h("div", {}, h("h2", {}, "No attempt of this action begins"), h("p", {}, "Paused ", relativeTime(Date.parse(paused.since)), paused.by && ` by ${paused.by}`, paused.reason && `: “${paused.reason}”`, ". ", end)),
   );
 }

@@ -64,7 +64,9 @@ export class UndeliveredView {
             h("thead", {}, h("tr", {}, ["Delivery", "Endpoint", "Last attempt", "Why", ""].map((name) => (name ? h("th", { scope: "col" }, name) : h("td", {}))))),
             h("tbody", {}, items.map((item) => this.deliveryRow(item))),
           )
-        : nothing("Every outcome that was to be delivered has been, or is on its way for the first time."),
+        : isWhole
+          ? nothing("Every outcome that was to be delivered has been, or is on its way for the first time.")
+          : h("p", { class: "none dim" }, "There are more records of attempts than this page reads, and the oldest of them are all settled. See ", h("code", {}, "opstream deliveries --failed"), "."),
     );
   }
 
@@ -105,7 +107,7 @@ export class UndeliveredView {
       { key: parkedPath(item), "data-row": true },
       h("td", {}, statusOf(item.event), h("span", { class: "dim" }, ` ${item.action}`), h("p", { class: "cut small-text" }, operationLink(item.operationId))),
       h("td", {}, item.durable, h("p", { class: "dim small-text mono" }, String(item.sequence))),
-      h("td", {}, item.deliveries === 1 ? "once" : `${item.deliveries} times`),
+      h("td", {}, item.deliveries === 1 ? "once" : `${item.deliveries}\u00a0times`),
       h("td", {}, h("span", { class: "mono" }, item.reason), item.detail && h("p", { class: "small-text break" }, item.detail)),
       h("td", { class: "act" }, h("button", { type: "button", on: { click: () => this.handle(item) } }, "Handle again…")),
     );
