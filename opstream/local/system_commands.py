@@ -157,6 +157,7 @@ class SystemCommands:
         runner = (
             *self._connecting("runner"),
             *(*self._health("runner"), "--concurrency", str(settings.concurrency)),
+            "--allow-schema-change",  # who tries things out changes types all the time
             *("--max-result", str(settings.max_result), "--drain", str(settings.drain)),
             *_each("--actions", settings.modules),
         )

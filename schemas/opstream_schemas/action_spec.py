@@ -74,11 +74,25 @@ class ActionSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """JSON Schema 2020-12, every object closed."""
     result_schema: dict[str, Any]
     policy: Policy = Policy()
+    schema_format: int = 0
+    """How opstream writes types as schemas. It changes with opstream, so that schemas of two releases are not taken for
+    a change of a type; 0 of 0.5.0 and earlier."""
 
     @property
     def kind(self) -> Kind:
         """Return the resource and action."""
         return Kind(self.resource, self.action)
+
+    def changed_schemas(self, before: ActionSpec) -> list[str]:
+        """Return which of its schemas, `input` and `result`, have another shape than those of an earlier entry.
+
+        Texts for people don't count.
+        """
+        pairs = {
+            "input": (before.input_schema, self.input_schema),
+            "result": (before.result_schema, self.result_schema),
+        }
+        return [name for name, (old, new) in pairs.items() if _shape(old) != _shape(new)]
 
     @property
     def lock_scope(self) -> str:
@@ -87,6 +101,26 @@ class ActionSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             return ""
         group = self.policy.exclusive_group
         return f"group.{group}" if group else f"action.{self.resource}.{self.action}"
+
+
+_TEXTS: Final = frozenset({"title", "description", "examples"})
+_MAPS: Final = frozenset({"properties", "patternProperties", "$defs"})
+"""Keywords whose members have names of the author's, which may be those of other keywords."""
+
+
+def _shape(schema: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return a JSON Schema without its texts for people."""
+    if isinstance(schema, list):
+        return [_shape(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: {key: _shape(value) for key, value in part.items()}
+        if name in _MAPS and isinstance(part, dict)
+        else (part if name in {"const", "enum", "default"} else _shape(part))
+        for name, part in schema.items()
+        if name not in _TEXTS
+    }
 
 
 class ActionPause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from opstream_journal.actions.action_overview import ActionOverview, ActionOverviews
-from opstream_journal.errors import BrokerRefused, Drifted, JournalError, JournalUnavailable
+from opstream_journal.errors import BrokerRefused, Drifted, JournalError, JournalUnavailable, SchemaChanged
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_journal.jetstream.connection import Connection, end_task
@@ -38,15 +38,44 @@ _ANNOUNCE_RETRY_DELAY: Final = (0.02, 0.2)
 _decode: Final = msgspec.json.Decoder(ActionSpec).decode
 
 
+async def changed_schemas(connection: Connection, spec: ActionSpec, *, is_refused: bool) -> list[str]:
+    """Return which schemas of an action, `input` and `result`, differ from those announced as the same version.
+
+    Args:
+        connection: the connection.
+        spec: the action.
+        is_refused: whether that is an error: types change with the version (docs/adr/0064).
+
+    Raises:
+        SchemaChanged: they differ.
+        JournalUnavailable: the broker did not answer.
+    """
+    before = await find_action(connection, spec.kind)
+    if is_refused:
+        _refuse_another_schema(before, spec)
+    is_same_version = before is not None and before.action_version == spec.action_version
+    return spec.changed_schemas(before) if before is not None and is_same_version else []
+
+
 async def announce_action(
-    connection: Connection, spec: ActionSpec, *, jitter: Callable[[float, float], float] = random.uniform
+    connection: Connection,
+    spec: ActionSpec,
+    *,
+    allows_schema_change: bool = False,
+    jitter: Callable[[float, float], float] = random.uniform,
 ) -> bool:
     """Put an action into the catalog. Return False if it has a higher version already, which stays.
 
-    An entry of the same version is replaced. If its schemas differ, that is a warning: requests in the queue were made
-    for the other schema.
+    An entry of the same version is replaced. If its schemas differ, requests in the queue were made for the other one.
+
+    Args:
+        connection: the connection.
+        spec: the action.
+        allows_schema_change: whether another schema of the same version is a warning, and no error.
+        jitter: draws a delay from `[low, high]` seconds.
 
     Raises:
+        SchemaChanged: the catalog has the same version with another schema.
         JournalUnavailable: the broker did not answer.
         EventTooLarge: the entry does not fit the broker's `max_payload`.
         Drifted: another writer changed the entry before each try.
@@ -62,6 +91,8 @@ async def announce_action(
             return False
         if current == spec:
             return True
+        if not allows_schema_change:
+            _refuse_another_schema(current, spec)
         headers = {"Nats-Expected-Last-Subject-Sequence": str(stored.seq if stored else 0)}
         try:
             await rpc.publish(connection, subject, msgspec.json.encode(spec), headers)
@@ -222,12 +253,24 @@ async def overview(connection: Connection) -> list[ActionOverview]:
         await catalog.stop()
 
 
+def _refuse_another_schema(before: ActionSpec | None, now: ActionSpec) -> None:
+    if before is None or before.action_version != now.action_version:
+        return
+    # A release of opstream that writes types otherwise must not stop the runners of authors who have changed nothing.
+    is_comparable = before.schema_format == now.schema_format > 0
+    if is_comparable and (changed := now.changed_schemas(before)):
+        raise SchemaChanged(
+            f"{now.kind}: version {now.action_version} was announced with another schema of its "
+            f"{' and its '.join(changed)}: set @action(..., version={now.action_version + 1}), so that runners of both "
+            "leave each other's requests alone; or start with --allow-schema-change if no request waits that was made "
+            "for the other one"
+        )
+
+
 def _warn_of_another_schema(before: ActionSpec | None, now: ActionSpec) -> None:
     if before is None or before.action_version != now.action_version:
         return
-    pairs = {"input": (before.input_schema, now.input_schema), "result": (before.result_schema, now.result_schema)}
-    changed = [name for name, (old, new) in pairs.items() if old != new]
-    if changed:
+    if changed := now.changed_schemas(before):
         logger.warning(
             "%s: version %d was announced with another schema of its %s: if you changed a type, set "
             "@action(..., version=%d), so that runners of both leave each other's requests alone "

@@ -5,9 +5,19 @@ from __future__ import annotations
 import click
 
 from opstream.cli.options import common as common_options
+from opstream.cli.options.option import option
 from opstream.cli.service_process import allow_local_modules, prepare_process, run_service
 from opstream.cli.tracing_session import tracing_session
 from opstream_schemas.urls import BrokerCredentials
+
+_schema_change_option = option(
+    "--allow-schema-change",
+    "allows_schema_change",
+    variable="ALLOW_SCHEMA_CHANGE",
+    is_flag=True,
+    help="Start although an action's types differ from those that were announced as the same version. Raise the "
+    "version instead, unless no request waits.",
+)
 
 
 @click.command
@@ -16,6 +26,7 @@ from opstream_schemas.urls import BrokerCredentials
 @common_options.concurrency_option
 @common_options.drain_option
 @common_options.max_result_option()
+@_schema_change_option
 @common_options.health_port_option
 @common_options.health_host_option
 @common_options.connect_timeout_option
@@ -30,6 +41,7 @@ def runner(
     concurrency: int,
     drain: float,
     max_result: int,
+    allows_schema_change: bool,
     health_port: int,
     health_host: str,
     connect_timeout: float,
@@ -64,6 +76,7 @@ def runner(
                     health_port=health_port,
                     health_host=health_host,
                     result_limit=max_result,
+                    allows_schema_change=allows_schema_change,
                     connect_timeout=connect_timeout,
                     tracing=tracing,
                 )

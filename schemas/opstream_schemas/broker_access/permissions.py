@@ -169,6 +169,7 @@ def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     yield from _reads(_OPERATIONS, "reads the operations that it runs")
     yield Grant(f"{API}.STREAM.MSG.GET.{_ACTIONS}", "compares its actions with the catalog")
     yield from _reads(_HOLDS, "reads locks and rates")
+    yield from _reads(_RUNNERS, "looks whether a request of another version has a runner")
     yield Grant(f"{API}.STREAM.PURGE.{_HOLDS}", "removes locks and waiters")
     yield Grant(_probe(), "tries whether the broker stores, after a message had no answer")
     for action in actions:

@@ -60,7 +60,7 @@ def run(settings: Settings) -> None:
     Raises:
         InvalidAction: a module can't be imported or defines no valid action.
         JournalError: the health port is in use; the broker can't be reached, or is not provisioned as it should be;
-            or a consumer was deleted.
+            a consumer was deleted; or an action's types changed, and its version did not.
     """
     prepare_forks()
     protect_logs()
@@ -135,7 +135,13 @@ async def _build_runner(
         tracing=settings.tracing,
     )
     runner = Runner(
-        connection, dependencies, actions, name=name, concurrency=settings.concurrency, drain=settings.drain
+        connection,
+        dependencies,
+        actions,
+        name=name,
+        concurrency=settings.concurrency,
+        drain=settings.drain,
+        allows_schema_change=settings.allows_schema_change,
     )
     metrics.add(*journal.meter.instruments, *dependencies.meter.instruments, *runner.instruments)
     await retry_until_ready(connection, runner.offer, settings.connect_timeout)

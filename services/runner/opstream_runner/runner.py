@@ -13,6 +13,7 @@ from opstream_journal.metrics.instruments import Gauges, Instrument
 from opstream_journal.metrics.wait_gauges import wait_gauges
 from opstream_journal.provisioning.provision import check_journal_age, ensure_runner_consumer
 from opstream_journal.queues.runner_records import PresenceWriter, RunnerRecord
+from opstream_journal.stores.action_catalog import changed_schemas
 from opstream_schemas.names import Kind
 from opstream_schemas.status_monitor import WaitingReason
 
@@ -38,6 +39,7 @@ class Runner:
         name: this process's name in events.
         concurrency: how many attempts of each action run at once.
         drain: seconds that attempts have to end by themselves after `begin_drain`.
+        allows_schema_change: whether an action's types may differ from those that were announced as the same version.
 
     Raises:
         InvalidAction: an isolated action was not collected from a module, so another process could not find it.
@@ -52,6 +54,7 @@ class Runner:
         name: str,
         concurrency: int,
         drain: float = 0.0,
+        allows_schema_change: bool = False,
     ) -> None:
         for action in actions:
             if action.is_isolated and not action.module:
@@ -59,6 +62,7 @@ class Runner:
         self._connection = connection
         self._monotonic = dependencies.monotonic
         self._drain = drain
+        self._allows_schema_change = allows_schema_change
         self._actions = actions
         modules = (action.module or action.handler.__module__ for action in actions)
         self._handler_loop = HandlerLoop({module.partition(".")[0] for module in modules})
@@ -112,24 +116,31 @@ class Runner:
             ),
             *wait_gauges(
                 lambda: {
-                    (str(kind), str(WaitingReason.VERSION)): one.version_waits
+                    (str(kind), str(WaitingReason.VERSION)): one.versions.waits
                     for kind, one in self._dispatchers.items()
                 }
             ),
         ]
 
     async def offer(self) -> None:
-        """Create the consumers, and only then announce the actions.
+        """Create the consumers, and only then announce the actions: all of them, or none.
 
         Raises:
+            SchemaChanged: an action has other types than the catalog has of the same version.
             Drifted: a consumer exists and differs, or the journal's age limit is too short for an action.
             JournalError: the broker refused or did not respond.
         """
         await check_journal_age(self._connection, [action.spec for action in self._actions])
         for action in self._actions:
+            changed = await changed_schemas(self._connection, action.spec, is_refused=not self._allows_schema_change)
+            if "input" in changed:
+                self._dispatchers[action.kind].versions.expect_other_schemas()
+        for action in self._actions:
             await ensure_runner_consumer(self._connection, action.spec)
         for action in self._actions:
-            if not await announce_action(self._connection, action.spec):
+            if not await announce_action(
+                self._connection, action.spec, allows_schema_change=self._allows_schema_change
+            ):
                 logger.warning(
                     "%s: a higher version than %s is announced; the API validates requests against that one",
                     action.kind,

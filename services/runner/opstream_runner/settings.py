@@ -33,5 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A result's maximum, in bytes of JSON; a larger one fails the operation. The journal must accept 16 KiB more."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at the start: longer than a broker restart, short enough to notice a mistake."""
+    allows_schema_change: bool = False
+    """Whether an action's types may differ from those that were announced as the same version."""
     tracing: Tracer = NO_TRACING
     """Makes the spans of this process."""

@@ -147,3 +147,33 @@ async def test_health(broker: Broker, http: httpx.Client) -> None:
         await eventually(lambda: status("/readyz") == 200)
         runner.send(signal.SIGTERM)
         assert runner.wait(10) == 0
+
+
+TYPED = """
+import msgspec
+from opstream import ActionContext, action
+
+class Input(msgspec.Struct):
+    {member}: int
+
+@action("book:print")
+async def print_book(request: Input, ctx: ActionContext) -> None: ...
+"""
+
+
+async def test_a_type_that_changed_with_its_version(broker: Broker, tmp_path: Path) -> None:
+    """A runner whose type changed under its version ends with what to do, and starts with the option."""
+    async with linked(broker.url) as link:
+        await provision(link, Sizing())
+    start = ("runner", "--nats", broker.url, "--actions", "mine")
+    (tmp_path / "mine.py").write_text(TYPED.format(member="pages"))
+    with Process(*start, cwd=tmp_path) as first:
+        await eventually(lambda: "running book:print" in first.output, within=30)
+    (tmp_path / "mine.py").write_text(TYPED.format(member="leaves"))
+    refused = run(*start, cwd=tmp_path)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+    assert "book:print: version 1 was announced with another schema of its input" in refused.stderr
+    assert "@action(..., version=2)" in refused.stderr
+    with Process(*start, "--allow-schema-change", cwd=tmp_path) as second:
+        await eventually(lambda: "running book:print" in second.output, within=30)
+        assert "another schema of its input" in second.output

@@ -154,6 +154,7 @@ class RunnerStage:
         dependencies: RunnerDependencies | None = None,
         concurrency: int = 4,
         drain: float = 0.0,
+        allows_schema_change: bool = True,
     ) -> AsyncIterator[Runner]:
         """A runner that offers the actions and pulls; stopped at the end."""
         name = f"runner-{next(self._names)}"
@@ -164,6 +165,7 @@ class RunnerStage:
             name=name,
             concurrency=concurrency,
             drain=drain,
+            allows_schema_change=allows_schema_change,
         )
         await runner.offer()
         runner.start()

@@ -21,7 +21,8 @@ from opstream_schemas.names import Kind
 from .action_options import Exclusive, Isolation, OnConflict, as_seconds, validate_policy
 from .context import ActionContext
 from .result_check import ResultCheck
-from .type_schema import UnsupportedType, announced_schema
+from .type_schema import SCHEMA_FORMAT, UnsupportedType, announced_schema
+from .upcast import Upcast, check_upcast
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,8 +33,17 @@ _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSIT
 class Action(Generic[P, R]):
     """A handler with its name, schemas and policy. Calling it calls the handler, so a unit test needs nothing else."""
 
-    def __init__(self, handler: Callable[P, R], spec: ActionSpec, input_type: Any, result_type: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        handler: Callable[P, R],
+        spec: ActionSpec,
+        input_type: Any,  # noqa: ANN401
+        result_type: Any,  # noqa: ANN401
+        upcast: Upcast | None = None,
+    ) -> None:
         self.handler = handler
+        self.upcast = upcast
+        """Turns inputs of earlier versions into those of this one; None without."""
         self.spec = spec
         self.input_type = input_type
         self.result_type = result_type
@@ -118,6 +128,7 @@ def action(
     exclusive_group: str = "",
     on_conflict: OnConflict = "queue",
     rate: str = "",
+    upcast: Upcast | None = None,
 ) -> Callable[[Callable[P, R]], Action[P, R]]:
     """Offer a function `(request, ctx) -> result`, async or plain, as an action.
 
@@ -156,6 +167,8 @@ def action(
             "reject" responds 409 `ResourceBusy`, "replace" cancels the other first.
         rate: how many attempts may start in a period over all runners, e.g. "100/m" (s, m, h or d); empty for no limit.
             After a quiet period that many start at once, and the others evenly spaced.
+        upcast: `(input, version) -> input`, called with the decoded JSON of a request that was made for an earlier
+            version; it returns what this version takes. None: such a request runs only if its input is one already.
 
     Raises:
         InvalidAction: the name, an option or the function's signature can't be used; the message says what to change.
@@ -188,6 +201,7 @@ def action(
         rate=rate,
     )
     validate_policy(kind, version, policy)
+    check_upcast(kind, version, upcast)
 
     def decorate(handler: Callable[P, R]) -> Action[P, R]:
         input_type, result_type = _handler_types(kind, handler)
@@ -199,8 +213,9 @@ def action(
             input_schema=_schema(kind, input_type, is_input=True),
             result_schema=_schema(kind, result_type, is_input=False),
             policy=policy,
+            schema_format=SCHEMA_FORMAT,
         )
-        made = Action(handler, spec, input_type, result_type)
+        made = Action(handler, spec, input_type, result_type, upcast)
         _note_made(handler, made)
         return made
 

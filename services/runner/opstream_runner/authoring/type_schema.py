@@ -31,6 +31,10 @@ _LARGEST_STEP: Final = 2**20
 _FIELD_TYPES: Final = (types.StructType, types.DataclassType, types.TypedDictType, types.NamedTupleType)
 
 
+SCHEMA_FORMAT: Final = 1
+"""`ActionSpec.schema_format`: raise it when the same type gets another schema than in the release before."""
+
+
 class UnsupportedType(ValueError):
     """A type that no action can have. The message says what to use instead."""
 

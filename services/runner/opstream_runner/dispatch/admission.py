@@ -39,6 +39,9 @@ _SLOT_TOLERANCE: Final = 1.0
 class Admit(msgspec.Struct, frozen=True):
     """The attempt may start."""
 
+    action_input: msgspec.Raw | None = None
+    """The input as the action's version has it; None for that of the request."""
+
 
 class Defer(msgspec.Struct, frozen=True):
     """Acknowledge the message: a wake-up will start the attempt."""

@@ -23,7 +23,6 @@ from opstream_journal import (
     VersionConflict,
 )
 from opstream_journal.jetstream import rpc
-from opstream_journal.metrics.wait_gauges import Wait
 from opstream_journal.outage_log import BoundedLog, OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.timers import schedule_wake_up, send_wake_up
@@ -51,7 +50,7 @@ from opstream_schemas.operation.state import Operation
 
 from .admission import Admission, AdmissionControl, Admit, Defer, Reject, Requeue
 from .operation_loader import LoadedOperation, OperationLoader, trigger_of
-from .version_gate import VersionGate
+from .version_gate import PresentVersions, VersionGate
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +98,8 @@ class Dispatcher:
         self._handler_loop = handler_loop
         self._loader = OperationLoader(dependencies.journal, action.kind)
         self._admission = AdmissionControl(connection, dependencies, action.spec)
-        self._versions = VersionGate(action, dependencies.monotonic)
+        present = PresentVersions(connection, action.kind, dependencies.monotonic)
+        self.versions = VersionGate(action, dependencies.monotonic, present.read)
         self._unreadable = BoundedLog(logger, f"messages of {action.kind} that can't be folded by this version")
         self._missing_streams = OutageLog(
             logger,
@@ -125,11 +125,6 @@ class Dispatcher:
     def running(self) -> int:
         """The number of attempts that have begun and whose outcome is not recorded yet."""
         return len(self._attempts)
-
-    @property
-    def version_waits(self) -> Wait:
-        """The operations that this process leaves to runners of another version of the action."""
-        return self._versions.waits
 
     async def run(self) -> None:
         """Pull and dispatch until cancelled.
@@ -329,8 +324,9 @@ class Dispatcher:
                 crash_point(CrashPoint.RUNNER_WAKE_ARMED)
                 await message.ack_confirmed()
             case BeginAttempt(row=row):
-                admission: Admission = await self._versions.admit(operation, loaded.action_input)
+                admission: Admission = await self.versions.admit(operation, loaded.action_input)
                 if isinstance(admission, Admit):
+                    loaded = loaded._replace(action_input=admission.action_input or loaded.action_input)
                     admission = await self._admission.admit(operation, loaded.request_sequence, message)
                 match admission:
                     case Defer():

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import msgspec
 import pytest
 
-from opstream_journal import Connection, Journal
-from opstream_runner import Action, ActionContext, action
+from opstream_journal import Connection, Journal, announce_action, find_action
+from opstream_journal.errors import SchemaChanged
+from opstream_journal.queues.runner_records import RunnerRecords
+from opstream_runner import Action, ActionContext, RetryAfter, action
 from opstream_runner.dispatch import version_gate
 from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import Requested
 from opstream_schemas.operation.state import Status
 from tests.support.journal.journals import KIND
+from tests.support.runner import upcast_actions
 from tests.support.runner.stage import ACKS, RunnerStage
+from tests.support.runner.upcast_actions import from_before, upcasting_apart
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
@@ -143,3 +149,82 @@ async def test_a_schema_that_changed(
     if found:
         assert f"{KIND}: version 1 was announced with another schema of its input" in found[0]
         assert "@action(..., version=2)" in found[0]
+
+
+@pytest.mark.parametrize(("second", "is_refused"), [(changed, True), (after, False), (before, False)])
+async def test_a_changed_schema_is_refused(stage: RunnerStage, second: Action[..., str], is_refused: bool) -> None:
+    """A runner whose types changed under one version does not start; what is announced stays."""
+    async with stage.runner([before]):
+        pass
+    announced = await find_action(stage.link, KIND)
+    with pytest.raises(SchemaChanged) if is_refused else contextlib.nullcontext() as refused:
+        async with stage.runner([second], allows_schema_change=False):
+            pass
+    if refused is not None:
+        assert "version 1 was announced with another schema of its input" in str(refused.value)
+        assert "@action(..., version=2)" in str(refused.value)
+        assert "--allow-schema-change" in str(refused.value)
+        assert await find_action(stage.link, KIND) == announced
+
+
+async def test_an_entry_of_another_release(stage: RunnerStage) -> None:
+    """A schema that another release of opstream wrote is not taken for a change of a type."""
+    await announce_action(stage.link, msgspec.structs.replace(before.spec, schema_format=0))
+    async with stage.runner([changed], allows_schema_change=False):
+        pass
+    assert await find_action(stage.link, KIND) == changed.spec
+
+
+async def test_mixed_schemas_of_one_version(stage: RunnerStage) -> None:
+    """Two runners have version 1 with different types. What the newer one can't read goes back to the older one."""
+    async with stage.runner([before]), stage.runner([changed]):
+        for number in range(8):
+            await stage.request(f"op-{number}", given=OLD_INPUT, action_version=1)
+        ended = [await stage.ended(f"op-{number}", within=60) for number in range(8)]
+    assert [one.status for one in ended] == [Status.SUCCEEDED] * 8
+
+
+@action(str(KIND), version=2, upcast=from_before)
+async def upcasting(request: After, ctx: ActionContext) -> str:
+    if ctx.attempt == 1:
+        raise RetryAfter(0.01)
+    return f"{request.first}, {request.last}"
+
+
+@pytest.mark.parametrize("given", [upcasting, upcasting_apart])
+async def test_an_upcast(stage: RunnerStage, given: Action[..., str]) -> None:
+    """The handler gets the input as its version has it, in each attempt and in a process of its own; the request that
+    is recorded stays as it was sent."""
+    given.module = given.module or upcast_actions.__name__
+    async with stage.runner([given]):
+        await stage.request("op-1", given=b'{"name": "Ann Smith"}', action_version=1)
+        operation = await stage.ended("op-1", within=30)
+        assert (operation.status, operation.result) == (Status.SUCCEEDED, msgspec.Raw(b'"Ann (v1), Smith"'))
+    requested = (await stage.datas("op-1"))[0]
+    assert isinstance(requested, Requested)
+    assert requested.input == msgspec.Raw(b'{"name": "Ann Smith"}')
+
+
+async def test_which_versions_are_there(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of each runner, and for some minutes those of runners that have gone."""
+    monkeypatch.setattr(version_gate, "_KNOWN_SECONDS", 0.0)
+    now = 1000.0
+    present = version_gate.PresentVersions(stage.link, KIND, lambda: now)
+
+    async def are(*versions: int) -> bool:
+        return set(await present.read()) == set(versions)
+
+    assert await are()
+    async with stage.runner([after]):
+        async with stage.runner([before]):
+            await eventually(lambda: are(1, 2))
+        records = RunnerRecords(stage.link)
+        await records.start()
+
+        async def has_gone() -> bool:
+            return (await records.of(KIND)).versions == (2,)
+
+        await eventually(has_gone)
+        assert await are(1, 2)
+        now += version_gate.OTHER_VERSION_WAIT
+        assert await are(2)

@@ -55,7 +55,12 @@ def clock() -> Clock:
 @pytest.fixture
 def gate(clock: Clock) -> VersionGate:
     one: Action[..., int] = printing
-    return VersionGate(one, clock)
+    return VersionGate(one, clock, no_runners)
+
+
+async def no_runners() -> tuple[int, ...]:
+    """Nobody else is there."""
+    return ()
 
 
 def asked(version: int, operation_id: str = "op-1") -> Operation:
@@ -153,7 +158,7 @@ async def test_a_member_that_this_version_does_not_know(
         return request.new
 
     one: Action[..., int] = binding
-    gate = VersionGate(one, clock)
+    gate = VersionGate(one, clock, no_runners)
     assert await gate.admit(asked(1), raw(b'{"number": 1}')) == Admit()
     assert not caplog.records
     assert await gate.admit(asked(1), raw(document)) == Requeue(1.0)
@@ -187,7 +192,7 @@ async def test_the_code_of_a_type_does_not_run_in_the_loop(clock: Clock) -> None
         return request.at
 
     one: Action[..., Any] = binding
-    gate = VersionGate(one, clock)
+    gate = VersionGate(one, clock, no_runners)
     threads.clear()
     assert await gate.admit(asked(1), raw(b'{"at": 1}')) == Admit()
     assert await gate.admit(asked(1), raw(b'{"at": 2}')) == Admit()
@@ -206,3 +211,84 @@ async def test_what_is_left_to_others_is_shown(gate: VersionGate, clock: Clock) 
     assert gate.waits == (1, 7.0)
     clock.now += 60
     assert gate.waits == (0, 0.0)
+
+
+def from_earlier(given: Any, version: int) -> Any:
+    """Version 1 had `page`, version 2 had texts."""
+    if version == 1:
+        given = {"pages": given["page"]}
+    if given["pages"] == "none":
+        raise ValueError("there is nothing to print")
+    return {"pages": int(given["pages"])}
+
+
+@action("book:print", version=3, upcast=from_earlier)
+async def upcasting(request: Pages, ctx: ActionContext) -> int:
+    return request.pages
+
+
+@pytest.fixture
+def upcaster(clock: Clock) -> VersionGate:
+    one: Action[..., int] = upcasting
+    return VersionGate(one, clock, no_runners)
+
+
+@pytest.mark.parametrize(
+    ("version", "given", "expected"),
+    [(1, b'{"page": "7"}', b'{"pages":7}'), (2, b'{"pages": "7"}', b'{"pages":7}'), (2, NEW, b'{"pages":7}')],
+)
+async def test_an_upcast(upcaster: VersionGate, version: int, given: bytes, expected: bytes) -> None:
+    """Each input of an earlier version goes through it, also one that could be read as it is."""
+    assert await upcaster.admit(asked(version), raw(given)) == Admit(msgspec.Raw(expected))
+
+
+async def test_no_upcast_of_its_own_version(upcaster: VersionGate) -> None:
+    """What was requested for this version is taken as it is."""
+    assert await upcaster.admit(asked(3), raw(b'{"page": "7"}')) == Admit()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (b'{"pages": "none"}', "its upcast refused it: there is nothing to print"),
+        (b'{"secret": 1}', "its upcast raised KeyError; the runner's log has the details"),
+    ],
+)
+async def test_an_upcast_that_fails(upcaster: VersionGate, clock: Clock, given: bytes, said: str) -> None:
+    """The operation is left to a runner of its version, and fails with the reason if there is none; the text of a
+    mistake is not for the client."""
+    assert isinstance(await upcaster.admit(asked(2), raw(given)), Requeue)
+    clock.now += OTHER_VERSION_WAIT
+    rejected = await upcaster.admit(asked(2), raw(given))
+    assert isinstance(rejected, Reject)
+    assert isinstance(rejected.data, Failed)
+    assert rejected.data.error.message.endswith(said)
+
+
+async def test_a_runner_of_its_version_is_there(clock: Clock) -> None:
+    """As long as one is, the request is left to it; once there is none, it fails."""
+    one: Action[..., int] = printing
+    there = [(1, 3)]
+
+    async def read_versions() -> tuple[int, ...]:
+        return there[-1]
+
+    gate = VersionGate(one, clock, read_versions)
+    for _ in range(5):
+        assert isinstance(await gate.admit(asked(1), raw(OLD)), Requeue)
+        clock.now += OTHER_VERSION_WAIT
+    assert isinstance(await gate.admit(asked(2, "op-2"), raw(OLD)), Requeue)
+    there.append((2, 3))
+    assert isinstance(await gate.admit(asked(1), raw(OLD)), Reject)
+
+
+async def test_another_schema_of_its_own_version(gate: VersionGate, clock: Clock) -> None:
+    """Where runners have one version with two schemas, what fits runs, and the rest is left to others for a while."""
+    gate.expect_other_schemas()
+    assert await gate.admit(asked(3), raw(NEW)) == Admit()
+    assert isinstance(await gate.admit(asked(3), raw(OLD)), Requeue)
+    clock.now += OTHER_VERSION_WAIT
+    rejected = await gate.admit(asked(3), raw(OLD))
+    assert isinstance(rejected, Reject)
+    assert isinstance(rejected.data, Failed)
+    assert "made for another schema of version 3 of book:print" in rejected.data.error.message
