@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .client import (
         AsyncOperationsClient,
+        BulkPreview,
         InvalidRequest,
         Operation,
         OperationCanceled,
@@ -47,6 +48,7 @@ __all__ = [
     "ActionContext",
     "ActionError",
     "AsyncOperationsClient",
+    "BulkPreview",
     "InvalidAction",
     "InvalidRequest",
     "Operation",

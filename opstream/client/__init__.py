@@ -21,13 +21,14 @@ from .errors import (
     UnexpectedAnswer,
     WaitTimeout,
 )
-from .models import Operation, OperationCount, OperationEvent, OperationPage
+from .models import BulkPreview, Operation, OperationCount, OperationEvent, OperationPage
 from .sync import OperationsClient
 from .tokens import TokenCommand
 from .transport import new_operation_id
 
 __all__ = [
     "AsyncOperationsClient",
+    "BulkPreview",
     "InvalidRequest",
     "Operation",
     "OperationCanceled",

@@ -27,7 +27,7 @@ from .io_requests import (
     YieldEvent,
 )
 from .lists.flows import ListFlows
-from .models import Operation, OperationCount, OperationEvent, OperationPage
+from .models import BulkPreview, Operation, OperationCount, OperationEvent, OperationPage
 from .responses import is_event_stream
 from .schedules.calls import AsyncScheduleCalls
 from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
@@ -156,6 +156,17 @@ class AsyncOperationsClient:
     async def retry(self, operation: Operation | str, *, timeout: float | None = 60.0) -> Operation:
         """`OperationsClient.retry`."""
         return await self._drive(self._flows.retry(operation, timeout=timeout))
+
+    async def bulk(
+        self, act: str, query: str, *, reason: str = "", operation_id: str | None = None, timeout: float | None = 60.0
+    ) -> Operation:
+        """`OperationsClient.bulk`."""
+        flow = ListFlows(self._flows).bulk(act, query, reason=reason, operation_id=operation_id, timeout=timeout)
+        return await self._drive(flow)
+
+    async def preview(self, act: str, query: str, *, timeout: float | None = 60.0) -> BulkPreview:
+        """`OperationsClient.preview`."""
+        return await self._drive(ListFlows(self._flows).preview(act, query, timeout=timeout))
 
     def events(
         self, operation: Operation | str, *, follow: bool = False, after: int = 0, timeout: float | None = 60.0

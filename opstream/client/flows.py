@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -55,6 +56,7 @@ OnRetry: TypeAlias = Callable[[str, float], Any]
 Token: TypeAlias = str | Callable[[], str]
 
 _JSON: Final = "application/json"
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _OWN_HEADERS: Final = frozenset({"accept", "content-type", "operation-id"})
 _RESPONSE_TIMEOUT: Final = 10.0
 """Seconds. The service responds to a submit within 5, even without its broker."""
@@ -100,7 +102,7 @@ class Flows:
         self._headers = dict(headers)
         self._clock = clock
         self._jitter = jitter
-        self._new_id = new_id
+        self.new_id = self._new_id = new_id
         self._on_retry = on_retry
 
     def submit(
@@ -173,13 +175,14 @@ class Flows:
         hint: str,
         timeout: float | None,
         may_repeat: bool = True,
+        headers: Mapping[str, str] = _NO_HEADERS,
     ) -> Flow[ServiceResponse]:
         """Send a request, and return the response. With `may_repeat` it is sent again until that is not transient.
 
         Raises:
             ServiceUnavailable: there was none in time.
         """
-        sent = self._post(url, content, {}) if content else self._get(url)
+        sent = self._post(url, content, headers) if content else self._get(url)
         budget = self._retry_budget(timeout)
         send = msgspec.structs.replace(sent, method=method)
         response, _ = yield from self._exchange(send, budget, "", hint, may_repeat=may_repeat)

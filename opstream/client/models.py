@@ -98,6 +98,16 @@ class OperationCount(msgspec.Struct, frozen=True, kw_only=True):
     """None if all operations were counted."""
 
 
+class BulkPreview(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a bulk request would select."""
+
+    count: int
+    is_whole: bool
+    """False if there are more, or not all could be counted."""
+    sample: tuple[msgspec.Raw, ...]
+    """The oldest of them, each as the service sent it: JSON."""
+
+
 class OperationEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event of an operation."""
 

@@ -14,7 +14,7 @@ from opstream_schemas.status_monitor import StatusMonitor
 
 from .errors import OperationsError, RequestRefused, UnexpectedAnswer, describe_status
 from .io_requests import ServiceResponse
-from .models import Operation, OperationCount, OperationEvent, OperationPage, parse_event
+from .models import BulkPreview, Operation, OperationCount, OperationEvent, OperationPage, parse_event
 from .retries import describe_outcome, parse_error
 from .sse import ServerSentEvent
 
@@ -36,6 +36,7 @@ UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, 
 
 _monitor_decoder: Final = msgspec.json.Decoder(StatusMonitor)
 _history_decoder: Final = msgspec.json.Decoder(_HistoryBody)
+_preview_decoder: Final = msgspec.json.Decoder(BulkPreview)
 _page_decoder: Final = msgspec.json.Decoder(_PageBody)
 _count_decoder: Final = msgspec.json.Decoder(OperationCount)
 
@@ -110,6 +111,21 @@ def parse_count(response: ServiceResponse) -> OperationCount:
         raise response_error(response, what)
     try:
         return _count_decoder.decode(response.content)
+    except UNDECODABLE as error:
+        raise not_from_opstream(response, what) from error
+
+
+def parse_preview(response: ServiceResponse) -> BulkPreview:
+    """What a dry run answers.
+
+    Raises:
+        RequestRefused, UnexpectedAnswer: as `parse_operation`.
+    """
+    what = "a dry run"
+    if response.status != HTTPStatus.OK:
+        raise response_error(response, what)
+    try:
+        return _preview_decoder.decode(response.content)
     except UNDECODABLE as error:
         raise not_from_opstream(response, what) from error
 

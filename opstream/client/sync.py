@@ -26,7 +26,7 @@ from .io_requests import (
     YieldEvent,
 )
 from .lists.flows import ListFlows
-from .models import Operation, OperationCount, OperationEvent, OperationPage
+from .models import BulkPreview, Operation, OperationCount, OperationEvent, OperationPage
 from .responses import is_event_stream
 from .schedules.calls import ScheduleCalls
 from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
@@ -243,6 +243,32 @@ class OperationsClient:
             ServiceUnavailable, UnexpectedAnswer: there was no usable response. Retrying twice is safe.
         """
         return self._drive(self._flows.retry(operation, timeout=timeout))
+
+    def bulk(
+        self, act: str, query: str, *, reason: str = "", operation_id: str | None = None, timeout: float | None = 60.0
+    ) -> Operation:
+        """Request that all operations are retried, or canceled, that a filter selects. The service needs an index.
+
+        Args:
+            act: `retry` or `cancel`.
+            query: percent-encoded: `filter`, and if you like `perSecond`, as of `urllib.parse.urlencode`.
+            reason: of a cancel.
+            operation_id: as of `submit`.
+            timeout: seconds until the request must be recorded; None for no limit.
+
+        Returns:
+            The bulk operation, which does it: see `wait`.
+
+        Raises:
+            RequestRefused: `IndexOff`, `InvalidParameter`.
+            ServiceUnavailable, UnexpectedAnswer: there was no usable response.
+        """
+        flow = ListFlows(self._flows).bulk(act, query, reason=reason, operation_id=operation_id, timeout=timeout)
+        return self._drive(flow)
+
+    def preview(self, act: str, query: str, *, timeout: float | None = 60.0) -> BulkPreview:
+        """What `bulk` would select: a dry run, which begins nothing. Arguments and errors are those of `bulk`."""
+        return self._drive(ListFlows(self._flows).preview(act, query, timeout=timeout))
 
     def events(
         self, operation: Operation | str, *, follow: bool = False, after: int = 0, timeout: float | None = 60.0

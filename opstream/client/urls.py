@@ -87,7 +87,7 @@ class ServiceUrls:
 
         Args:
             query: percent-encoded, without `?`; empty for none.
-            action: `count`; empty for the list itself.
+            action: `count`, `retry` or `cancel`; empty for the list itself.
 
         Raises:
             InvalidRequest: the query can't stand in a URL.

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from opstream_schemas import subjects
+from opstream_schemas.bulk.kinds import BULK_KINDS
 from opstream_schemas.text import format_count
 from opstream_schemas.webhook_delivery import CALLBACK_ENDPOINT
 
@@ -146,6 +147,9 @@ def check_services(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
         yield SystemFinding(name="Services", level=Level.OK, message="projector and webhooks are up to date")
 
 
+_BULK_ACTIONS: Final = frozenset(map(str, BULK_KINDS))
+
+
 def _is_new(backlog: Backlog) -> bool:
     return backlog.leader_age is not None and backlog.leader_age <= MAX_LAG
 
@@ -175,7 +179,9 @@ def check_runners(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
             level=Level.WARNING,
             message=f"{format_count(one.pending, 'message')} for {action} wait, the oldest for {_seconds(one.oldest)}, "
             "and no runner reads them",
-            next_step="start 'opstream runner' with the module of this action",
+            next_step="start 'opstream api' with --index, which runs bulk operations"
+            if action in _BULK_ACTIONS
+            else "start 'opstream runner' with the module of this action",
         )
     if not lost:
         yield SystemFinding(name="Runners", level=Level.OK, message="each action with requests has a runner")

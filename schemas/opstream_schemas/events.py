@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
+from .bulk.records import Authority, BulkProgress
 from .errors import InvalidEvent
 from .names import Kind, check_operation_id
 from .text import MAX_NESTING, check_json
@@ -108,6 +109,8 @@ class Requested(EventData, frozen=True, kw_only=True):
     """The client's own words about the operation (`names.parse_labels`); nothing depends on them. None for none."""
     retry_of: str = ""
     """The client's id of the ended operation that this one does again (docs/adr/0063); empty for none."""
+    authority: Authority | None = None
+    """Of a bulk operation, with authentication: with which rights it acts. None for any other."""
 
     @property
     def wire_type(self) -> str:
@@ -139,6 +142,8 @@ class Progressed(EventData, frozen=True, kw_only=True):
 
     percent: float
     message: str = ""
+    bulk: BulkProgress | None = None
+    """Of a bulk operation: how far it is, and what became of the items since the event before. None for any other."""
 
 
 class AttemptFailed(EventData, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ def _event_schema(name: str, data: type[EventData]) -> dict[str, Any]:
 
 
 def _inlined_schema(model: type) -> dict[str, Any]:
-    schema = msgspec.json.schema(model)
+    schema = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(model)))  # a default may be a tuple
     definitions = schema.pop("$defs", {})
     name = schema.pop("$ref").rpartition("/")[2]
     top: dict[str, Any] = definitions.pop(name)

@@ -32,6 +32,7 @@ from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 
 from . import jetstream_admin as admin
 from .archive import ArchiveSizing, archive_stream, check_archive_age
+from .bulk_actions import BULK_SPECS
 from .config_drift import Drift, compare_consumer, compare_stream
 from .ownership import RIGHT_BROKER, explain_foreign_consumer, explain_foreign_stream
 from .restore_mark import explain_unfinished_restore, restore_mark
@@ -97,7 +98,7 @@ async def provision(
     wanted = streams(sizing)
     if archive is not None:
         wanted.append(archive_stream(archive, replicas=sizing.replicas))
-    durables = shared_consumers() + [(_STREAM, runner_consumer(spec)) for spec in specs]
+    durables = shared_consumers() + [(_STREAM, runner_consumer(spec)) for spec in (*specs, *BULK_SPECS.values())]
     await _refuse_foreign(connection, wanted, durables)
     _check_sizing(sizing, specs)
     if archive is not None:

@@ -26,6 +26,8 @@ class CrashPoint(StrEnum):
     """A request is stored; its client has no response yet."""
     SCHEDULE_SUBMITTED = "schedule.submitted"
     """The operation of a schedule's moment is stored; that the moment is done is not recorded yet."""
+    API_ITEM_DONE = "api.item-done"
+    """An operation was retried or canceled by a bulk operation, whose events don't say so yet."""
     RUNNER_STARTED = "runner.started"
     """An attempt is stored; its handler was not called yet."""
     RUNNER_HANDLED = "runner.handled"

@@ -1,4 +1,4 @@
-"""`opstream retry`: does an operation again."""
+"""`opstream retry`: does an operation again, or all that options select."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from opstream.cli.client_session import client_session, first_response, print_json, wait_for_end
+from opstream.cli.lists.bulk import BulkSettings, bulk_options, run_bulk, take_bulk
 from opstream.cli.options import client as client_options
 from opstream_schemas.operation.state import Status
 
@@ -19,10 +20,12 @@ class RetrySettings(client_options.TokenSettings, frozen=True, kw_only=True):
     is_waiting: bool
     timeout: float | None
     """Seconds to follow the follow-up; None for no limit."""
+    bulk: BulkSettings | None = None
+    """What selects operations; None for the one of the id."""
 
 
 @click.command
-@client_options.operation_argument
+@bulk_options
 @client_options.wait_option
 @client_options.timeout_option
 @client_options.url_option
@@ -33,16 +36,20 @@ def retry(**given: Any) -> None:  # noqa: ANN401 - the options above, named as t
     The follow-up is a new operation with the same input. Each operation has one: retrying twice is fine, and prints the
     same. A follow-up that failed can be retried, too. With --wait the exit status is that of 'opstream run'.
 
+    With options that select operations in place of an ID, all of these are done again that failed or were canceled, by
+    a bulk operation, whose status monitor is printed. That needs an index (docs/retry.md).
+
     \b
-    Example:
+    Examples:
       opstream retry 019abc12-3456-7890-abcd-ef0123456789 --wait
+      opstream retry --action book:upload-start --since 1d --code 503 --dry-run
     """
     client_options.check_timeout(click.get_current_context(), is_waiting=given["is_waiting"])
-    retry_operation(RetrySettings(**given))
+    retry_operation(RetrySettings(bulk=take_bulk(given), **given))
 
 
 def retry_operation(settings: RetrySettings) -> None:
-    """Do an operation again, and print the status monitor of its follow-up, now or when that has ended.
+    """Do an operation again, or all that are selected, and print the status monitor, now or when it has ended.
 
     Raises:
         CommandError: as `client_session` and `follow_session`; also if the follow-up was waited for and failed or was
@@ -55,6 +62,18 @@ def retry_operation(settings: RetrySettings) -> None:
         client,
         display,
     ):
+        if settings.bulk is not None:
+            run_bulk(
+                client,
+                display,
+                "retry",
+                settings.bulk,
+                url=settings.url,
+                reason="",
+                is_waiting=settings.is_waiting,
+                timeout=settings.timeout,
+            )
+            return
         with first_response(settings.url, settings.timeout) as seconds:
             operation = client.retry(settings.operation_id, timeout=seconds)
         if settings.is_waiting:

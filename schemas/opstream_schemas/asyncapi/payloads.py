@@ -39,7 +39,8 @@ _MEMBERS: Final[Json] = {
 
 def event_schemas() -> Json:
     """Return the schemas of all events: `CloudEvent`, `Succeeded` (data), `opstream.action.succeeded.v1` (event), …"""
-    _, found = msgspec.json.schema_components([CloudEvent, *EVENT_DATA], ref_template=SCHEMAS_PREFIX + "{name}")
+    _, made = msgspec.json.schema_components([CloudEvent, *EVENT_DATA], ref_template=SCHEMAS_PREFIX + "{name}")
+    found: Json = msgspec.json.decode(msgspec.json.encode(made))  # a default may be a tuple
     envelope = found[_ENVELOPE]
     envelope["description"] = first_line(CloudEvent.__doc__)
     envelope["required"] = list(envelope["properties"])

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from opstream_schemas import subjects
+from opstream_schemas.bulk.kinds import BULK_KINDS
 from opstream_schemas.events import (
     AttemptFailed,
     Canceled,
@@ -145,6 +146,10 @@ def _api(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     yield Grant(subjects.schedule_subject("*", "changed"), "makes and pauses schedules")
     yield Grant(subjects.schedule_subject("*", "occurred"), "records what became of the moments of schedules")
     yield Grant(subjects.act_subject(AdminAct.CANCELED), "records that an admin canceled another caller's operation")
+    for kind in BULK_KINDS:
+        yield from _pulls(_OPERATIONS, subjects.runner_consumer(kind), "takes bulk operations", is_vital=False)
+        for done in (Started, Progressed, Succeeded, Failed):
+            yield Grant(subjects.action_events_filter(kind, done.name), "records what becomes of them")
     yield Grant(subjects.act_subject(AdminAct.RETRIED), "records that another caller's operation is done again")
     yield Grant(subjects.act_subject(AdminAct.SCHEDULE_CHANGED), "records what is done with another caller's schedule")
     yield from _reads(_CONTROLS, "shows who paused an action, and why")
@@ -269,8 +274,8 @@ def _reads(stream: str, why: str) -> Iterable[Grant]:
     yield Grant(f"{API}.DIRECT.GET.{stream}.>", why)
 
 
-def _pulls(stream: str, consumer: str, why: str) -> Iterable[Grant]:
-    yield Grant(f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}", why, Way.STREAM, is_vital=True)
+def _pulls(stream: str, consumer: str, why: str, *, is_vital: bool = True) -> Iterable[Grant]:
+    yield Grant(f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}", why, Way.STREAM, is_vital=is_vital)
     yield Grant(f"$JS.ACK.{stream}.{consumer}.>", why)
 
 

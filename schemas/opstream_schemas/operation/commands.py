@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from opstream_schemas.bulk.records import BulkProgress
 from opstream_schemas.errors import AttemptFenced, DecisionRefused, ErrorCode, OperationExists, OperationFinished
 from opstream_schemas.events import (
     AttemptFailed,
@@ -58,6 +59,8 @@ class ReportProgress(Command, frozen=True, kw_only=True):
     token: str
     percent: float
     message: str = ""
+    bulk: BulkProgress | None = None
+    """Of a bulk operation."""
 
 
 class Succeed(Command, frozen=True, kw_only=True):
@@ -145,7 +148,8 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
             )
         case ReportProgress():
             _check_live(operation, command.token)
-            return Progressed(percent=float(command.percent), message=truncate_text(command.message))
+            message = truncate_text(command.message)
+            return Progressed(percent=float(command.percent), message=message, bulk=command.bulk)
         case Succeed():
             _check_live(operation, command.token)
             return Succeeded(result=msgspec.Raw(command.result.strip()))

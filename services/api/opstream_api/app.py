@@ -75,7 +75,7 @@ _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
 _READ_PATH: Final = re.compile(
     r"/(?:status(?::count)?|actions|status/[^/:]+|status/[^/]+/events|docs(?:/[^/]*)?|console(?:/[^/]*){0,2}|healthz|readyz|(?:openapi|asyncapi)\.json)"
 )
-_ACT_PATH: Final = re.compile(r"/status/[^/]*:(?:cancel|retry)")
+_ACT_PATH: Final = re.compile(r"/status(?:/[^/]*)?:(?:cancel|retry)")
 _OK_BODY: Final = b'{"status":"ok"}'
 
 AnyRequest = Request[Any, Any, Any]

@@ -12,6 +12,7 @@ from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 from .access.access_control import AccessControl
 from .access.denials.access_recorder import AccessRecorder
 from .actions.desk import ActionDesk
+from .bulk.desk import BulkDesk
 from .http.callback_header import CallbackPolicy
 from .http.caller_identity import CallerResolver
 from .http.document_cache import DocumentCache
@@ -44,6 +45,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     canceler: Canceler
     retrier: Retrier
     history: HistoryReader
+    bulk: BulkDesk | None = None
+    """Takes bulk requests; None for a service without an index."""
     schedules: ScheduleDesk | None = None
     """What callers do with schedules; None for a service without them."""
     undelivered: Undelivered

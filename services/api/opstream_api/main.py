@@ -46,6 +46,7 @@ from .access_setup import open_access
 from .actions.service import open_actions
 from .app import create_app
 from .asyncapi import action_asyncapi_document
+from .bulk.service import open_bulk
 from .dependencies import Dependencies
 from .http.caller_identity import CallerResolver
 from .http.document_cache import DocumentCache
@@ -83,8 +84,7 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; open requests then have `server.GRACE_SECONDS` to finish.
 
     Raises:
-        JournalError: the port is in use, the broker can't be reached, or its streams are missing or configured
-            differently. The message says what to do.
+        JournalError: the port is in use, the broker can't be reached, or its streams differ. It says what to do.
     """
     uvloop.run(run_until_signal(partial(serve, settings)))
 
@@ -132,11 +132,7 @@ async def connected_api(
         )
         _check_body_limit(settings.body_limit, max_msg_size)
         journal = Journal(
-            connection,
-            max_msg_size=max_msg_size,
-            clock=time.monotonic,
-            tracing=settings.tracing,
-            confirms_leader=True,
+            connection, max_msg_size=max_msg_size, clock=time.monotonic, tracing=settings.tracing, confirms_leader=True
         )
         await journal.start()
         await stack.enter_async_context(
@@ -182,9 +178,7 @@ async def connected_api(
         await _wait_for_survey(survey, settings.connect_timeout)
         public_url = settings.public_url.rstrip("/")
         hosts = HostPolicy.of(settings.allowed_hosts, bound_to=settings.host, public_url=public_url)
-        request_log = RequestLog() if settings.has_request_log and RequestLog.is_enabled() else None
-        if request_log is not None:
-            stack.callback(request_log.flush)
+        request_log = _open_request_log(settings, stack)
         if metrics is not None:
             metrics.add(*meter.instruments, *journal.meter.instruments, *capacity.instruments, _client_gauge(watches))
         submitter = Submitter(
@@ -202,6 +196,11 @@ async def connected_api(
             refuse_unserved_after=settings.refuse_unserved_after,
         )
         schedules = await open_schedules(stack, connection, submitter, status, access, recorder, now=_utc_now)
+        canceler = Canceler(
+            journal=journal, status=status, cache=cache, now=_utc_now, clock=time.monotonic, new_id=_new_id
+        )
+        ids = None if access is None else access.operations.ids
+        retrier = Retrier(journal=journal, status=status, submitter=submitter, ids=ids)
         lists, counts = _open_index(settings, access, stack)
         app = create_app(
             Dependencies(
@@ -212,14 +211,20 @@ async def connected_api(
                 status=status,
                 watches=watches,
                 brief_waits=brief_waits,
-                canceler=Canceler(
-                    journal=journal, status=status, cache=cache, now=_utc_now, clock=time.monotonic, new_id=_new_id
-                ),
-                retrier=Retrier(
-                    journal=journal,
-                    status=status,
+                canceler=canceler,
+                retrier=retrier,
+                bulk=open_bulk(
+                    stack,
+                    connection,
+                    journal,
+                    lists,
+                    access,
                     submitter=submitter,
-                    ids=None if access is None else access.operations.ids,
+                    retrier=retrier,
+                    canceler=canceler,
+                    now=_utc_now,
+                    clock=time.monotonic,
+                    new_id=_new_id,
                 ),
                 history=HistoryReader(journal=journal, status=status, watches=watches),
                 undelivered=await open_undelivered(stack, connection, recorder),
@@ -338,9 +343,15 @@ async def _wait_for_survey(survey: OpenSurvey | None, patience: float) -> None:
         async with asyncio.timeout(patience):
             await survey.known.wait()
     except TimeoutError:
-        logger.warning(
-            "not all open operations are counted after %g s: callers may begin more until they are", patience
-        )
+        logger.warning("not all open operations are counted after %g s: callers may begin more until then", patience)
+
+
+def _open_request_log(settings: Settings, stack: AsyncExitStack) -> RequestLog | None:
+    if not settings.has_request_log or not RequestLog.is_enabled():
+        return None
+    request_log = RequestLog()
+    stack.callback(request_log.flush)
+    return request_log
 
 
 def _client_gauge(watches: WatchRegistry) -> Gauges:

@@ -22,12 +22,17 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope
 
 from opstream_index.lists.plan import ListScope
+from opstream_schemas.bulk.kinds import BulkAct
+from opstream_schemas.events import Trace
 from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.operation.state import Operation
 
 from .access.authentication import CHALLENGE, principal_of
 from .access.operation_access import FoundOperation, may_see, shown_blocker
 from .access.principal import Principal
+from .bulk.bulk_caller import ADMIN_ACTS, reaches_others
+from .bulk.bulk_request import parse_bulk_request
+from .bulk.desk import bulk_asker
 from .dependencies import Dependencies
 from .errors import ApiError, method_not_allowed, not_found, operation_not_found, unauthenticated
 from .http.conditional_headers import etag_matches, last_event_position, wait_seconds, wants_stream
@@ -52,13 +57,14 @@ from .http.responses import (
     run_until_disconnect,
     status_response,
 )
-from .http.submit_request import OPERATION_ID
+from .http.submit_request import OPERATION_ID, mark_rejected
 from .lists.count_request import parse_count_request
 from .lists.list_request import parse_list_request
 from .lists.operation_list import AnsweredList, index_off, list_scope
 from .operations.cancel import decode_reason
 from .operations.history import STREAM_HEADERS
 from .operations.retry import RetryRequest, check_empty
+from .operations.submit import Accepted
 
 ALLOW_READ: Final = "GET, HEAD"
 ALLOW_POST: Final = "POST"
@@ -108,7 +114,16 @@ def status_routes(dependencies: Dependencies) -> list[HTTPRouteHandler]:
         _check_method(request, READS, ALLOW_READ)
         return await _count(dependencies, request)
 
-    return [status, history, operation_list, operation_count]
+    @route([f"{_LIST}:{act}" for act in BulkAct], http_method=[HttpMethod.POST, *READS, HttpMethod.OPTIONS])
+    async def bulk(request: AnyRequest) -> ASGIApp:
+        _check_method(request, [HttpMethod.POST], ALLOW_POST)
+        try:
+            return await _bulk(dependencies, BulkAct(request.scope["path"].rpartition(":")[2]), request)
+        except ApiError as error:
+            mark_rejected(error, {name for name, _ in request.scope["headers"]})
+            raise
+
+    return [status, history, operation_list, operation_count, bulk]
 
 
 def _check_method(request: AnyRequest, methods: Collection[HttpMethod], allow: str) -> None:
@@ -201,11 +216,9 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
     caller = dependencies.callers.resolve(scope["client"], headers)
     logged = logged_request(scope)
     logged.operation_id, logged.caller = operation_id, caller.identity
-    check_content_type(headers)
-    body = await read_body(request.receive, headers, dependencies.body_limit)
+    body = await _read_body(dependencies, request, headers)
     if body is None:
         return empty_response(400)  # the client has disconnected
-    check_declared(headers, body)
     principal = principal_of(scope)
     reason = decode_reason(body)
     found, by = FoundOperation(operation_id, operation_id), caller.identity
@@ -233,11 +246,9 @@ async def _retry(dependencies: Dependencies, operation_id: str, request: AnyRequ
     base = dependencies.public_url or base_url(headers, scope["scheme"])
     logged = logged_request(scope)
     logged.operation_id, logged.caller = operation_id, caller.identity
-    check_content_type(headers)
-    body = await read_body(request.receive, headers, dependencies.body_limit)
+    body = await _read_body(dependencies, request, headers)
     if body is None:
         return empty_response(400)  # the client has disconnected
-    check_declared(headers, body)
     check_empty(body)
     principal = principal_of(scope)
     found = FoundOperation(operation_id, operation_id)
@@ -246,8 +257,7 @@ async def _retry(dependencies: Dependencies, operation_id: str, request: AnyRequ
             raise _access_ended(dependencies, principal)  # a body may take minutes
         found = await dependencies.access.operations.find_to_retry(principal, operation_id)
         logged.operation_id, logged.caller = found.stored_id, principal.subject
-    trace = (dependencies.tracing.active().trace if dependencies.tracing.is_on else None) or parse_trace(headers)
-    asked = RetryRequest(caller=caller, principal=principal, trace=trace)
+    asked = RetryRequest(caller=caller, principal=principal, trace=_trace(dependencies, headers))
     with _shown_as(found):
         accepted = await dependencies.retrier.retry(
             found.stored_id, found.own_id, asked, _what_it_sees(dependencies, principal)
@@ -255,16 +265,58 @@ async def _retry(dependencies: Dependencies, operation_id: str, request: AnyRequ
     if found.is_foreign and principal is not None and dependencies.access_recorder is not None:
         dependencies.access_recorder.note_act(AdminAct.RETRIED, principal, found.stored_id)
     follow_up = accepted.operation.public_id
-    return monitor_response(
-        accepted.operation,
-        retry_after=accepted.retry_after,
-        status=202,
-        headers={"Operation-Location": f"{base}/status/{follow_up}", OPERATION_ID: follow_up},
-        blocked_by=accepted.blocked_by,
-    )
+    return _accepted(accepted, {"Operation-Location": f"{base}/status/{follow_up}", OPERATION_ID: follow_up})
 
 
 _ACTS: Final = {"cancel": _cancel, "retry": _retry}
+
+
+async def _bulk(dependencies: Dependencies, act: BulkAct, request: AnyRequest) -> ASGIApp:
+    scope = request.scope
+    headers = parse_headers(scope["headers"])
+    principal = principal_of(scope)
+    if dependencies.access is not None and (principal is None or not principal.subject):
+        raise _access_ended(dependencies, principal)  # the door has let it pass, so this is a mistake of ours
+    if dependencies.bulk is None:
+        raise index_off()
+    asked = parse_bulk_request(act, scope["query_string"])
+    caller = dependencies.callers.resolve(scope["client"], headers)
+    base = dependencies.public_url or base_url(headers, scope["scheme"])
+    asker = bulk_asker(headers, caller, principal, _trace(dependencies, headers), dependencies.new_operation_id)
+    logged = logged_request(scope)
+    logged.caller = caller.identity if principal is None else principal.subject
+    body = await _read_body(dependencies, request, headers)
+    if body is None:
+        return empty_response(400)  # the client has disconnected
+    if dependencies.access is not None and principal is not None and dependencies.access.ends.has_ended(principal):
+        raise _access_ended(dependencies, principal)  # a body may take minutes
+    reason = decode_reason(body)
+    if asked.is_dry_run:
+        return _listed(await dependencies.bulk.preview(asked, principal))
+    accepted = await dependencies.bulk.submit(asked, asker, reason)
+    logged.operation_id = accepted.operation.id
+    if principal is not None and dependencies.access_recorder is not None and reaches_others(act, principal):
+        detail = f"all of: {asked.filter}"
+        dependencies.access_recorder.note_act(ADMIN_ACTS[act], principal, accepted.operation.id, detail=detail)
+    return _accepted(accepted, asker.headers(base))
+
+
+async def _read_body(dependencies: Dependencies, request: AnyRequest, headers: Headers) -> bytes | None:
+    check_content_type(headers)
+    body = await read_body(request.receive, headers, dependencies.body_limit)
+    if body is not None:
+        check_declared(headers, body)
+    return body
+
+
+def _trace(dependencies: Dependencies, headers: Headers) -> Trace | None:
+    return (dependencies.tracing.active().trace if dependencies.tracing.is_on else None) or parse_trace(headers)
+
+
+def _accepted(found: Accepted, headers: dict[str, str]) -> ASGIApp:
+    return monitor_response(
+        found.operation, retry_after=found.retry_after, status=202, headers=headers, blocked_by=found.blocked_by
+    )
 
 
 async def _history(dependencies: Dependencies, operation_id: str, request: AnyRequest) -> ASGIApp:

@@ -23,6 +23,7 @@ from opstream_journal.stores import dead_letters
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionPause, ActionSpec
 from opstream_schemas.broker_access.permissions import API, ActionAccess, Grant, Role, Way, permissions
+from opstream_schemas.bulk.kinds import BULK_KINDS
 from opstream_schemas.events import EVENT_DATA
 from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.names import Kind
@@ -50,7 +51,7 @@ OWN_STREAMS: Final = {
 }
 """Streams that a stolen key can empty: what the role does there needs rollups or a purge (docs/broker-access.md)."""
 SUBJECTS: Final = [
-    *(subjects.event_subject("op1", kind, data.name) for kind in (OWN, FOREIGN) for data in EVENT_DATA),
+    *(subjects.event_subject("op1", kind, data.name) for kind in (OWN, FOREIGN, *BULK_KINDS) for data in EVENT_DATA),
     "$KV.operations.op1",
     "$KV.operations.opstream-probe",
     subjects.bucket_subject(subjects.ACCESS_BUCKET, subjects.access_key("abc")),

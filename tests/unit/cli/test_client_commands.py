@@ -24,6 +24,8 @@ from opstream.cli.commands.fail import FailSettings
 from opstream.cli.commands.retry import RetrySettings
 from opstream.cli.commands.run import RunSettings
 from opstream.cli.commands.status import StatusSettings
+from opstream.cli.lists.bulk import BulkSettings
+from opstream.cli.lists.selection import Selection
 from opstream.terminal.event_row import event_row
 from opstream.terminal.operation_display import BarDisplay, LineDisplay, make_operation_display
 from opstream_schemas.events import AttemptFailed, CancelRequested, EventData, OperationError, Progressed
@@ -92,6 +94,20 @@ CASES: list[tuple[list[str], list[str], dict[str, str], Any]] = [
         ["--wait", "--timeout", "5", "--url", "http://a.test"],
         {"WAIT": "true", "TIMEOUT": "5", "URL": "http://a.test"},
         RetrySettings(operation_id="x", is_waiting=True, timeout=5.0, url="http://a.test"),
+    ),
+    (
+        ["retry"],
+        ["--action", "a:b", "--filter", "attempt gt 1", "--dry-run", "--per-second", "9", "--url", "http://a.test"],
+        {"ACTION": "a:b", "FILTER": "attempt gt 1", "DRY_RUN": "1", "PER_SECOND": "9", "URL": "http://a.test"},
+        RetrySettings(
+            operation_id="",
+            is_waiting=False,
+            timeout=None,
+            url="http://a.test",
+            bulk=BulkSettings(
+                selection=Selection(actions=("a:b",), condition="attempt gt 1"), is_dry_run=True, per_second=9
+            ),
+        ),
     ),
     (
         ["events", "x"],
@@ -165,6 +181,11 @@ def test_where_the_input_comes_from(given: list[Any], tmp_path: Path) -> None:
         (["run", "a:b", "--url", "a.test"], "is not a base URL"),
         (["run", "a:b", "--timeout", "0"], "is not a duration"),
         (["status"], "Missing argument 'ID'"),
+        (["retry"], "name the ID of an operation, or options that select some"),
+        (["retry", "--dry-run"], "name the ID of an operation, or options that select some"),
+        (["cancel", "x", "--status", "Running"], "name either an ID, or options that select operations"),
+        (["retry", "x", "--dry-run"], "name either an ID, or options that select operations"),
+        (["retry", "--status", "Failed", "--per-second", "0"], "is not in the range"),
         (["status", "x", "--follow"], "No such option"),
     ],
 )

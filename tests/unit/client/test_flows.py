@@ -17,6 +17,7 @@ from opstream.client.errors import (
     WaitTimeout,
 )
 from opstream.client.io_requests import NoResponse
+from opstream.client.lists.flows import ListFlows
 from opstream.client.models import Operation
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.operation.state import Status
@@ -374,6 +375,29 @@ def test_a_retry_without_a_follow_up(body: Any) -> None:
     world = World(reply(202, body))
     with pytest.raises(UnexpectedAnswer):
         world.run(world.flows.retry("x", timeout=60.0))
+
+
+def test_a_bulk_request() -> None:
+    """A POST with the query and an id of the client's own, sent again with the same one."""
+    world = World(LOST, reply(202, {"id": "all", "status": "NotStarted"}))
+    operation = world.run(
+        ListFlows(world.flows).bulk(
+            "cancel", "filter=attempt%20gt%201", reason="full", operation_id="all", timeout=60.0
+        )
+    )
+    assert (operation.id, operation.url) == ("all", f"{BASE}/status/all")
+    assert [(one.method, one.url, one.content, one.headers["Operation-Id"]) for one in world.sent] == [
+        ("POST", f"{BASE}/status:cancel?filter=attempt%20gt%201", b'{"reason":"full"}', "all")
+    ] * 2
+
+
+def test_a_dry_run() -> None:
+    """Count and sample; what is none is refused."""
+    world = World(reply(200, {"count": 2, "isWhole": True, "sample": [{"id": "a"}]}), reply(200, b"<html>"))
+    preview = world.run(ListFlows(world.flows).preview("retry", "filter=x", timeout=60.0))
+    assert (preview.count, preview.is_whole, [*map(bytes, preview.sample)]) == (2, True, [b'{"id":"a"}'])
+    with pytest.raises(UnexpectedAnswer):
+        world.run(ListFlows(world.flows).preview("retry", "filter=x", timeout=60.0))
 
 
 def result(world: World, result_type: Any = Any) -> Any:

@@ -83,3 +83,13 @@ def test_a_paused_action_needs_no_runner() -> None:
         ("Timers", Level.OK),
     ]
     assert "'opstream actions resume book:upload'" in found[0].next_step
+
+
+def test_bulk_operations_have_no_runner() -> None:
+    """What is left to do is said as it is: the API runs them."""
+    steps = {
+        action: next(check_runners([backlog(f"{subjects.RUNNER_CONSUMER_PREFIX}{action}", oldest=LONG)])).next_step
+        for action in ("operations_retry", "book_upload-start")
+    }
+    assert steps["operations_retry"].startswith("start 'opstream api' with --index")
+    assert steps["book_upload-start"].startswith("start 'opstream runner'")

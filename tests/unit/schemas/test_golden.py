@@ -15,6 +15,7 @@ import jsonschema_rs
 import msgspec
 import pytest
 
+from opstream_schemas.bulk.records import Authority, BulkItem, BulkProgress
 from opstream_schemas.events import (
     EVENT_DATA,
     EVENT_TYPES,
@@ -70,10 +71,25 @@ FULL: list[EventData] = [
         own_id="upload-of-42",
         labels={"team": "press", "run/no.": "7 of 9"},
         retry_of="upload-of-41",
+        authority=Authority(key_id="k1", scopes=("read", "submit:book:*"), expires_at=RETRY_AT),
         trace=Trace(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", tracestate="vendor=1"),
     ),
     Started(attempt=2, runner="runner-a", token="t0k3n", ticket=4711, lease=30.0),
-    Progressed(percent=12.5, message="copying"),
+    Progressed(
+        percent=12.5,
+        message="copying",
+        bulk=BulkProgress(
+            matched=8,
+            done=2,
+            refused=1,
+            after="1786876013589793792",
+            items=(
+                BulkItem(id="a", operation_id="a-retry-1"),
+                BulkItem(id="b", status="Canceled"),
+                BulkItem(id="c", code="InvalidInput", message="the input is not valid"),
+            ),
+        ),
+    ),
     AttemptFailed(attempt=2, error=ERROR, retry_at=RETRY_AT, counted=True),
     CancelRequested(by="ann@example.org", reason="wrong book"),
     Succeeded(result=msgspec.Raw(b'{"uploads": ["a.txt"]}')),

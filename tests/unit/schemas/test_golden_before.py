@@ -28,6 +28,7 @@ NEW = (
     "tenant",
     "labels",
     "retry_of",
+    "authority",
 )
 """Members of a request that this version added."""
 

@@ -40,6 +40,8 @@ _FIXED: Final = frozenset(
         *PROBES,
         "/status",
         "/status:count",
+        "/status:cancel",
+        "/status:retry",
         "/schedules",
         "/actions",
         "/webhooks/deliveries",

@@ -19,6 +19,7 @@ from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
 from litestar.types import HTTPScope
 
 from opstream_api.errors import ApiError, method_not_allowed, not_found
+from opstream_schemas.bulk.records import Authority
 from opstream_schemas.errors import ErrorCode, InvalidName
 from opstream_schemas.events import Instant, Trace
 from opstream_schemas.names import Kind, check_operation_id, check_resource_id, parse_labels
@@ -105,6 +106,8 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     """None for none. They are no part of the request: a repetition keeps those of the first submit."""
     retry_of: str = ""
     """The client's id of the operation that this one does again, which no client can say itself; empty for none."""
+    authority: Authority | None = None
+    """Of a bulk operation, with authentication."""
     tenant: str = ""
     """Of the caller; empty for the operator's own, and without authentication."""
     derived_id: str = ""

@@ -13,7 +13,7 @@ from opstream_api.errors import ApiError, forbidden, operation_not_found
 from opstream_index.lists.cursor import Cursor, CursorRefused, CursorSigner
 from opstream_index.lists.items import item_of
 from opstream_index.lists.plan import ListScope
-from opstream_index.lists.reader import ListQuery, ListReader
+from opstream_index.lists.reader import ListPage, ListQuery, ListReader
 from opstream_schemas.errors import ErrorCode
 
 from .index_queue import IndexQueue, check_complete
@@ -25,6 +25,16 @@ class AnsweredList(msgspec.Struct, frozen=True):
 
     body: bytes
     """JSON."""
+    lag: float
+    """Seconds that the index is behind."""
+
+
+class ReadRows(msgspec.Struct, frozen=True):
+    """Rows of the index."""
+
+    page: ListPage
+    complete_until: int
+    """The index has all that was stored before: microseconds since 1970 (UTC)."""
     lag: float
     """Seconds that the index is behind."""
 
@@ -57,6 +67,18 @@ class OperationList:
         cursor = self._cursor(request, scope)
         return await self._queue.run(lambda reader: self._answer(reader, request, scope, cursor, base))
 
+    async def rows(self, query: ListQuery, *, complete_until: int = 0) -> ReadRows:
+        """Return rows as the index has them.
+
+        Args:
+            query: which.
+            complete_until: the index must have all that was stored before this time: microseconds since 1970 (UTC).
+
+        Raises:
+            ApiError: `IndexUnavailable`.
+        """
+        return await self._queue.run(lambda reader: self._read(reader, query, complete_until))
+
     def stop(self) -> None:
         """Take no more queries. Those that run end by themselves, within seconds."""
         self._queue.stop()
@@ -80,15 +102,19 @@ class OperationList:
             size=request.size,
             after=None if cursor is None else cursor.place,
         )
-        coverage = reader.coverage()
-        began = coverage.complete_until if cursor is None else cursor.complete_until
-        check_complete(coverage, began)
-        page = reader.page(query, self._now())
-        body: dict[str, Any] = {"value": [item_of(row, request.selected) for row in page.rows]}
-        if page.next is not None:
-            text = self._signer.write(Cursor(began, page.next), request.term, request.order, scope)
+        read = self._read(reader, query, 0 if cursor is None else cursor.complete_until)
+        body: dict[str, Any] = {"value": [item_of(row, request.selected) for row in read.page.rows]}
+        if read.page.next is not None:
+            began = read.complete_until if cursor is None else cursor.complete_until
+            text = self._signer.write(Cursor(began, read.page.next), request.term, request.order, scope)
             body["nextLink"] = request.next_link(base, text)
-        return AnsweredList(msgspec.json.encode(body), coverage.lag(self._now()))
+        return AnsweredList(msgspec.json.encode(body), read.lag)
+
+    def _read(self, reader: ListReader, query: ListQuery, complete_until: int) -> ReadRows:
+        coverage = reader.coverage()
+        check_complete(coverage, complete_until)
+        page = reader.page(query, self._now())
+        return ReadRows(page, coverage.complete_until, coverage.lag(self._now()))
 
 
 def list_scope(principal: Principal | None) -> ListScope:

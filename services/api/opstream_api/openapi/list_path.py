@@ -1,4 +1,4 @@
-"""The paths of lists and counts, for a service that has an index. Pure."""
+"""The paths of lists, counts and bulk requests, for a service that has an index. Pure."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from opstream_index.filters.fields import FIELD_NAMES, MEMBERS, ORDERS
 from opstream_index.filters.order import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from opstream_index.filters.tokens import MAX_FILTER_LENGTH
 from opstream_index.lists.examples import EXAMPLES
+from opstream_schemas.bulk.kinds import DEFAULT_RATE, MAX_ITEMS, MAX_RATE, BulkAct
 from opstream_schemas.operation.state import Status
 
-from .responses import index_components, list_responses
-from .samples import OPERATION_ID, RESOURCE_ID, sample_index_errors
+from .operation_paths import TAG, monitor_links
+from .responses import bulk_responses, index_components, list_responses
+from .samples import OPERATION_ID, RESOURCE_ID, sample_index_errors, sample_monitor
 from .shared import SCHEMAS, Json, header_refs, json_content, refs
 
 LIST: Final = "list"
 """`operationId` of a list."""
 COUNT: Final = "count"
 """`operationId` of a count."""
-TAG: Final = "operations"
 
 _FAILED_LATELY: Final = next(one.filter for one in EXAMPLES if "failed in the last hour" in one.question)
 _TEXT: Final[Json] = {"type": "string"}
@@ -35,6 +36,8 @@ def add_lists(document: Json, *, has_access: bool) -> None:
     """
     document["paths"]["/status"] = {"get": _list()}
     document["paths"]["/status:count"] = {"get": _count()}
+    for act in BulkAct:
+        document["paths"][f"/status:{act}"] = {"post": _bulk(act)}
     components = document["components"]
     components["schemas"] = {**components["schemas"], **_schemas()}
     components["responses"] = {**components["responses"], **index_components(has_access=has_access)}
@@ -175,6 +178,52 @@ def _count_schemas() -> Json:
     return {"OperationCount": count, "OperationGroup": group, "Durations": duration, "IncompleteCount": incomplete}
 
 
+_SUMMARIES: Final = {
+    BulkAct.RETRY: "Do all operations again that failed or were canceled, of those that a filter selects",
+    BulkAct.CANCEL: "Cancel all open operations of those that a filter selects",
+}
+
+
+def _bulk(act: BulkAct) -> Json:
+    names = ("bulkFilter", "dryRun", "perSecond", "Operation-Id", "api-version", "x-ms-client-request-id")
+    properties = {"reason": {"type": "string", "description": "Of each cancel.", "default": ""}}
+    monitor = sample_monitor("notStarted", act.kind)
+    monitor["value"] = {name: value for name, value in monitor["value"].items() if name != "resourceId"}
+    sample = {"count": 1, "isWhole": True, "sample": [{"id": OPERATION_ID, "kind": "book:upload-start"}]}
+    return {
+        "operationId": f"{act}All",
+        "summary": _SUMMARIES[act],
+        "description": (
+            "Starts a bulk operation, which does it in the caller's name, and goes on if its process is killed. Its "
+            "progress is in its status, each item in its history, and the numbers are its result. Canceling it stops "
+            "it; what is done stays done. With `dryRun=true` nothing is begun."
+        ),
+        "tags": [TAG],
+        "parameters": refs("parameters", *names),
+        "requestBody": {
+            "required": False,
+            "content": json_content(
+                {"type": "object", "properties": properties, "additionalProperties": False},
+                {"reason": {"value": {"reason": "the disk was full"}}},
+            ),
+        },
+        "responses": {
+            "200": {
+                "description": "A dry run: how many operations are selected, and the oldest of them",
+                "headers": header_refs("Index-Lag", "Cache-Control"),
+                "content": json_content({"$ref": SCHEMAS + "BulkPreview"}, {"preview": {"value": sample}}),
+            },
+            "202": {
+                "description": "The bulk operation is stored durably: its status monitor",
+                "headers": header_refs("Operation-Location", "Operation-Id", "Retry-After"),
+                "content": json_content({"$ref": SCHEMAS + "StatusMonitor"}, {"new": monitor}),
+                "links": monitor_links(),
+            },
+            **bulk_responses(),
+        },
+    }
+
+
 def _schemas() -> Json:
     item = {
         "title": "ListedOperation",
@@ -211,7 +260,17 @@ def _schemas() -> Json:
             },
         },
     }
-    return {"ListedOperation": item, "OperationPage": page, **_count_schemas()}
+    preview = {
+        "title": "BulkPreview",
+        "type": "object",
+        "required": ["count", "isWhole", "sample"],
+        "properties": {
+            "count": {"type": "integer", "description": f"How many are selected, {MAX_ITEMS} at most."},
+            "isWhole": {"type": "boolean", "description": "False if there are more, or not all could be counted."},
+            "sample": {"type": "array", "items": {"$ref": SCHEMAS + "ListedOperation"}},
+        },
+    }
+    return {"ListedOperation": item, "OperationPage": page, "BulkPreview": preview, **_count_schemas()}
 
 
 _HEADERS: Final[Json] = {
@@ -224,7 +283,15 @@ _HEADERS: Final[Json] = {
 
 
 def _parameters() -> Json:
+    flag = {"type": "string", "enum": ["true", "false"], "default": "false"}
+    rate = {"type": "integer", "minimum": 1, "maximum": MAX_RATE, "default": DEFAULT_RATE}
+    bulk_filter = _parameter(
+        "filter", "Which operations, as of a list.", {"type": "string", "minLength": 1, "maxLength": MAX_FILTER_LENGTH}
+    )
     return {
+        "bulkFilter": {**bulk_filter, "required": True, "example": "kind eq 'book:upload-start'"},
+        "dryRun": _parameter("dryRun", "Only count, and show some.", flag),
+        "perSecond": _parameter("perSecond", "Operations that are begun in a second, at most.", rate),
         "filter": _parameter(
             "filter",
             f"Which operations, e.g. `{_FAILED_LATELY}`. Fields: {', '.join(FIELD_NAMES)}. Operators: eq, ne, gt, "

@@ -47,7 +47,10 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
     }
 )
 _WITH_INDEX: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
-    {"IndexUnavailable": (ErrorCode.INDEX_UNAVAILABLE, ErrorCode.TOO_MANY_CONNECTIONS)}
+    {
+        "IndexUnavailable": (ErrorCode.INDEX_UNAVAILABLE, ErrorCode.TOO_MANY_CONNECTIONS),
+        "UnavailableBulk": (*_UNAVAILABLE, ErrorCode.INDEX_UNAVAILABLE),
+    }
 )
 """The errors of a service that lists operations."""
 _OF_EVERY_PATH: Final = ("RequestTimeout", "UnknownHost", "InternalError", "TooManyConnections")
@@ -85,6 +88,12 @@ def index_components(*, has_access: bool) -> Json:
 def list_responses() -> Json:
     """Return the error responses of a list by status."""
     return {**error_responses("InvalidRead"), "503": ref("responses", "IndexUnavailable")}
+
+
+def bulk_responses() -> Json:
+    """Return the error responses of a bulk request by status."""
+    found = error_responses("InvalidSubmit", "TooLargeCancel", "UnsupportedCancel", "CrossSiteRequest")
+    return {**found, "503": ref("responses", "UnavailableBulk")}
 
 
 def access_components() -> Json:

@@ -92,7 +92,7 @@ def _events() -> Json:
             continue
         trace = schema.pop("$defs", {})
         types[name] = _with_component_refs({key: value for key, value in schema.items() if key != "$schema"})
-        types |= trace
+        types |= _with_component_refs(trace)
     known = [name for name in types if name.startswith("opstream.")]
     later = {**_LATER_EVENT, "properties": {"type": {"type": "string", "not": {"enum": known}}}}
     any_event = [*({"$ref": SCHEMAS + name} for name in known), later]

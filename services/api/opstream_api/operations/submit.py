@@ -37,6 +37,7 @@ from opstream_journal import (
     SnapshotStore,
     VersionConflict,
 )
+from opstream_journal.provisioning.bulk_actions import BULK_SPECS
 from opstream_journal.provisioning.topology import AGE_MARGIN
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.resource_locks import ResourceLocks
@@ -216,6 +217,7 @@ class Submitter:
             start_after=request.start.after,
             labels=request.labels,
             retry_of=request.retry_of,
+            authority=request.authority,
         )
         event = first_event(request.stored_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
         try:
@@ -252,7 +254,7 @@ class Submitter:
         )
 
     async def _find_spec(self, kind: Kind) -> ActionSpec:
-        spec = await self._catalog.find(kind)
+        spec = BULK_SPECS.get(kind) or await self._catalog.find(kind)
         if spec is None:
             message = f"no runner has announced the action {kind}; /openapi.json lists the known ones"
             raise ApiError(ErrorCode.UNKNOWN_ACTION, message)
@@ -376,10 +378,8 @@ def _is_retention_over(operation: Operation, now: datetime) -> bool:
 
 def _is_same_retry(operation: Operation, request: SubmitRequest) -> bool:
     """Return True if both do the same operation again, for the same caller."""
-    return bool(request.retry_of) and (operation.retry_of, operation.caller) == (
-        request.retry_of,
-        request.caller.identity,
-    )
+    is_same = operation.retry_of == request.retry_of and operation.caller == request.caller.identity
+    return bool(request.retry_of) and is_same
 
 
 def _is_same_request(requested: EventData | None, request: SubmitRequest, value: Any) -> bool:  # noqa: ANN401 - JSON

@@ -49,6 +49,8 @@ ALL = (
     "consumer projector_deadlines",
     "consumer webhooks",
     "consumer webhooks_due",
+    "consumer runner_operations_retry",
+    "consumer runner_operations_cancel",
 )
 NOTHING = ProvisionReport(made=(), updated=(), drift=())
 SECOND = 1_000_000_000
