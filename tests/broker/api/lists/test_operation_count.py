@@ -143,3 +143,8 @@ async def _refused(desk: AccessDesk) -> None:
     writer = await desk.caller("acme", "wes", "submit", "cancel")
     assert error(await writer.get("/status:count"))[:2] == (403, "Forbidden")
     assert error(await desk.api.client.get("/status:count"))[:2] == (401, "Unauthenticated")
+    ann = await desk.caller("acme", "ann", "submit", "read")
+    made = await ann.submit(headers={"Prefer": "status-token=600"})
+    token = made.headers["Operation-Location"].partition("?")[2]  # it opens one status, and counts nothing
+    assert error(await desk.api.client.get(f"/status:count?{token}"))[:2] == (401, "Unauthenticated")
+    assert (await ann.get("/status%3Acount")).status_code == 404  # a proxy's rule for the path would not see it
