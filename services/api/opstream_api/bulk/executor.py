@@ -103,6 +103,9 @@ class BulkExecutor:
             step = "next step: 'opstream audit' shows its events; update opstream if they are newer"
             logger.error("message %s can't be decided on: %s; %s", message.sequence, error, step)  # noqa: TRY400
             await message.nak(UNDECIDABLE_RETRY_SECONDS)
+        except Exception:  # logged; the other bulk operations of this process go on
+            logger.exception("message %s of a bulk operation failed because of an error of ours", message.sequence)
+            await message.nak(UNDECIDABLE_RETRY_SECONDS)
 
     async def _decide(self, message: DeliveredMessage) -> None:
         """Decide by the table (docs/architecture.md), and do it; after a version conflict again.

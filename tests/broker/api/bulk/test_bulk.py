@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import msgspec
 import pytest
 
 from opstream_index.operation_row import row_of
-from opstream_journal import Connection, Journal, announce_action
+from opstream_journal import NEW_OPERATION, Connection, Journal, announce_action
 from opstream_schemas.bulk.kinds import BulkAct
-from opstream_schemas.events import Canceled, EventData, Failed, Progressed, Succeeded
+from opstream_schemas.events import Canceled, EventData, Failed, Progressed, Requested, Succeeded
+from opstream_schemas.operation.fold import first_event
 from tests.support.api.service import INPUT, Api, OperationStory, failure, serving, spec, started, stored_messages
 from tests.support.broker.server import Broker
 from tests.support.index.filled_index import FilledIndex
@@ -197,6 +199,32 @@ async def test_two_services_share_the_work(api: Api, journal: Journal, index: Fi
     assert {one["result"]["done"] for one in monitors} == {30}
     for number in range(30):
         assert len(await journal.events(f"bad-{number:02}-retry-1")) == 1
+
+
+async def test_one_that_can_not_be_run_stops_no_other(
+    api: Api, journal: Journal, index: FilledIndex, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What another program stored in its place is logged, and comes again; the process goes on with the others."""
+    requested = Requested(
+        resource="operations",
+        action="retry",
+        action_version=1,
+        input=msgspec.Raw(b"{}"),
+        request_hash="",
+        deadline=datetime.now(UTC) + timedelta(hours=1),
+        retention=3600.0,
+    )
+    event = first_event("strange", requested, id="1", source="test", time=datetime.now(UTC))
+
+    def is_logged() -> bool:
+        return any("failed because of an error of ours" in one.getMessage() for one in caplog.records)
+
+    for number in range(6):  # more than a process runs at once
+        own = msgspec.structs.replace(event, operation_id=f"strange-{number}", id=str(number))
+        await journal.append(BulkAct.RETRY.kind, own, NEW_OPERATION, budget=5)
+    await eventually(is_logged, within=10)
+    await happened(api, journal, index, "bad", *FAILED)
+    assert (await ended(api, await bulk(api)))["status"] == "Succeeded"
 
 
 async def test_nothing_is_selected(api: Api) -> None:
