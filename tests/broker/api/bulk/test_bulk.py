@@ -15,10 +15,25 @@ import pytest
 
 from opstream_index.operation_row import row_of
 from opstream_journal import NEW_OPERATION, Connection, Journal, announce_action
+from opstream_journal.provisioning.provision import provision
+from opstream_journal.provisioning.topology import Sizing
+from opstream_schemas import subjects
+from opstream_schemas.broker_access.permissions import ActionAccess
 from opstream_schemas.bulk.kinds import BulkAct
 from opstream_schemas.events import Canceled, EventData, Failed, Progressed, Requested, Succeeded
 from opstream_schemas.operation.fold import first_event
-from tests.support.api.service import INPUT, Api, OperationStory, failure, serving, spec, started, stored_messages
+from tests.support.api.service import (
+    INPUT,
+    UPLOAD,
+    Api,
+    OperationStory,
+    failure,
+    serving,
+    spec,
+    started,
+    stored_messages,
+)
+from tests.support.broker.roles import RoleBroker
 from tests.support.broker.server import Broker
 from tests.support.index.filled_index import FilledIndex
 from tests.support.system.wait import eventually
@@ -271,3 +286,44 @@ async def test_an_index_that_is_behind_is_waited_for(api: Api, journal: Journal,
     assert (monitor["result"]["matched"], monitor["result"]["done"]) == (1, 1)
     progress = [one.data for one in await journal.events(monitor["id"]) if isinstance(one.data, Progressed)]
     assert progress[0].bulk is not None
+
+
+@pytest.fixture
+async def operator(tmp_path: Path) -> AsyncIterator[tuple[RoleBroker, Connection]]:
+    """A broker with a login for each role, provisioned by its operator."""
+    with RoleBroker(tmp_path, [ActionAccess(UPLOAD)]) as broker:
+        connection = await broker.connect("admin")
+        await provision(connection, Sizing())
+        await announce_action(connection, spec())
+        yield broker, connection
+        await connection.close()
+
+
+async def test_the_login_of_the_api_is_enough(operator: tuple[RoleBroker, Connection], index: FilledIndex) -> None:
+    """It may take bulk operations and record what becomes of them, and has no other right for it."""
+    broker, connection = operator
+    journal = Journal(connection, max_msg_size=Sizing().max_msg_size, clock=time.monotonic)
+    await journal.start()
+    login = broker.credentials("api")
+    async with serving(broker.broker.url, index=index.location, credentials=login) as api:
+        await happened(api, journal, index, "bad", *FAILED)
+        await happened(api, journal, index, "open", started())
+        retried, canceled = await ended(api, await bulk(api)), await ended(api, await bulk(api, "cancel"))
+    assert (retried["status"], retried["result"]["done"]) == ("Succeeded", 1)
+    assert (canceled["status"], canceled["result"]["done"]) == ("Succeeded", 1)
+
+
+async def test_a_broker_of_an_earlier_release(operator: tuple[RoleBroker, Connection], index: FilledIndex) -> None:
+    """Without their consumers, which this login may not make, bulk requests say what to run; all else works."""
+    broker, connection = operator
+    for act in BulkAct:
+        await connection.nc.jetstream().delete_consumer(subjects.OPERATIONS_STREAM, subjects.runner_consumer(act.kind))
+    login = broker.credentials("api")
+    async with serving(broker.broker.url, index=index.location, credentials=login) as api:
+
+        async def is_refused() -> bool:
+            answer = await bulk(api, filter="status eq 'Failed'")
+            return answer.status_code == 503 and "opstream provision" in answer.json()["error"]["message"]
+
+        await eventually(is_refused, within=10)
+        assert (await api.submit()).status_code == 202
