@@ -29,7 +29,6 @@ class ListedOperation(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     resource_id: str = ""
     error: OperationError | None = None
     created_at: datetime | None = None
-    start_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     caller: str = ""
@@ -43,8 +42,6 @@ def list_row(operation: ListedOperation, *, has_colour: bool, width: int | None 
     what = f"{operation.kind} {operation.resource_id}".strip()
     if operation.error is not None:
         what = f"{what}: {operation.error.code}: {operation.error.message}"
-    if operation.start_at is not None and operation.started_at is None and operation.finished_at is None:
-        what = f"{what}, not before {as_utc(operation.start_at):%Y-%m-%d %H:%M:%S}"
     return text_beside(head, printable(what), width)
 
 

@@ -45,7 +45,6 @@ def _check_zone(text: str) -> str:
     return check_zone(text)
 
 
-_NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _name_argument: Final[Decorator[Any]] = click.argument("name", metavar="NAME", callback=checked(_check_name))
 _json_option: Final[Decorator[Any]] = option(
     "--json", "is_json", variable="JSON", is_flag=True, help="One JSON object per line, also on a terminal."
@@ -150,7 +149,7 @@ def get(*, name: str, **service: Any) -> None:  # noqa: ANN401 - the options abo
 @_json_option
 @service_options
 def list_schedules(*, is_json: bool, **service: Any) -> None:  # noqa: ANN401 - the options above
-    """Show the schedules, first the one that is due first: when that is, and what it begins.
+    """Show the schedules: when each is due next, and what it begins.
 
     A table on a terminal, otherwise one JSON object per line.
 
@@ -159,7 +158,7 @@ def list_schedules(*, is_json: bool, **service: Any) -> None:  # noqa: ANN401 - 
       opstream schedule list --json | jq -r 'select(.status == "Paused").name'
     """
     with schedule_calls(ServiceSettings(**service)) as (calls, seconds):
-        found = sorted(calls.list(timeout=seconds), key=lambda one: (one.next_at or _NEVER, one.name))
+        found = calls.list(timeout=seconds)
     if not found:
         click.echo("opstream: there are no schedules: 'opstream schedule put' makes one", err=True)
         return

@@ -134,5 +134,3 @@ def test_a_row() -> None:
     assert "\x1b[31m" in list_row(failed, has_colour=True)
     assert HEADING.index("what") == text.index("book:print")
     assert list_row(ListedOperation(id="y"), has_colour=False).strip() == "y"
-    later = ListedOperation(id="z", status="NotStarted", kind="book:print", start_at=NOW)
-    assert list_row(later, has_colour=False).endswith("book:print, not before 2026-11-30 08:00:00")

@@ -12,9 +12,11 @@ import pytest
 import pytest_asyncio
 
 from opstream_index.filters.fields import FIELDS
-from opstream_index.operation_row import OperationRow
+from opstream_index.operation_row import OperationRow, row_of
+from opstream_schemas.events import Failed, OperationError
 from tests.support.api.service import Api, serving
 from tests.support.console.browser import Visit
+from tests.support.console.stories import began, happened
 from tests.support.index.filled_index import FilledIndex
 from tests.support.index.reference_list import row
 
@@ -219,6 +221,37 @@ async def test_a_service_without_an_index_says_how_to_switch_it_on(lists: ListDe
         await visit.shows(".empty", "This service has no index")
         await visit.shows(".hint", "opstream projector --index")
         assert await visit.page.locator("[data-error]").count() == 0
+
+
+async def test_all_of_a_filter_is_done_again(lists: ListDesk) -> None:
+    """The count and the oldest are shown before anything is done, with the command; then the operation that does it is
+    followed, and each has its follow-up. What is not there to be done again is said."""
+    error = OperationError(code="OutOfPaper", message="there is no paper")
+    stories = [
+        await happened(lists.desk.api, lists.desk.journal, (0.1, began(1)), (0.2, Failed(error=error))) for _ in "ab"
+    ]
+    rows = [row_of(story.operation) for story in stories]
+    lists.index.write(*(one._replace(labels='{"team":"again"}') for one in rows))
+    lists.index.complete_until(now() + 3_600_000_000)
+    visit = await lists.visit("#/operations?filter=label%2Fteam+eq+%27again%27")
+    await visit.page.get_by_role("button", name="Cancel all…").click()
+    await visit.shows("#toast", "there is nothing to cancel")
+    await visit.page.get_by_role("button", name="Do all again…").click()
+    await visit.shows("dialog[open]", "Do 2 operations again?")
+    assert await visit.page.locator("dialog .sample li").count() == 2
+    await visit.page.get_by_label("At most so many in a second").fill("20")
+    await visit.page.locator("dialog .command summary").click()
+    command = await visit.text("dialog .raw pre")
+    assert command == (
+        f"curl -sS -X POST '{lists.api.url}/status:retry?filter=label%2Fteam+eq+%27again%27&perSecond=20'"
+    )
+    await visit.page.get_by_role("button", name="Do them again").click()
+    await visit.shows("h1", "operations:retry")
+    await visit.shows('.glance [data-status="Succeeded"]')
+    for story in stories:
+        status = await lists.api.status(story.operation.id)
+        assert (await lists.api.status(status.json()["retriedBy"])).json()["retryOf"] == story.operation.id
+    assert visit.complaints == []
 
 
 async def test_axe_finds_nothing(lists: ListDesk) -> None:

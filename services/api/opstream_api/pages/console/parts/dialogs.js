@@ -31,16 +31,17 @@ export function commandBlock(command) {
 /**
  * Ask before an act, send it, and return its answer; undefined if the reader thought better of it.
  *
- * @param {{title: string, text: string, verb: string, method?: string, path: string, isGrave?: boolean, timeout?: number,
- *   fields?: Node[], json?: () => string|undefined}} act `json` returns the body as the fields have it now.
+ * @param {{title: string, text: string, verb: string, method?: string, path: string|(() => string), isGrave?: boolean, timeout?: number,
+ *   fields?: Node[], json?: () => string|undefined}} act `path` and `json` return it and the body as the fields have them.
  */
 export async function confirmAct({ title, text, verb, method = "POST", path, isGrave = false, fields = [], json = () => undefined, ...sending }) {
   let answer;
+  const address = typeof path === "function" ? path : () => path;
   const problem = h("div", { "aria-live": "assertive" });
   const command = h("div");
   const showCommand = () => {
     const wasOpen = command.firstChild?.open ?? false;
-    command.replaceChildren(commandBlock(curl(method, path, { json: json() })));
+    command.replaceChildren(commandBlock(curl(method, address(), { json: json() })));
     command.firstChild.open = wasOpen;
   };
   showCommand();
@@ -51,7 +52,7 @@ export async function confirmAct({ title, text, verb, method = "POST", path, isG
     act.disabled = true;
     problem.replaceChildren();
     try {
-      answer = await send(method, path, { ...sending, json: json() });
+      answer = await send(method, address(), { ...sending, json: json() });
       dialog.close("done");
     } catch (error) {
       problem.replaceChildren(errorState(error));

@@ -120,7 +120,7 @@ export function facts(monitor, life, id) {
   const time = (text) => text && h("time", { datetime: text, title: text }, moment(Date.parse(text)));
   const coming = (text) => text && [time(text), h("br"), h("span", { class: "dim" }, relativeTime(Date.parse(text)))];
   const rows = [
-    ["Action", monitor.kind && h("a", { href: `#/actions/${encodeURIComponent(monitor.kind)}`, class: "mono" }, monitor.kind, data.actionVersion && h("span", { class: "dim" }, ` v${data.actionVersion}`))],
+    ["Action", monitor.kind && h(isBulk(monitor.kind) ? "span" : "a", { href: isBulk(monitor.kind) ? undefined : `#/actions/${encodeURIComponent(monitor.kind)}`, class: "mono" }, monitor.kind, data.actionVersion && h("span", { class: "dim" }, ` v${data.actionVersion}`))],
     ["Resource id", monitor.resourceId && h("span", { class: "mono" }, monitor.resourceId)],
     ["Requested", time(monitor.createdAt)],
     ["Not before", coming(monitor.startAt)],
@@ -148,6 +148,11 @@ export function facts(monitor, life, id) {
     ),
     h("p", { class: "dim small-text" }, "Raw: ", h("a", { href: `status/${encodeURIComponent(id)}` , target: "_blank", rel: "noreferrer" }, "status"), " · ", h("a", { href: `status/${encodeURIComponent(id)}/events`, target: "_blank", rel: "noreferrer" }, "events")),
   );
+}
+
+/** A bulk operation is opstream's own: no runner offers its action, so it has no page. */
+function isBulk(kind) {
+  return kind.startsWith("operations:");
 }
 
 function labels(found) {

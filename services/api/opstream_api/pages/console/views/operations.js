@@ -8,6 +8,7 @@ import { largePage, listAddress, listPath, merged, readPage } from "../core/list
 import { Poller } from "../core/poller.js";
 import { duration } from "../core/time.js";
 import { actionsOf } from "../core/actions.js";
+import { bulkActs, bulkButton, doToAll } from "../parts/bulk_acts.js";
 import { FilterBar } from "../parts/filter_bar.js";
 import { indexOff, isIndexOff } from "../parts/index_off.js";
 import { emptyState, errorState, relativeTime, skeleton, statusBadge, tryNowButton } from "../parts/pieces.js";
@@ -62,6 +63,8 @@ export class OperationsView {
     this.rows.table.hidden = true;
     render(this.notice, skeleton("Loading the list", 5));
     this.poller = new Poller((signal) => this.read(signal), () => REFRESH, (error) => this.failed(error)).start();
+    this.acts = [];
+    bulkActs().then((acts) => { this.acts = acts; this.drawTools(); }, () => {});
     openapi().then((document) => { this.kinds = actionsOf(document).map((action) => action.kind); }, () => {});
     this.drawTools();
   }
@@ -163,6 +166,7 @@ export class OperationsView {
           return h("button", { type: "button", class: "chip", "aria-pressed": String(isChosen), on: { click: () => this.apply(filter, orderby || "createdAt desc") } }, name);
         }),
       ),
+      this.filter && this.acts.length > 0 && h("div", { class: "buttons last", key: "acts" }, this.acts.map((name) => bulkButton(name, () => this.doToAll(name)))),
       h(
         "label",
         { class: "order" },
@@ -174,6 +178,15 @@ export class OperationsView {
         ),
       ),
     );
+  }
+
+  async doToAll(name) {
+    try {
+      const id = await doToAll(name, this.filter);
+      if (id) location.hash = `#/operations/${encodeURIComponent(id)}`;
+    } catch (error) {
+      this.failed(error);
+    }
   }
 
   move(step) {

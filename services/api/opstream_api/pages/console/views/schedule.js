@@ -183,7 +183,7 @@ export class ScheduleView {
       { key: `${record.recordedAt}${record.operationId ?? ""}`, "data-row": record.operationId ? true : undefined },
       h("td", {}, h("time", { datetime: record.dueAt, title: record.dueAt }, moment(Date.parse(record.dueAt)))),
       h("td", {}, status ? statusBadge(status) : outcomeBadge({ ...record, operationId: undefined }), record.detail && h("p", { class: "dim small-text" }, record.detail)),
-      h("td", {}, occurrenceLink(record)),
+      h("td", {}, record.operationId && h("p", { class: "cut", title: record.operationId }, occurrenceLink(record))),
       h("td", { class: "dim" }, by),
     );
   }

@@ -9,7 +9,11 @@ import { operationLink } from "../parts/operation_parts.js";
 import { errorState, relativeTime, skeleton, statusBadge, toast, tryNowButton } from "../parts/pieces.js";
 
 const REFRESH = 5000;
+/** Milliseconds for a list of which the page does not read all. */
+const SLOW_REFRESH = 30_000;
 const PAGES = 5;
+/** Rows that are added at once. */
+const ROWS = 100;
 /** Milliseconds that a subscriber has to handle an event. */
 const HANDLING = 45_000;
 const OUTCOMES = { "gave-up": ["Failed", "Given up"], retrying: ["retry", "Retrying"] };
@@ -20,8 +24,9 @@ export class UndeliveredView {
     this.shell = shell;
     /** The time of the last attempt of each delivery that was asked for here, by its path. */
     this.asked = new Map();
+    this.most = ROWS;
     render(container, h("header", { class: "page-head" }, h("h1", {}, "Undelivered")), skeleton("Loading what was not delivered", 5));
-    this.poller = new Poller((signal) => this.read(signal), () => REFRESH, (error) => this.failed(error)).start();
+    this.poller = new Poller((signal) => this.read(signal), () => (this.deliveries?.isWhole === false ? SLOW_REFRESH : REFRESH), (error) => this.failed(error)).start();
   }
 
   stop() {
@@ -62,11 +67,12 @@ export class UndeliveredView {
             "table",
             { class: "table stacked deliveries" },
             h("thead", {}, h("tr", {}, ["Delivery", "Endpoint", "Last attempt", "Why", ""].map((name) => (name ? h("th", { scope: "col" }, name) : h("td", {}))))),
-            h("tbody", {}, items.map((item) => this.deliveryRow(item))),
+            h("tbody", {}, items.slice(0, this.most).map((item) => this.deliveryRow(item))),
           )
         : isWhole
           ? nothing("Every outcome that was to be delivered has been, or is on its way for the first time.")
           : h("p", { class: "none dim" }, "There are more records of attempts than this page reads, and the oldest of them are all settled. See ", h("code", {}, "opstream deliveries --failed"), "."),
+      this.moreButton(items),
     );
   }
 
@@ -80,7 +86,7 @@ export class UndeliveredView {
       h("td", {}, h("span", { class: "status", "data-outcome": item.outcome }, icon(picture), word), h("span", { class: "dim" }, ` ${item.action}, ${item.event}`), h("p", { class: "cut small-text" }, operationLink(item.operationId))),
       h("td", {}, item.endpoint, item.url && h("p", { class: "dim small-text cut", title: item.url }, item.url)),
       h("td", {}, relativeTime(Date.parse(item.at)), h("p", { class: "dim small-text" }, `attempt ${item.attempt}`, item.nextAt && [", next ", relativeTime(Date.parse(item.nextAt))])),
-      h("td", {}, item.status ? h("span", { class: "mono" }, String(item.status)) : "", item.error && h("p", { class: "small-text break" }, item.error)),
+      h("td", { class: "break" }, item.error || `answered ${item.status}`),
       h("td", { class: "act" }, isAsked ? h("span", { class: "dim" }, "asked for") : h("button", { type: "button", on: { click: () => this.send(item) } }, "Send again…")),
     );
   }
@@ -95,10 +101,20 @@ export class UndeliveredView {
             "table",
             { class: "table stacked parked" },
             h("thead", {}, h("tr", {}, ["Event", "Subscriber", "Tried", "Why", ""].map((name) => (name ? h("th", { scope: "col" }, name) : h("td", {}))))),
-            h("tbody", {}, items.map((item) => this.parkedRow(item))),
+            h("tbody", {}, items.slice(0, this.most).map((item) => this.parkedRow(item))),
           )
         : nothing("No subscriber has put an event aside."),
+      this.moreButton(items),
     );
+  }
+
+  moreButton({ length }) {
+    if (length <= this.most) return undefined;
+    const more = () => {
+      this.most += ROWS;
+      this.draw();
+    };
+    return h("p", { class: "more", key: "more" }, h("button", { type: "button", class: "quiet", on: { click: more } }, `Show more of ${length.toLocaleString()}`));
   }
 
   parkedRow(item) {
