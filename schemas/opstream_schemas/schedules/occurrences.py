@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -27,6 +28,8 @@ _CRON_LIMIT: Final = 200
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(?:/[A-Za-z0-9_+-]{1,40}){0,2}")
 _OTHER_CLOCKS: Final = ("right/", "posix/")
 """Folders of zones that some systems have besides: with leap seconds, and the same once more."""
+_NOT_ZONES: Final = frozenset({"localtime", "posixrules", "Factory"})
+"""Files among the zones that differ from system to system."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
 
@@ -35,9 +38,11 @@ def check_cron(text: str) -> str:
     """Return `text` if it is a cron expression of five fields: minute, hour, day of month, month, day of week.
 
     Raises:
-        InvalidName: it is none, or none of its days exists. The message says what is wrong.
+        InvalidName: it is none, or its days are too rare. The message says what is wrong.
     """
-    from cronsim import CronSim, CronSimError  # only where there is a cron expression
+    from cronsim import CronSimError  # only where there is a cron expression
+
+    from .cron_search import YEARS_SEARCHED, BoundedCron
 
     if len(text) > _CRON_LIMIT or len(text.split()) != _CRON_FIELDS:
         raise InvalidName(
@@ -45,11 +50,11 @@ def check_cron(text: str) -> str:
             "'30 3 * * 1-5'"
         )
     try:
-        next(CronSim(text, datetime(2000, 1, 1)))  # noqa: DTZ001 - wall time
+        found = list(islice(BoundedCron(text, datetime(2000, 1, 1)), 2))  # noqa: DTZ001 - wall time
     except CronSimError as error:
         raise InvalidName(f"cron {text!r} is not valid: {error}") from error
-    except StopIteration:
-        raise InvalidName(f"cron {text!r} is never due: none of its days exists") from None
+    if len(found) != 2:
+        raise InvalidName(f"cron {text!r} is never due, or not twice in {YEARS_SEARCHED} years: name other days")
     return text
 
 
@@ -70,7 +75,7 @@ def find_zone(name: str) -> ZoneInfo:
     Raises:
         InvalidName: there is none of this name.
     """
-    if _ZONE.fullmatch(name) is not None and not name.startswith(_OTHER_CLOCKS):
+    if _ZONE.fullmatch(name) is not None and not name.startswith(_OTHER_CLOCKS) and name not in _NOT_ZONES:
         try:
             return ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -79,18 +84,18 @@ def find_zone(name: str) -> ZoneInfo:
 
 
 def cron_moments(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    """Yield the moments of a cron expression in UTC, in order and each once: all that come after a time.
+    """Yield the moments of a cron expression in UTC, in order and each once: those of eight years after a time.
 
     Args:
         cron: checked (`check_cron`).
         zone: whose wall time it is about.
         after: with its zone.
     """
-    from cronsim import CronSim
+    from .cron_search import BoundedCron
 
     last = after.astimezone(UTC)
     # Wall times before this one are of moments that have passed: those of a gap come after it on the wall, too.
-    for wall in CronSim(cron, after.astimezone(zone).replace(tzinfo=None)):
+    for wall in BoundedCron(cron, after.astimezone(zone).replace(tzinfo=None)):
         moment = wall_moment(wall, zone)
         if moment > last:
             last = moment

@@ -29,10 +29,14 @@ MAX_PREVIEW: Final = 100
 """Moments that one preview shows."""
 MAX_BACKFILL: Final = 100
 """Moments that one request has made up for."""
+EARLIEST_BACKFILL: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LONGEST_BACKFILL: Final = timedelta(days=8 * 365)
+"""Of the time in which moments are made up for: within it each moment is found."""
 CATCH_UP: Final = timedelta(hours=1)
 """What was due for longer than this is not made up for: the service was down, or the schedule paused."""
 
 _NAME: Final = re.compile(NAME_PATTERN)
+_DERIVED_ID: Final = re.compile(rf"(?:sched|trig)-{NAME_PATTERN}-[0-9]{{8}}T[0-9]{{6}}Z")
 _EMPTY: Final = msgspec.Raw(b"{}")
 
 
@@ -140,6 +144,11 @@ def occurrence_id(name: str, moment: datetime) -> str:
 def trigger_id(name: str, now: datetime) -> str:
     """Return the id of the operation that begins because a caller wants it now; one in a second."""
     return f"trig-{name}-{_compact(now)}"
+
+
+def is_derived_id(operation_id: str) -> bool:
+    """Return True if an id has the form of `occurrence_id` or `trigger_id`, so that no client may take it first."""
+    return _DERIVED_ID.fullmatch(operation_id) is not None
 
 
 def _compact(moment: datetime) -> str:

@@ -29,6 +29,7 @@ class Schedules(NamedTuple):
     desk: ScheduleDesk
     ticker: ScheduleTicker
     book: ScheduleBook
+    submits: ScheduleSubmits
 
 
 async def open_schedules(
@@ -71,7 +72,7 @@ async def open_schedules(
         on_foreign=lambda admin, name, what: recorder.note_act(AdminAct.SCHEDULE_CHANGED, admin, name, detail=what),
         now=now,
     )
-    return Schedules(desk, ticker, book)
+    return Schedules(desk, ticker, book, submits)
 
 
 def _no_principal(_key_id: str) -> None:

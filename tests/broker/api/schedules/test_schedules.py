@@ -12,10 +12,11 @@ import msgspec
 import pytest
 
 from opstream_journal import Connection, Journal, announce_action
+from opstream_journal.schedules.schedule_stream import ScheduleStream
 from opstream_schemas import subjects
 from opstream_schemas.events import Failed, Succeeded
 from opstream_schemas.schedules.schedule import MAX_BACKFILL
-from tests.support.api.service import INPUT, JSON, Api, OperationStory, failure, serving, spec, started, stored_messages
+from tests.support.api.service import INPUT, Api, OperationStory, failure, serving, spec, started, stored_messages
 from tests.support.broker.server import Broker
 
 pytestmark = pytest.mark.broker
@@ -155,15 +156,18 @@ async def test_two_processes_are_one(api: Api, broker: Broker) -> None:
     assert [one["operationId"] for one in await history(api)] == [own_id(next_hour(1))]
 
 
-async def test_a_process_that_died_before_the_record(api: Api, journal: Journal) -> None:
+async def test_a_process_that_died_before_the_record(api: Api, journal: Journal, link: Connection) -> None:
     """What it has submitted is found by the next one, and recorded; an id of another request is refused for good."""
     await put(api)
-    body = {key: HOURLY[key] for key in ("resourceId", "input")}
-    sent = {"Operation-Id": own_id(next_hour(1)), "Content-Type": JSON}
-    content = msgspec.json.encode(body["input"])
-    assert (await api.client.post("/book/42:upload-start", content=content, headers=sent)).status_code == 202
-    other = {"Operation-Id": own_id(next_hour(2)), "Content-Type": JSON}
-    assert (await api.client.post("/book/7:upload-start", content=content, headers=other)).status_code == 202
+    state = await ScheduleStream(link).state("nightly")
+    assert state is not None
+    other = msgspec.structs.replace(state.changed.definition, resource_id="7")
+    first = await api.schedules.submits.submit(state.changed, own_id(next_hour(1)))
+    second = await api.schedules.submits.submit(
+        msgspec.structs.replace(state.changed, definition=other), own_id(next_hour(2))
+    )
+    assert first.accepted is not None
+    assert second.accepted is not None
     for number in (1, 2):
         await api.schedules.ticker.tick(next_hour(number) + timedelta(minutes=1))
     first, second = await history(api)
@@ -250,6 +254,11 @@ async def test_a_backfill(api: Api) -> None:
         {"from": end.isoformat(), "to": begin.isoformat()},
         {"from": (end - (MAX_BACKFILL + 1) * HOUR).isoformat(), "to": end.isoformat()},
         {"from": "2026-01-01T00:00:00", "to": "2026-01-02T00:00:00"},
+        {"from": "0001-01-01T00:00:00Z", "to": "0001-01-01T01:00:00Z"},
+        {"from": "0001-01-01T00:00:00+14:00", "to": end.isoformat()},
+        {"from": begin.isoformat(), "to": "9999-12-31T23:59:59-14:00"},
+        {"from": "1969-12-31T23:59:59Z", "to": "1970-01-01T00:00:00Z"},
+        {"from": "1970-01-01T00:00:00Z", "to": end.isoformat()},
         {},
     ):
         refused = await api.client.post("/schedules/nightly:backfill", json=wrong)

@@ -60,6 +60,13 @@ def test_operation_id_has_a_grammar(values: list[str]) -> None:
     assert wrong_header(headers(operation_id=values)) == "Operation-Id"
 
 
+@pytest.mark.parametrize("value", ["sched-nightly-20261124T080000Z", "trig-a-b-20261124T080000Z"])
+def test_the_ids_of_schedules_are_theirs(value: str) -> None:
+    """No client takes the id of a moment before the schedule does."""
+    assert wrong_header(headers(operation_id=value)) == "Operation-Id"
+    assert found(headers(operation_id=f"{value}-retry-1")).operation_id == f"{value}-retry-1"
+
+
 def test_a_pair_is_an_operation_id() -> None:
     """The id is base64url of the SHA-256 of the pair, as docs/contract.md says."""
     digest = hashlib.sha256(f"{REQUEST_ID}\n{FIRST_SENT}".encode()).digest()

@@ -16,6 +16,7 @@ from opstream_schemas.schedules.schedule import (
     check_schedule,
     check_schedule_name,
     find_due,
+    is_derived_id,
     next_moments,
     occurrence_id,
     trigger_id,
@@ -91,17 +92,23 @@ def test_an_interval() -> None:
         "@daily",
         "a b c d e",
         "0 0 30 2 *",
+        "0 0 30 2 1#5",
+        "0 0 */29 2 1",
         "* * * * *" + " " * 200,
     ],
 )
 def test_what_is_no_cron_expression(text: str) -> None:
-    """Too few or many fields, numbers out of range, and days that never come."""
+    """Too few or many fields, numbers out of range, and days that never come, or so rarely that the search is long."""
     with pytest.raises(InvalidName):
         check_cron(text)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Mars/Phobos", "../etc/passwd", "/etc/localtime", "Europe", "right/UTC", "UTC\n", "A" * 99]
+    "name",
+    [
+        *("", "Mars/Phobos", "../etc/passwd", "/etc/localtime", "Europe", "right/UTC", "UTC\n", "A" * 99),
+        *("localtime", "posixrules", "Factory"),
+    ],
 )
 def test_what_is_no_zone(name: str) -> None:
     """No file of the system that is none, no folder, and no clock with leap seconds."""
@@ -170,4 +177,21 @@ def test_the_ids() -> None:
 def test_a_preview_may_be_short() -> None:
     """An expression whose days are rare has its moments far away, and they are found."""
     leap = Schedule(action="book:reindex", cron="0 0 29 2 *")
-    assert [moment.year for moment in next_moments(leap, NOW, 3)] == [2028, 2032, 2036]
+    assert [moment.year for moment in next_moments(leap, NOW, 3)] == [2028, 2032]
+
+
+def test_a_search_ends() -> None:
+    """It looks eight years ahead, also for what was stored by others and has no moment in them."""
+    rare = Schedule(action="book:reindex", cron="0 0 30 2 1#5")
+    assert next_moments(rare, NOW, 100) == []
+    assert [moment.year for moment in next_moments(Schedule(action="b:r", cron="0 0 1 1 *"), NOW, 100)] == [
+        *range(2027, 2035)
+    ]
+
+
+def test_the_ids_of_schedules_are_known() -> None:
+    """Those that follow from a name and a moment; not their retries, and not what only begins so."""
+    assert is_derived_id(occurrence_id("nightly", NOW))
+    assert is_derived_id(trigger_id("n" * 40, NOW))
+    for other in ("sched-nightly", "sched-nightly-20261124T080000Z-retry-1", "trig--", "my-sched-a-20261124T080000Z"):
+        assert not is_derived_id(other)
