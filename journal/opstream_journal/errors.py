@@ -31,6 +31,10 @@ class RestoreUnfinished(NotProvisioned):
     """Of a backup that is being restored, only a part is there so far; `opstream restore` ends it, or begins again."""
 
 
+class ActionServed(JournalError):
+    """An action has runners, so it can't be withdrawn."""
+
+
 class SchemaChanged(JournalError):
     """The catalog has the same version of an action with other types."""
 

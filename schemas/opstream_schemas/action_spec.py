@@ -135,8 +135,20 @@ class ActionPause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     reason: str = ""
 
 
+class ActionWithdrawal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """That what was announced of an action does not count any more, until a runner announces it again."""
+
+    at: Instant
+    by: str = ""
+    reason: str = ""
+    revision: int
+    """Stream sequence of the catalog's entry: that one, and those before it, are withdrawn."""
+
+
 class ActionControl(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """What operators decided about an action: the value of its key in the bucket `controls`."""
 
     pause: ActionPause | None = None
     """The pause that was made last. It says nothing of whether the action is paused: that is what the consumer says."""
+    withdrawal: ActionWithdrawal | None = None
+    """The last one; None for an action that was never withdrawn."""

@@ -45,6 +45,7 @@ class ErrorCode(StrEnum):
     TOO_MANY_REQUESTS = "TooManyRequests"
     ACTION_NOT_SERVED = "ActionNotServed"
     SCHEDULE_NOT_FOUND = "ScheduleNotFound"
+    ACTION_SERVED = "ActionServed"
     INDEX_OFF = "IndexOff"
     INDEX_UNAVAILABLE = "IndexUnavailable"
     DELIVERY_NOT_FOUND = "DeliveryNotFound"

@@ -21,7 +21,7 @@ from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.queues.consumer_backlogs import read_backlog
 from opstream_journal.queues.message_ages import MessageAges
 from opstream_schemas import subjects
-from opstream_schemas.action_spec import ActionControl, ActionPause
+from opstream_schemas.action_spec import ActionControl, ActionPause, ActionWithdrawal
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 
@@ -123,6 +123,14 @@ class ActionControls:
             return False
         await self._change(kind, lambda found: msgspec.structs.replace(found, pause=None))
         return True
+
+    async def withdraw(self, kind: Kind, withdrawal: ActionWithdrawal) -> None:
+        """Let an entry of the catalog count no more (`ActionCatalog`).
+
+        Raises:
+            NotProvisioned, JournalError: as `pause`.
+        """
+        await self._change(kind, lambda found: msgspec.structs.replace(found, withdrawal=withdrawal))
 
     async def _exists(self, kind: Kind) -> bool:
         name = subjects.runner_consumer(kind)

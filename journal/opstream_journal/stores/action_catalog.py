@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -13,16 +14,28 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from opstream_journal.actions.action_controls import ActionControls
 from opstream_journal.actions.action_overview import ActionOverview, ActionOverviews
-from opstream_journal.errors import BrokerRefused, Drifted, JournalError, JournalUnavailable, SchemaChanged
+from opstream_journal.errors import (
+    ActionServed,
+    BrokerRefused,
+    Drifted,
+    JournalError,
+    JournalUnavailable,
+    NotProvisioned,
+    SchemaChanged,
+)
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_journal.jetstream.connection import Connection, end_task
 from opstream_journal.outage_log import OutageLog
+from opstream_journal.provisioning import jetstream_admin as admin
+from opstream_journal.queues.runner_records import RunnerRecords
 from opstream_schemas import subjects
-from opstream_schemas.action_spec import ActionSpec
+from opstream_schemas.action_spec import ActionSpec, ActionWithdrawal
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
+from opstream_schemas.text import format_count
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +63,7 @@ async def changed_schemas(connection: Connection, spec: ActionSpec, *, is_refuse
         SchemaChanged: they differ.
         JournalUnavailable: the broker did not answer.
     """
-    before = await find_action(connection, spec.kind)
+    _, before = await _read_current(connection, spec.kind)
     if is_refused:
         _refuse_another_schema(before, spec)
     is_same_version = before is not None and before.action_version == spec.action_version
@@ -85,8 +98,7 @@ async def announce_action(
     for _ in range(_ANNOUNCE_TRIES):
         if last is not None:
             await connection.sleep(jitter(*_ANNOUNCE_RETRY_DELAY))
-        stored = await rpc.get_last(connection, _STREAM, subject)
-        current = _decode_entry(stored) if stored is not None else None
+        stored, current = await _read_current(connection, spec.kind)
         if current is not None and current.action_version > spec.action_version:
             return False
         if current == spec:
@@ -106,6 +118,63 @@ async def announce_action(
     if last is not None and last.err_code == _APPEND_IN_FLIGHT:
         raise JournalUnavailable(f"the replicas do not confirm the catalog entry of {spec.kind}", maybe_stored=False)
     raise Drifted(f"the catalog entry of {spec.kind} keeps changing: do two runners announce it differently?")
+
+
+async def withdraw_action(
+    connection: Connection, kind: Kind, *, at: datetime, by: str, reason: str
+) -> ActionSpec | None:
+    """Withdraw what was announced of an action, whatever its version. Return it; None if there is nothing to withdraw.
+
+    The next runner that announces the action brings it back, also with a lower version.
+
+    Args:
+        connection: the connection.
+        kind: the action.
+        at: the time.
+        by: who does it.
+        reason: why.
+
+    Raises:
+        ActionServed: it has runners, which would not announce it again.
+        NotProvisioned: there is no bucket for it, or this login may not use it.
+        JournalError: the broker did not answer, or refused.
+    """
+    stored, current = await _read_current(connection, kind)
+    if stored is None or current is None:
+        return None
+    await _refuse_runners(connection, kind)
+    withdrawal = ActionWithdrawal(at=at, by=by, reason=reason, revision=stored.seq)
+    await ActionControls(connection).withdraw(kind, withdrawal)
+    return current
+
+
+async def _refuse_runners(connection: Connection, kind: Kind) -> None:
+    consumer = await admin.consumer_info(connection, subjects.OPERATIONS_STREAM, subjects.runner_consumer(kind))
+    records = RunnerRecords(connection)
+    await records.start()
+    try:
+        count = len((await records.of(kind)).runners)
+    finally:
+        await records.stop()
+    # A runner of 0.5.0 has no record, and asks for messages.
+    if count or (consumer or {}).get("num_waiting"):
+        raise ActionServed(
+            f"{kind} has {format_count(count, 'runner') if count else 'runners'}: stop them first, or they go on while "
+            "nobody can submit it; one that was killed counts for 15 seconds more"
+        )
+
+
+async def _read_current(connection: Connection, kind: Kind) -> tuple[rpc.StoredMessage | None, ActionSpec | None]:
+    """Return the entry of an action as it is stored, and as it counts: None if it was withdrawn."""
+    stored = await rpc.get_last(connection, _STREAM, _subject(kind))
+    spec = None if stored is None else _decode_entry(stored)
+    if stored is None or spec is None:
+        return stored, None
+    try:
+        withdrawal = (await ActionControls(connection).of(kind)).withdrawal
+    except NotProvisioned:
+        withdrawal = None
+    return stored, None if withdrawal is not None and stored.seq <= withdrawal.revision else spec
 
 
 async def find_action(connection: Connection, kind: Kind) -> ActionSpec | None:
@@ -129,6 +198,10 @@ class ActionCatalog:
         self._connection = connection
         self._reader = BatchReader(connection)
         self._specs: dict[Kind, ActionSpec] = {}
+        self._shown: dict[Kind, ActionSpec] = {}
+        """Those that were not withdrawn."""
+        self._withdrawn: dict[Kind, int] = {}
+        self._controls = ActionControls(connection)
         self._revisions: dict[str, int] = {}
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
@@ -137,8 +210,9 @@ class ActionCatalog:
 
     @property
     def specs(self) -> Mapping[Kind, ActionSpec]:
-        """The known entries. They stay known while their runners, or the broker, are down."""
-        return MappingProxyType(self._specs)
+        """The known entries but those that were withdrawn. They stay known while their runners, or the broker, are
+        down."""
+        return MappingProxyType(self._shown)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each new or changed entry. Its exceptions are logged."""
@@ -152,6 +226,7 @@ class ActionCatalog:
         """
         if self._subscription is None:
             await self._reader.start()
+            await self._controls.start()
             self._subscription = await self._connection.nc.subscribe(_ALL, cb=self._on_notification)
             self._connection.on_reconnect(self._request_refresh)
         await self.refresh()
@@ -168,6 +243,7 @@ class ActionCatalog:
             await self._subscription.unsubscribe()
         self._subscription = None
         await self._reader.stop()
+        await self._controls.stop()
 
     async def find(self, kind: Kind) -> ActionSpec | None:
         """Return the entry of an action; None only after a read from the leader.
@@ -175,13 +251,19 @@ class ActionCatalog:
         Raises:
             JournalUnavailable: the broker did not answer, and the action is not known.
         """
-        known = self._specs.get(kind)
+        known = self._shown.get(kind)
         if known is not None:
             return known
-        stored = await rpc.get_last(self._connection, _STREAM, _subject(kind))
-        if stored is not None:
+        stored, current = await _read_current(self._connection, kind)
+        if stored is not None and current is not None:
             self._merge(stored)
-        return self._specs.get(kind)
+        return current
+
+    async def withdraw(self, kind: Kind, *, at: datetime, by: str, reason: str) -> bool:
+        """Withdraw an action (`withdraw_action`), and know of it at once. Return False if there is none."""
+        is_done = await withdraw_action(self._connection, kind, at=at, by=by, reason=reason) is not None
+        await self.refresh()
+        return is_done
 
     async def _watch(self) -> None:
         wait = _REFRESH_INTERVAL
@@ -212,33 +294,49 @@ class ActionCatalog:
         self._request_refresh()
 
     async def refresh(self) -> None:
-        """Read all entries now. A known entry that is gone stays known.
+        """Read all entries now. A known entry that is gone stays known, unless it was withdrawn.
 
         Raises:
             JournalError: the broker did not answer, or the bucket is missing.
         """
+        try:
+            controls = await self._controls.all()
+        except JournalError as error:
+            logger.debug("which actions were withdrawn can't be read: %s", error)  # what is known of it stays
+        else:
+            self._withdrawn = {kind: one.withdrawal.revision for kind, one in controls.items() if one.withdrawal}
         for message in await self._reader.read(_STREAM, {"multi_last": [_ALL]}):
             self._merge(message)
+        self._show()
+
+    def _show(self) -> None:
+        """Show the entries that were not withdrawn, and tell the listeners if these are others than before."""
+        shown = {
+            kind: spec
+            for kind, spec in self._specs.items()
+            if self._revisions[_subject(kind)] > self._withdrawn.get(kind, 0)
+        }
+        if shown == self._shown:
+            return
+        self._shown = shown
+        for listener in self._listeners:
+            try:
+                listener()
+            except Exception:
+                logger.exception("a listener failed on a change of the catalog")
 
     def _merge(self, message: rpc.StoredMessage) -> None:
         seen = self._revisions.get(message.subject, 0)
         if message.seq == seen:
             return
         spec = _decode_entry(message)
-        known = None if spec is None else self._specs.get(spec.kind)
-        # By the sequence, too: a replica that is behind must not restore a replaced entry.
-        is_older = (
-            known is not None and spec is not None and (known.action_version, seen) > (spec.action_version, message.seq)
-        )
         self._revisions[message.subject] = max(seen, message.seq)
-        if spec is None or spec == known or is_older:
+        # By the sequence alone: a replica that is behind must not restore a replaced entry, and after a withdrawal a
+        # lower version may follow a higher one. `announce_action` lets it follow at no other time.
+        if spec is None or message.seq < seen:
             return
         self._specs[spec.kind] = spec
-        for listener in self._listeners:
-            try:
-                listener()
-            except Exception:
-                logger.exception("a listener failed on the catalog entry of %s", spec.kind)
+        self._show()
 
 
 async def overview(connection: Connection) -> list[ActionOverview]:

@@ -1,4 +1,4 @@
-"""`opstream actions`: shows the actions, which runners they have, and what waits; pauses and resumes them."""
+"""`opstream actions`: shows actions, their runners and what waits; pauses, resumes and withdraws them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class _ListingGroup(click.Group):
 
 @click.group(cls=_ListingGroup)
 def actions() -> None:
-    """Show the actions that runners have announced, pause them and resume them. Without a command it lists them.
+    """Show the actions that runners have announced, pause, resume and withdraw them. Without a command it lists them.
 
     \b
     Example:
@@ -154,6 +154,24 @@ def show_actions(settings: ActionsSettings) -> None:
     asyncio.run(_show(settings))
 
 
+@actions.command
+@_kind_argument
+@_reason_option
+@common_options.nats_option
+@common_options.connect_timeout_option
+def withdraw(*, kind: Kind, reason: str, **place: Any) -> None:  # noqa: ANN401 - the options above
+    """Take an action that has no runner out of the catalog: nobody can submit it until a runner announces it again.
+
+    That runner may have a lower version, so this is the way back after a new version that was wrong. What waits for the
+    action goes on to wait, and can be canceled.
+
+    \b
+    Example:
+      opstream actions withdraw book:upload-start --reason 'version 4 was wrong'
+    """
+    asyncio.run(_withdraw(kind, reason, BrokerPlace(**place)))
+
+
 async def _show(settings: ActionsSettings) -> None:
     from opstream.cli.broker_session import broker_session
     from opstream_journal.stores.action_catalog import overview
@@ -206,6 +224,24 @@ async def _resume(kind: Kind, place: BrokerPlace) -> None:
             raise _unknown(kind)
         await record_act(connection, AdminAct.RESUMED, target=str(kind))
     click.echo(f"{kind} is not paused: what waits begins")
+
+
+async def _withdraw(kind: Kind, reason: str, place: BrokerPlace) -> None:
+    from opstream.cli.admin_acts import record_act, who_acts
+    from opstream.cli.broker_session import broker_session
+    from opstream_journal.stores.action_catalog import withdraw_action
+
+    async with broker_session(
+        place.servers, "actions", place.connect_timeout, credentials=place.credentials
+    ) as connection:
+        spec = await withdraw_action(connection, kind, at=datetime.now(UTC), by=who_acts(), reason=reason)
+        if spec is None:
+            raise _unknown(kind)
+        await record_act(connection, AdminAct.WITHDRAWN, target=str(kind), detail=reason)
+    click.echo(
+        f"{kind} version {spec.action_version} is withdrawn: within 10 seconds no API takes it, until a runner "
+        "announces the action again"
+    )
 
 
 def _unknown(kind: Kind) -> CommandError:

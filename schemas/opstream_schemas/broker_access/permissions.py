@@ -159,8 +159,8 @@ def _api(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
         yield Grant(f"{API}.CONSUMER.PAUSE.{_OPERATIONS}.{consumer}", "pauses and resumes the action for an admin")
         key = subjects.bucket_subject(subjects.CONTROLS_BUCKET, subjects.action_key(action.kind))
         yield Grant(key, "keeps who paused the action, and why")
-    for act in (AdminAct.PAUSED, AdminAct.RESUMED):
-        yield Grant(subjects.act_subject(act), "records that an admin paused or resumed an action")
+    for act in (AdminAct.PAUSED, AdminAct.RESUMED, AdminAct.WITHDRAWN):
+        yield Grant(subjects.act_subject(act), "records what an admin did to an action")
     yield from _reads(subjects.DELIVERIES_STREAM, "shows what was not delivered")
     yield Grant(subjects.REDELIVER_SUBJECT, "asks a webhooks service to send a delivery again")
     yield Grant(subjects.act_subject(AdminAct.REDELIVERED), "records that an admin had it sent again")
@@ -173,6 +173,7 @@ def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     yield from _COMMON
     yield from _reads(_OPERATIONS, "reads the operations that it runs")
     yield Grant(f"{API}.STREAM.MSG.GET.{_ACTIONS}", "compares its actions with the catalog")
+    yield Grant(f"{API}.STREAM.MSG.GET.{_CONTROLS}", "looks whether an action was withdrawn")
     yield from _reads(_HOLDS, "reads locks and rates")
     yield from _reads(_RUNNERS, "looks whether a request of another version has a runner")
     yield Grant(f"{API}.STREAM.PURGE.{_HOLDS}", "removes locks and waiters")
@@ -211,6 +212,7 @@ def _projector() -> Iterable[Grant]:
     yield from _reads(_TIMERS, "looks for lost timers")
     yield from _reads(_RUNNERS, "shows in its metrics which actions have no runner")
     yield from _hears_of_actions("names the actions in its metrics")
+    yield from _reads(_CONTROLS, "leaves out actions that were withdrawn")
     yield from _witnesses("looks for a journal that lost events")
     yield Grant(subjects.bucket_subject(subjects.VIEW_BUCKET, ">"), "writes snapshots", is_vital=True)
     yield Grant(subjects.bucket_subject(subjects.HOLDS_BUCKET, ">"), "releases locks of operations that have ended")

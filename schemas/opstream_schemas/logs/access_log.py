@@ -63,6 +63,8 @@ class AdminAct(StrEnum):
     """An action."""
     RESUMED = "resumed"
     """An action."""
+    WITHDRAWN = "withdrawn"
+    """An action."""
     REDELIVERED = "redelivered"
     """What a receiver of webhooks had not taken was sent again."""
     HANDLED_AGAIN = "handled-again"

@@ -33,7 +33,8 @@ RESOURCE: Final = "actions"
 """The first part of these paths."""
 _ALL: Final = f"/{RESOURCE}"
 _ONE: Final = f"/{RESOURCE}/{{target:str}}"
-_ACT: Final = re.compile(rb"/actions/([a-z0-9-]{1,40}:[a-z0-9-]{1,40}):(pause|resume)")
+_ACT: Final = re.compile(rb"/actions/([a-z0-9-]{1,40}:[a-z0-9-]{1,40}):(pause|resume|withdraw)")
+_ACTS: Final = {"pause": AdminAct.PAUSED, "resume": AdminAct.RESUMED, "withdraw": AdminAct.WITHDRAWN}
 _EVERY: Final = [HttpMethod.GET, HttpMethod.HEAD, HttpMethod.POST, HttpMethod.OPTIONS]
 _READS: Final = frozenset({"GET", "HEAD"})
 _ALLOW_READ: Final = "GET, HEAD"
@@ -98,13 +99,16 @@ async def _act(dependencies: Dependencies, kind: Kind, act: str, request: AnyReq
     if access is not None and principal is not None and access.ends.has_ended(principal):
         raise unauthenticated(access.challenge)  # a body may take minutes
     try:
-        if act == "pause":
-            done, detail = AdminAct.PAUSED, (await desk.pause(reader, kind, body)).reason
+        if act == "withdraw":
+            found, detail = await desk.withdraw(reader, kind, body)
+        elif act == "pause":
+            detail = (await desk.pause(reader, kind, body)).reason
         else:
-            done, detail = AdminAct.RESUMED, await desk.resume(reader, kind, body)
+            detail = await desk.resume(reader, kind, body)
         if dependencies.access_recorder is not None:
-            dependencies.access_recorder.note_act(done, principal, str(kind), by=reader.identity, detail=detail)
-        found = await desk.find(reader, kind)
+            dependencies.access_recorder.note_act(_ACTS[act], principal, str(kind), by=reader.identity, detail=detail)
+        if act != "withdraw":
+            found = await desk.find(reader, kind)
     except JournalError as error:
         raise journal_error(error) from error
     return json_response(_encode(_shown(desk, found, is_operator=True)))

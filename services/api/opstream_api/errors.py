@@ -43,6 +43,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.METHOD_NOT_ALLOWED: 405,
         ErrorCode.REQUEST_TIMEOUT: 408,
         ErrorCode.OPERATION_FINISHED: 409,
+        ErrorCode.ACTION_SERVED: 409,
         ErrorCode.OPERATION_NOT_RETRIABLE: 409,
         ErrorCode.RESOURCE_BUSY: 409,
         ErrorCode.HANDLING_FAILED: 409,

@@ -140,6 +140,16 @@ async def test_pause_and_resume_by_command(broker: Broker, link: Connection, jou
         record = decode_access_record(stored.data)
         assert isinstance(record, ActRecord)
         assert (record.target, record.detail, record.by) == (str(KIND), detail, shown.by)
+
+    async def withdrawn() -> subprocess.CompletedProcess[str] | None:
+        done = await run("withdraw", str(KIND), "--reason", "wrong", *nats)
+        return None if done.returncode else done
+
+    done = await eventually(withdrawn, within=30)  # once the pull of the runner that has gone counts no more
+    assert done is not None
+    assert done.stdout.startswith(f"{KIND} version 1 is withdrawn")
+    assert await overview(link) == []
+    assert (await run("withdraw", str(KIND), *nats)).returncode == 1
     misplaced = await run(*nats, "pause", str(KIND))
     assert (misplaced.returncode, misplaced.stdout) == (2, "")
     assert "unexpected extra arguments" in misplaced.stderr

@@ -1,4 +1,4 @@
-"""What callers see of actions, and what operators do to them: pause and resume."""
+"""What callers see of actions, and what operators do to them: pause, resume and withdraw."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from opstream_api.inputs.input_validation import decode_input
 from opstream_journal import ActionCatalog
 from opstream_journal.actions.action_controls import ActionControls
 from opstream_journal.actions.action_overview import ActionOverview, ActionOverviews
+from opstream_journal.errors import ActionServed
 from opstream_schemas.action_spec import MAX_PAUSE_REASON, MAX_PAUSE_SECONDS, ActionPause
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Instant
@@ -42,7 +43,7 @@ class PauseBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ResumeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The optional body of a request to resume an action."""
+    """The optional body of a request to resume or withdraw an action."""
 
     reason: str = ""
 
@@ -176,6 +177,24 @@ class ActionDesk:
             raise _unknown(kind)
         self._fresh_until = float("-inf")
         return reason
+
+    async def withdraw(self, reader: ActionReader, kind: Kind, body: bytes) -> tuple[ActionOverview, str]:
+        """Let what was announced of an action count no more. Return the action as it was, and the reason.
+
+        Raises:
+            ApiError: `Forbidden`, `UnknownAction`, `InvalidInput`; `ActionServed`: it has runners.
+            JournalError: the broker did not answer, or refused.
+        """
+        await self._check(reader, kind, f"withdraw {kind}")
+        reason = _checked_reason(_decoded(body, ResumeBody, '{} or {"reason": "text"}').reason)
+        before = await self.find(reader, kind)
+        try:
+            if not await self._catalog.withdraw(kind, at=self._now(), by=reader.name, reason=reason):
+                raise _unknown(kind)
+        except ActionServed as error:
+            raise ApiError(ErrorCode.ACTION_SERVED, str(error)) from error
+        self._fresh_until = float("-inf")
+        return before, reason
 
     async def _check(self, reader: ActionReader, kind: Kind, what: str) -> None:
         reader.check_act(what)

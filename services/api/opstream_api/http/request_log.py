@@ -52,7 +52,7 @@ _FIXED: Final = frozenset(
         "/.well-known/oauth-protected-resource",
     }
 )
-_ACT: Final = re.compile(r"/actions/[a-z0-9-]{1,40}:[a-z0-9-]{1,40}:(pause|resume)")
+_ACT: Final = re.compile(r"/actions/[a-z0-9-]{1,40}:[a-z0-9-]{1,40}:(pause|resume|withdraw)")
 _SCHEDULE_ACTIONS: Final = frozenset({"preview", "trigger", "backfill", "pause", "resume"})
 _ACTIONS: Final = frozenset({"cancel", "retry"})
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._@:/+")

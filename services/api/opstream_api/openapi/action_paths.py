@@ -348,6 +348,7 @@ def control_paths(kinds: Collection[Kind]) -> Json:
             {"reason": "the storage is being moved", "seconds": 7200},
         ),
         "resume": ("Let attempts of a paused action begin again", _RESUME, {"reason": "the storage is moved"}),
+        "withdraw": ("Take an action without runners out of the catalog", _RESUME, {"reason": "nobody needs it"}),
     }
     for act, (summary, schema, example) in acts.items():
         if Kind("actions", act) not in kinds:
@@ -361,20 +362,21 @@ def _act(act: str, summary: str, schema: Json, example: Json, one: Json) -> Json
         "summary": summary,
         "description": (
             "It concerns all tenants, so it needs `admin` and no tenant, and it is recorded. What runs goes on; what "
-            "is submitted meanwhile waits, and can be canceled."
+            "waits goes on to wait, and can be canceled."
         ),
         "tags": [CONTROL_TAG],
         "parameters": refs("parameters", "Kind", "api-version", "x-ms-client-request-id"),
         "requestBody": {"required": False, "content": json_content(schema, {act: {"value": example}})},
         "responses": {
             "200": {
-                "description": "The action as it is now",
+                "description": "The action as it is now; of a withdrawn one as it was",
                 "headers": header_refs(),
                 "content": json_content(one, {"action": {"value": _EXAMPLE}}),
             },
             **error_responses(
                 "InvalidCancel",
                 "UnknownKind",
+                *(("ActionServed",) if act == "withdraw" else ()),
                 "TooLargeCancel",
                 "UnsupportedCancel",
                 "ForbiddenOrCrossSite",

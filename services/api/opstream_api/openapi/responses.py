@@ -20,6 +20,7 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "InvalidRead": _ANY,
         "InvalidRequest": (ErrorCode.INVALID_HEADER,),
         "UnknownAction": (ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),
+        "ActionServed": (ErrorCode.ACTION_SERVED,),
         "UnknownKind": (ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),
         "OperationNotFound": (ErrorCode.OPERATION_NOT_FOUND, ErrorCode.NOT_FOUND),
         "ScheduleNotFound": (ErrorCode.SCHEDULE_NOT_FOUND, ErrorCode.NOT_FOUND),

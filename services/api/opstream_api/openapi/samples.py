@@ -213,6 +213,11 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             "there is no such operation, or its retention is over",
             {},
         ),
+        ErrorCode.ACTION_SERVED: (
+            "The action has runners, so it can't be withdrawn",
+            "book:upload-start has 2 runners: stop them first, or they go on while nobody can submit it",
+            {},
+        ),
         ErrorCode.SCHEDULE_NOT_FOUND: (
             "Never made, deleted, or another caller's",
             "there is no schedule 'nightly'",

@@ -153,6 +153,34 @@ async def _is_listed(api: Api) -> bool:
     return bool(await listed(api.client))
 
 
+async def test_withdraw(api: Api, stage: RunnerStage) -> None:
+    """Not while it has runners. Afterwards it can't be submitted, and what waits can be canceled; a runner that starts
+    brings it back."""
+    async with stage.runner([upload(HandlerGate())]):
+        await eventually(lambda: _has_runner(api))
+        refused = await post(api.client, f"{PATH}:withdraw")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "ActionServed")
+    await api.submit(body={}, headers={"Operation-Id": "one"})
+    await eventually(lambda: _has_runner(api, is_wanted=False))
+
+    async def is_done() -> bool:  # the pull of the runner that has gone counts for a moment
+        return (await post(api.client, f"{PATH}:withdraw", b'{"reason": "wrong"}')).status_code == 200
+
+    await eventually(is_done, within=10)
+    assert await listed(api.client) == []
+    assert (await api.submit(body={})).json()["error"]["code"] == "UnknownAction"
+    assert (await post(api.client, f"{PATH}:withdraw")).json()["error"]["code"] == "UnknownAction"
+    assert (await api.status("one")).json()["status"] == "NotStarted"
+    assert (await api.cancel("one")).json()["status"] == "Canceled"
+    async with stage.runner([upload(HandlerGate())]):
+        assert (await api.submit(body={}, headers={"Operation-Id": "two"})).status_code == 202
+
+
+async def _has_runner(api: Api, *, is_wanted: bool = True) -> bool:
+    found = await listed(api.client)
+    return bool(found) and bool(found[0]["runnerCount"]) is is_wanted
+
+
 async def test_reads_of_paths_that_change_something(api: Api) -> None:
     """Other methods are told which a path takes; another spelling of the list is no path."""
     for method in ("GET", "PUT", "DELETE", "OPTIONS"):
@@ -207,7 +235,7 @@ async def test_only_the_operator_may(desk: AccessDesk) -> None:
         await desk.caller("acme", "boss", "admin"),
     ]
     for caller in refused:
-        for act in ("pause", "resume"):
+        for act in ("pause", "resume", "withdraw"):
             answer = await post(caller.client, f"{PATH}:{act}")
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "Forbidden"), caller.record.subject
     stranger = await post(desk.api.client, f"{PATH}:pause")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 
-from opstream_journal import Connection, Journal, announce_action, find_action
-from opstream_journal.errors import SchemaChanged
+from opstream_journal import ActionCatalog, Connection, Journal, announce_action, find_action
+from opstream_journal.errors import ActionServed, SchemaChanged
 from opstream_journal.queues.runner_records import RunnerRecords
+from opstream_journal.stores.action_catalog import withdraw_action
 from opstream_runner import Action, ActionContext, RetryAfter, action
 from opstream_runner.dispatch import version_gate
+from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Requested
 from opstream_schemas.operation.state import Status
@@ -228,3 +231,70 @@ async def test_which_versions_are_there(stage: RunnerStage, monkeypatch: pytest.
         assert await are(1, 2)
         now += version_gate.OTHER_VERSION_WAIT
         assert await are(2)
+
+
+async def withdraw(stage: RunnerStage) -> ActionSpec | None:
+    return await withdraw_action(stage.link, KIND, at=datetime.now(UTC), by="ann", reason="wrong")
+
+
+async def test_the_way_back_to_an_earlier_version(stage: RunnerStage) -> None:
+    """Version 2 was wrong: once it is withdrawn, runners of version 1 announce theirs, and run what comes. A catalog
+    that is read meanwhile, and one that begins, follow. Without that, version 2 stays."""
+    catalog = ActionCatalog(stage.link)
+    await catalog.start()
+
+    async def shows(version: int) -> bool:
+        await catalog.refresh()
+        return KIND in catalog.specs and catalog.specs[KIND].action_version == version
+
+    async with stage.runner([after]):
+        pass
+    async with stage.runner([before]):
+        assert await shows(2)
+    await eventually(lambda: withdraw(stage))
+    assert await withdraw(stage) is None
+    await catalog.refresh()
+    assert (dict(catalog.specs), await catalog.find(KIND)) == ({}, None)
+    async with stage.runner([before]):
+        await eventually(lambda: shows(1))
+        found = await catalog.find(KIND)
+        assert found is not None
+        assert found.action_version == 1
+        await stage.request("op-1", given=OLD_INPUT, action_version=1)
+        assert (await stage.ended("op-1")).status is Status.SUCCEEDED
+    await catalog.stop()
+    later = ActionCatalog(stage.link)
+    await later.start()
+    assert later.specs[KIND].action_version == 1
+    await later.stop()
+
+
+async def test_the_same_version_comes_back(stage: RunnerStage) -> None:
+    """A runner that starts after a withdrawal announces the action again, though nothing of it has changed."""
+    async with stage.runner([before]):
+        pass
+    assert await eventually(lambda: withdraw(stage)) == before.spec
+    catalog = ActionCatalog(stage.link)
+    await catalog.start()
+    assert dict(catalog.specs) == {}
+    async with stage.runner([changed], allows_schema_change=False):
+        await catalog.refresh()
+        assert dict(catalog.specs) == {KIND: changed.spec}
+    await catalog.stop()
+
+
+async def test_an_action_with_runners_is_not_withdrawn(stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runners would not announce it again. One without a record, as of an earlier release, counts by its pull."""
+    async with stage.runner([before]) as runner:
+        await eventually(lambda: runner.is_ready)
+
+        async def pulls() -> bool:
+            return bool((await stage.consumer()).num_waiting)
+
+        await eventually(pulls)
+        with pytest.raises(ActionServed, match="stop them first"):
+            await withdraw(stage)
+        monkeypatch.setattr("opstream_journal.queues.runner_records.LIFETIME", -60.0)
+        with pytest.raises(ActionServed, match="has runners: stop them first"):
+            await withdraw(stage)
+    assert await find_action(stage.link, KIND) == before.spec

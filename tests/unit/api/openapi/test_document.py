@@ -43,6 +43,7 @@ ALWAYS = [
     "/actions",
     "/actions/{kind}:pause",
     "/actions/{kind}:resume",
+    "/actions/{kind}:withdraw",
     "/webhooks/deliveries",
     "/webhooks/deliveries/{operationId}/{endpoint}:redeliver",
     "/subscribers/parked",
