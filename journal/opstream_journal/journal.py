@@ -137,11 +137,11 @@ class Journal:
                 attempt.record_failure(refused, is_unsure=True)
             else:
                 crash_point(CrashPoint.JOURNAL_STORED)
-                return recorded_event(event, payload, sequence)
+                return recorded_event(event, payload, sequence, subject)
             if attempt.is_unsure:
                 stored = await self._find_stored(event, expected, attempt)
                 if stored is not None:
-                    return recorded_event(event, payload, stored)
+                    return recorded_event(event, payload, stored, subject)
             await self._pause(attempt)
 
     async def last_message(self, operation_id: str) -> rpc.StoredMessage | None:

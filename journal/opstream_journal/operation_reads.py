@@ -66,7 +66,7 @@ class OperationReader:
         subject = subjects.event_subject(operation.id, operation.kind, event)
         found = await rpc.get_last(self._connection, subjects.OPERATIONS_STREAM, subject)
         try:
-            return None if found is None else decode_event(found.data, found.seq)
+            return None if found is None else decode_event(found.data, found.seq, found.subject)
         except InvalidEvent:
             return None
 
@@ -79,7 +79,7 @@ class OperationReader:
         """
         if end.seq <= sequence:
             return []
-        last = decode_event(end.data, end.seq)
+        last = decode_event(end.data, end.seq, end.subject)
         own = subjects.operation_filter(last.operation_id)
         if not end.subject.startswith(own.removesuffix(">")):
             raise InvalidEvent(f"sequence {end.seq} ({end.subject}) is an event of operation {last.operation_id}")
@@ -120,7 +120,7 @@ class OperationReader:
             message = await rpc.get_next(self._connection, subjects.OPERATIONS_STREAM, subject, sequence + 1)
             if message is None:
                 raise JournalUnavailable(f"the leader has lost sequence {until}", maybe_stored=False)
-            found.append(OperationMessage(message.seq, message.data))
+            found.append(OperationMessage(message.seq, message.data, message.subject))
             sequence = message.seq
         return found
 
@@ -143,7 +143,7 @@ class OperationReader:
             page = [message]
         first, *others = page
         # The read of the whole operation left out the messages that are no events, so this one does, too.
-        return [decode_event(first.data, first.seq), *_decodable_events(others)]
+        return [decode_event(first.data, first.seq, first.subject), *_decodable_events(others)]
 
     async def _read_from_start(self, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
         """Return all events of an operation; [] if its beginning has expired; None while a replica is behind.
@@ -177,7 +177,7 @@ class OperationReader:
         except JournalUnavailable:
             return None
         is_between = found is not None and sequence < found.seq < end.seq
-        return decode_event(found.data, found.seq) if found is not None and is_between else None
+        return decode_event(found.data, found.seq, found.subject) if found is not None and is_between else None
 
     async def _read_since(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
         """As `_read_after`, but try first the way that does not scan the events of other operations in between."""
@@ -197,7 +197,7 @@ class OperationReader:
             # A short page is not the end: the broker also cuts a batch by its bytes.
             if not page or page[-1].seq >= last.sequence:
                 return None
-            found += [decode_event(message.data, message.seq) for message in page]
+            found += [decode_event(message.data, message.seq, message.subject) for message in page]
             sequence = found[-1].sequence
         return [*found, last]
 
@@ -212,7 +212,7 @@ class OperationReader:
                 raise JournalUnavailable(f"the leader has lost sequence {last.sequence}", maybe_stored=False)
             if message.seq >= last.sequence:
                 return [*found, last] if is_whole or last.position == 1 else []
-            event = decode_event(message.data, message.seq)
+            event = decode_event(message.data, message.seq, message.subject)
             if not is_whole and event.position != 1:
                 return []
             is_whole = True
@@ -234,12 +234,14 @@ class OperationReader:
 def _decodable_events(messages: list[rpc.StoredMessage]) -> Iterator[RecordedEvent]:
     for message in messages:
         with contextlib.suppress(InvalidEvent):
-            yield decode_event(message.data, message.seq)
+            yield decode_event(message.data, message.seq, message.subject)
 
 
 def _events_before(last: RecordedEvent, page: list[rpc.StoredMessage]) -> list[RecordedEvent]:
     """Return the events of a page that come before the last one, in stream order."""
-    earlier = (decode_event(message.data, message.seq) for message in page if message.seq < last.sequence)
+    earlier = (
+        decode_event(message.data, message.seq, message.subject) for message in page if message.seq < last.sequence
+    )
     return sorted(earlier, key=lambda event: event.sequence)
 
 

@@ -235,6 +235,9 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Stream sequence in OPERATIONS."""
     stored: bytes
     """The bytes that the journal stores."""
+    subject: str = ""
+    """Where it is stored in OPERATIONS, which the fold compares with its operation; empty for a copy from the archive
+    or from the API."""
 
     @property
     def digest(self) -> str:
@@ -290,8 +293,13 @@ def encode_event(event: Event) -> bytes:
     return payload
 
 
-def decode_event(payload: bytes, sequence: int) -> RecordedEvent:
+def decode_event(payload: bytes, sequence: int, subject: str = "") -> RecordedEvent:
     """Decode the bytes that the journal stores at a stream sequence.
+
+    Args:
+        payload: the bytes.
+        sequence: where they are stored.
+        subject: on which subject of OPERATIONS; empty if they come from elsewhere.
 
     Raises:
         InvalidEvent: they are not a CloudEvent of opstream, or the data of a known type can't be decoded.
@@ -311,6 +319,7 @@ def decode_event(payload: bytes, sequence: int) -> RecordedEvent:
         data=data,
         sequence=sequence,
         stored=payload,
+        subject=subject,
     )
 
 
@@ -349,8 +358,8 @@ def with_own_id(stored: bytes, operation_id: str, own_id: str) -> bytes:
     return _encoder.encode({**envelope, "subject": msgspec.Raw(_encoder.encode(own_id))})
 
 
-def recorded_event(event: Event, payload: bytes, sequence: int) -> RecordedEvent:
-    """Return what `decode_event(payload, sequence)` would return for an event that was just stored."""
+def recorded_event(event: Event, payload: bytes, sequence: int, subject: str = "") -> RecordedEvent:
+    """Return what `decode_event(payload, sequence, subject)` would return for an event that was just stored."""
     return RecordedEvent(
         id=event.id,
         source=event.source,
@@ -362,4 +371,5 @@ def recorded_event(event: Event, payload: bytes, sequence: int) -> RecordedEvent
         data=event.data,
         sequence=sequence,
         stored=payload,
+        subject=subject,
     )

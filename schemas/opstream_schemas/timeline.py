@@ -167,7 +167,7 @@ def build_timeline(operation_id: str, messages: Sequence[OperationMessage], now:
 
 def _decode(message: OperationMessage) -> RecordedEvent | None:
     try:
-        return decode_event(message.payload, message.sequence)
+        return decode_event(message.payload, message.sequence, message.subject)
     except InvalidEvent:
         return None
 

@@ -28,6 +28,8 @@ from opstream_schemas.events import (
     Started,
     Succeeded,
 )
+from opstream_schemas.names import Kind
+from opstream_schemas.subjects import event_subject
 from opstream_schemas.text import format_count
 
 from .state import FOLD_VERSION, CancelWish, LiveAttempt, Operation, Status, Waiting
@@ -42,6 +44,7 @@ def initial(event: RecordedEvent) -> Operation:
     data = event.data
     if not isinstance(data, Requested) or event.position != 1 or event.previous_hash:
         raise FoldRefused(f"{_described(event)} can't begin an operation: only 'requested' in position 1 can")
+    _check_subject(event, event.operation_id, Kind(data.resource, data.action))
     return Operation(
         id=event.operation_id,
         resource=data.resource,
@@ -198,6 +201,7 @@ def _check_next(operation: Operation, event: RecordedEvent) -> None:
         raise FoldRefused(f"{_described(event)} belongs to operation {event.operation_id}, not {operation.id}")
     if event.position != operation.position + 1 + (forced.passed_over if forced else 0):
         raise FoldRefused(f"{_described(event)} can't follow position {operation.position}")
+    _check_subject(event, operation.id, operation.kind)
     if event.previous_hash != operation.last_hash:
         raise FoldRefused(f"{_described(event)} does not carry the hash of the event before it")
     if event.sequence <= operation.stream_sequence:
@@ -206,6 +210,21 @@ def _check_next(operation: Operation, event: RecordedEvent) -> None:
         raise FoldRefused(f"{_described(event)} follows sequence {forced.sequence}, not {operation.stream_sequence}")
     if operation.is_terminal:
         raise FoldRefused(f"{_described(event)} follows a terminal event ({operation.status})")
+
+
+def _check_subject(event: RecordedEvent, operation_id: str, kind: Kind) -> None:
+    """Check that an event lies where only what may write events of its type, for its action, can store it.
+
+    The broker grants by subjects, and knows nothing of what a message says (docs/broker-access.md).
+
+    Raises:
+        FoldRefused: it lies under another operation, action or event.
+    """
+    if not event.subject:
+        return
+    name = event.subject.rpartition(".")[2] if event.data is None else event.data.name
+    if event.subject != event_subject(operation_id, kind, name):
+        raise FoldRefused(f"{_described(event)} is stored on {event.subject}, which is not a subject of {kind} for it")
 
 
 def _position_changes(event: RecordedEvent) -> dict[str, object]:

@@ -34,6 +34,8 @@ class OperationMessage(NamedTuple):
 
     sequence: int
     payload: bytes
+    subject: str = ""
+    """Empty for a copy in the archive."""
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +134,7 @@ def _decode_leniently(messages: Sequence[OperationMessage]) -> tuple[list[Record
     problem: InvalidEvent | None = None
     for message in messages:
         try:
-            events.append(decode_event(message.payload, message.sequence))
+            events.append(decode_event(message.payload, message.sequence, message.subject))
         except InvalidEvent as error:
             problem = problem or error
     return events, problem

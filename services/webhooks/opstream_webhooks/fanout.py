@@ -106,7 +106,7 @@ class Fanout:
     async def _fan_out(self, message: DeliveredMessage, subject: EventSubject) -> None:
         async with self._limit:
             try:
-                event = decode_event(message.data, message.sequence)
+                event = decode_event(message.data, message.sequence, message.subject)
                 if self._is_skipped(message, subject, event):
                     await message.ack()
                     return

@@ -15,6 +15,7 @@ from opstream.cli.commands.fail import SOURCE
 from opstream_api.operations.event_feed import EventFeed
 from opstream_journal import Connection, ExpectedVersion, Journal, SnapshotStore, VersionConflict, announce_action
 from opstream_schemas import subjects
+from opstream_schemas.bulk.kinds import BULK_KINDS
 from opstream_schemas.errors import FoldRefused, InvalidEvent, OperationFinished
 from opstream_schemas.events import Failed, Progressed, decode_event, encode_event
 from opstream_schemas.operation.commands import RequestCancel, decide
@@ -75,9 +76,17 @@ async def newer(link: Connection, operation: Operation) -> None:
     await put(link, encode_event(following(operation, FromTheFuture())), "progressed")
 
 
+async def forged(link: Connection, operation: Operation) -> None:
+    """An outcome with a right chain, under another action and under another event, where a stolen login may write."""
+    end = following(operation, RESULT)
+    payload = encode_event(end)
+    await link.nc.jetstream().publish(subjects.event_subject(ID, BULK_KINDS[0], "succeeded"), payload)
+    await put(link, payload, "canceled")
+
+
 async def everything(link: Connection, operation: Operation) -> None:
     """All of it, and more than once."""
-    for one in (newer, second_request, damaged, damaged):
+    for one in (newer, second_request, damaged, damaged, forged):
         await one(link, operation)
 
 
@@ -93,7 +102,7 @@ async def told(api: Api) -> dict[str, Any]:
     return body
 
 
-@pytest.mark.parametrize("ruin", [second_request, damaged, newer, everything])
+@pytest.mark.parametrize("ruin", [second_request, damaged, newer, forged, everything])
 @pytest.mark.parametrize("is_projected", [True, False])
 async def test_everybody_sees_the_same_end(
     broker: Broker,

@@ -117,7 +117,7 @@ class Evidence(msgspec.Struct):
         found = {}
         for message in self.messages:
             try:
-                event = decode_event(message.payload, message.sequence)
+                event = decode_event(message.payload, message.sequence, message.subject)
             except InvalidEvent:
                 continue
             if isinstance(event.data, Requested) and event.data.own_id:
@@ -132,7 +132,9 @@ class Evidence(msgspec.Struct):
 
 def decoded(history: list[Stored]) -> list[RecordedEvent]:
     """Events as opstream decodes them: without messages that a forced end has skipped."""
-    events = decode_events([OperationMessage(message.sequence, message.payload) for message in history])
+    events = decode_events(
+        [OperationMessage(message.sequence, message.payload, message.subject) for message in history]
+    )
     if not events or forced_end_of(events[-1]) is None:
         return events
     return [*events_from_request(events[-1].operation_id, events)]
@@ -181,7 +183,7 @@ def _breaches_of(operation_id: str, history: list[Stored], evidence: Evidence) -
         yield f"invariant 2: promised, and open: {names}"
     yield from _going_back(polled, evidence.ignored)
     try:
-        events = [decode_event(message.payload, message.sequence) for message in history]
+        events = [decode_event(message.payload, message.sequence, message.subject) for message in history]
         yield from _chained(history, events if end is None else events[:-1])
         yield from _fenced(names, events, is_restored=evidence.is_restored)
         if promise is not None:
@@ -236,7 +238,7 @@ def _fenced(names: list[str], events: list[RecordedEvent], *, is_restored: bool)
 def _forced(history: list[Stored]) -> ForcedEnd | None:
     """The forced end in the last message, if it is one."""
     try:
-        return forced_end_of(decode_event(history[-1].payload, history[-1].sequence))
+        return forced_end_of(decode_event(history[-1].payload, history[-1].sequence, history[-1].subject))
     except InvalidEvent:
         return None
 
@@ -247,7 +249,7 @@ def _kept(operation_id: str, history: list[Stored]) -> list[Stored]:
     kept = []
     for message in history[:-1]:
         try:
-            event = decode_event(message.payload, message.sequence)
+            event = decode_event(message.payload, message.sequence, message.subject)
         except InvalidEvent:
             continue
         if event.operation_id != operation_id:
@@ -259,7 +261,10 @@ def _kept(operation_id: str, history: list[Stored]) -> list[Stored]:
 
 
 def _forced_well(everything: list[Stored], kept: list[Stored], end: ForcedEnd) -> Iterator[str]:
-    event, before = decode_event(everything[-1].payload, everything[-1].sequence), everything[-2]
+    event, before = (
+        decode_event(everything[-1].payload, everything[-1].sequence, everything[-1].subject),
+        everything[-2],
+    )
     if (event.previous_hash, end.sequence) != (digest(before.payload), before.sequence):
         yield f"invariant 1: the forced end does not follow the message at sequence {before.sequence}"
     if (event.position, end.passed_over) != (len(everything), len(everything) - len(kept)):

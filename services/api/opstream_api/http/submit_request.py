@@ -239,8 +239,8 @@ def parse_idempotency_key(headers: Headers, new_operation_id: Callable[[], str])
     mechanism serves both ways: an operation id exists once.
 
     Raises:
-        ApiError: `InvalidHeader`: a malformed or repeated header, one header of the pair alone, both ways at once, or an
-            id of the form that schedules give to their operations.
+        ApiError: `InvalidHeader`: a malformed or repeated header, one header of the pair alone, both ways at once, or
+            an id of the form that schedules give to their operations.
     """
     own = single_value(headers, OPERATION_ID)
     if uses_repeatability(headers):

@@ -122,6 +122,6 @@ class JournalFollower:
 
     def _fold(self, message: ScannedMessage) -> None:
         try:
-            self._status.fold_next(decode_event(message.data, message.sequence))
+            self._status.fold_next(decode_event(message.data, message.sequence, message.subject))
         except (InvalidEvent, FoldRefused) as error:
             logger.debug("sequence %s (%s): %s", message.sequence, message.subject, error)

@@ -273,7 +273,7 @@ def _decodable(messages: Sequence[OperationMessage]) -> list[RecordedEvent]:
     found = []
     for message in messages:
         try:
-            found.append(decode_event(message.payload, message.sequence))
+            found.append(decode_event(message.payload, message.sequence, message.subject))
         except InvalidEvent:
             continue
     return found

@@ -112,7 +112,7 @@ class JournalFold:
 
     def _decode(self, message: ScannedMessage, operation_id: str) -> RecordedEvent | None:
         try:
-            event = decode_event(message.data, message.sequence)
+            event = decode_event(message.data, message.sequence, message.subject)
         except InvalidEvent as error:
             self.invalid.add(message, str(error))
             return None

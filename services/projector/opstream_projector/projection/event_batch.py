@@ -57,7 +57,7 @@ class BatchDecoder:
                 continue
             try:
                 operation_id = subjects.parse_event_subject(message.subject).operation_id
-                event = decode_event(message.data, message.sequence)
+                event = decode_event(message.data, message.sequence, message.subject)
             except (InvalidName, InvalidEvent) as error:
                 self._foreign.log(
                     logging.ERROR, "sequence %s (%s) is not an event: %s", message.sequence, message.subject, error

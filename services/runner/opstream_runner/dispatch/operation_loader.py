@@ -55,7 +55,7 @@ class OperationLoader:
         else:
             operation_id = subjects.parse_event_subject(message.subject).operation_id
             if message.deliveries == 1:
-                requested = decode_event(message.data, message.sequence)
+                requested = decode_event(message.data, message.sequence, message.subject)
                 return self._verify_subject(
                     LoadedOperation(initial(requested), _action_input(requested), requested.sequence), operation_id
                 )

@@ -10,6 +10,7 @@ from opstream_journal.jetstream.ordered_consumer import ScannedMessage
 from opstream_projector.consistency.journal_fold import FoldedOperation, JournalFold
 from opstream_projector.consistency.view_scan import OperationExamples, SeenRevisions
 from opstream_schemas import subjects
+from opstream_schemas.events import RecordedEvent
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation
 from tests.support.schemas.histories import History, histories, request, started
@@ -19,9 +20,13 @@ pytestmark = pytest.mark.unit
 KIND = Kind("book", "upload-start")
 
 
-def message(sequence: int, operation_id: str, payload: bytes) -> ScannedMessage:
-    subject = subjects.event_subject(operation_id, KIND, "progressed")
+def message(sequence: int, operation_id: str, payload: bytes, kind: Kind = KIND, name: str = "x") -> ScannedMessage:
+    subject = subjects.event_subject(operation_id, kind, name)
     return ScannedMessage(sequence=sequence, subject=subject, data=payload, nanoseconds=0)
+
+
+def subject_and_payload(history: History, event: RecordedEvent) -> tuple[str, bytes, Kind, str]:
+    return history.id, event.stored, history.operation.kind, event.data.name if event.data else "x"
 
 
 @st.composite
@@ -31,7 +36,7 @@ def journals(draw: st.DrawFn) -> tuple[list[ScannedMessage], dict[str, Operation
     A sequence is part of the state, so the fold is done again with those that the events have here.
     """
     found = draw(st.lists(histories(unknown=True), min_size=1, max_size=6, unique_by=lambda history: history.id))
-    queues = [[(history.id, payload) for payload in history.payloads] for history in found]
+    queues = [[subject_and_payload(history, event) for event in history.events] for history in found]
     order = draw(st.permutations([number for number, queue in enumerate(queues) for _ in queue]))
     messages = [message(sequence, *queues[number].pop(0)) for sequence, number in enumerate(order, start=1)]
     alone = {history.id: JournalFold() for history in found}

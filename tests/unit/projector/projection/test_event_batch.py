@@ -30,9 +30,9 @@ def test_events_are_sorted_by_operation_and_sequence() -> None:
 
     groups, others = BatchDecoder().decode([of(one, 1), of(two, 0), of(one, 0)])
 
-    assert {name: [delivery.event for delivery in group] for name, group in groups.items()} == {
-        "op-1": one.events,
-        "op-2": [two.events[0]],
+    assert {name: [delivery.event.stored for delivery in group] for name, group in groups.items()} == {
+        "op-1": one.payloads,
+        "op-2": [two.payloads[0]],
     }
     assert others == []
 

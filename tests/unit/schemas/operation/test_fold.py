@@ -262,6 +262,44 @@ def test_only_the_next_event_is_folded_or_skipped(changes: dict[str, Any], reaso
         (skip_unknown if unknown else evolve)(history.operation, msgspec.structs.replace(event, **changes))
 
 
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "operations.op-1.operations.retry.succeeded",  # which the login of the API may write
+        "operations.op-1.book.upload-start.canceled",
+        "operations.op-1.book.upload.succeeded",
+        "operations.op-10.book.upload-start.succeeded",
+        "archive.book.upload-start.succeeded",
+    ],
+)
+def test_an_event_counts_only_where_it_may_be_written(subject: str) -> None:
+    """The broker grants subjects, so an event of a right chain on the subject of another action or event is refused."""
+    history = story(started())
+    event = msgspec.structs.replace(history.recorded(SUCCEEDED), subject=subject)
+    for fold_it in (fold, fold_for_reader):
+        with pytest.raises(FoldRefused, match="is not a subject of book:upload-start"):
+            fold_it(history.operation, [event])
+    own = msgspec.structs.replace(event, subject="operations.op-1.book.upload-start.succeeded")
+    assert evolve(history.operation, own).status is Status.SUCCEEDED
+
+
+def test_a_request_counts_only_where_it_may_be_written() -> None:
+    """A request of one action under another one is no operation of either."""
+    event = msgspec.structs.replace(History().recorded(request()), subject="operations.op-1.film.cut.requested")
+    with pytest.raises(FoldRefused, match="is not a subject of book:upload-start"):
+        initial(event)
+
+
+def test_an_event_of_an_unknown_type_lies_under_its_action() -> None:
+    """Its name is not known, its action is."""
+    history = story(started())
+    event = history.recorded(FromTheFuture())
+    own = msgspec.structs.replace(event, subject="operations.op-1.book.upload-start.postponed")
+    assert skip_unknown(history.operation, own).skipped == 1
+    with pytest.raises(FoldRefused, match="is not a subject of"):
+        skip_unknown(history.operation, msgspec.structs.replace(event, subject="operations.op-1.film.cut.postponed"))
+
+
 @pytest.mark.parametrize("data", [started(2), Failed(error=FAILURE), CancelRequested(), FromTheFuture()])
 def test_nothing_follows_a_terminal_event(data: EventData) -> None:
     """Any event after an outcome raises an error, also for readers."""
