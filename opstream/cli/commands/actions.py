@@ -223,7 +223,7 @@ async def _resume(kind: Kind, place: BrokerPlace) -> None:
         if not await ActionControls(connection).resume(kind):
             raise _unknown(kind)
         await record_act(connection, AdminAct.RESUMED, target=str(kind))
-    click.echo(f"{kind} is not paused: what waits begins")
+    click.echo(f"{kind} goes on: what waits begins")
 
 
 async def _withdraw(kind: Kind, reason: str, place: BrokerPlace) -> None:

@@ -84,10 +84,16 @@ def print_list(settings: ListSettings) -> None:
             return
         is_table = sys.stdout.isatty() and not settings.is_json
         rows = itertools.islice(items(client, settings.url, settings.selection, settings.limit), settings.limit)
-        for number, item in enumerate(rows):
-            if is_table and not number:
+        is_empty = True
+        for item in rows:
+            if is_table and is_empty:
                 click.echo(HEADING)
+            is_empty = False
             click.echo(_row(item) if is_table else shown_json(bytes(item)))
+        if is_table and is_empty:
+            click.echo(
+                "no operation fits; 'opstream count --by action' and '--by error/code' show what there is", err=True
+            )
 
 
 def items(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
+import msgspec
 
 from opstream.cli.client_session import client_session, first_response, print_json, wait_for_end
 from opstream.cli.lists.bulk import BulkSettings, bulk_options, run_bulk, take_bulk
@@ -36,8 +38,9 @@ def retry(**given: Any) -> None:  # noqa: ANN401 - the options above, named as t
     The follow-up is a new operation with the same input. Each operation has one: retrying twice is fine, and prints the
     same. A follow-up that failed can be retried, too. With --wait the exit status is that of 'opstream run'.
 
-    With options that select operations in place of an ID, all of these are done again that failed or were canceled, by
-    a bulk operation, whose status monitor is printed. That needs an index (docs/retry.md).
+    With options that select operations in place of an ID, all of these are done again that failed, by a bulk operation,
+    whose status monitor is printed. What was canceled is left alone unless --status Canceled or the filter's own status
+    asks for it. That needs an index (docs/retry.md).
 
     \b
     Examples:
@@ -45,7 +48,16 @@ def retry(**given: Any) -> None:  # noqa: ANN401 - the options above, named as t
       opstream retry --action book:upload-start --since 1d --code 503 --dry-run
     """
     client_options.check_timeout(click.get_current_context(), is_waiting=given["is_waiting"])
-    retry_operation(RetrySettings(bulk=take_bulk(given), **given))
+    bulk = take_bulk(given)
+    retry_operation(RetrySettings(bulk=None if bulk is None else _failed_unless_asked(bulk), **given))
+
+
+def _failed_unless_asked(bulk: BulkSettings) -> BulkSettings:
+    """Select what failed: a client or an operator meant what was canceled, and asks here for what went wrong."""
+    selection = bulk.selection
+    if selection.statuses or re.search(r"\bstatus\b", selection.condition):
+        return bulk
+    return msgspec.structs.replace(bulk, selection=msgspec.structs.replace(selection, statuses=(str(Status.FAILED),)))
 
 
 def retry_operation(settings: RetrySettings) -> None:

@@ -164,6 +164,7 @@ def test_the_options_of_an_action() -> None:
     parameters = inspect.signature(action).parameters.values()
     wanted = {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
     told = {name: f"{one:g}" if isinstance(one, int | float) else one or '""' for name, one in wanted.items()}
+    told |= {name: "none" for name, one in wanted.items() if one is None}
     assert dict(rows) == told
 
 

@@ -105,8 +105,22 @@ CASES: list[tuple[list[str], list[str], dict[str, str], Any]] = [
             timeout=None,
             url="http://a.test",
             bulk=BulkSettings(
-                selection=Selection(actions=("a:b",), condition="attempt gt 1"), is_dry_run=True, per_second=9
+                selection=Selection(statuses=("Failed",), actions=("a:b",), condition="attempt gt 1"),
+                is_dry_run=True,
+                per_second=9,
             ),
+        ),
+    ),
+    (
+        ["retry"],
+        ["--filter", "status ne 'Running'", "--url", "http://a.test"],
+        {"FILTER": "status ne 'Running'", "URL": "http://a.test"},
+        RetrySettings(
+            operation_id="",
+            is_waiting=False,
+            timeout=None,
+            url="http://a.test",
+            bulk=BulkSettings(selection=Selection(condition="status ne 'Running'")),
         ),
     ),
     (
