@@ -68,6 +68,7 @@ async def read_backlog(connection: Connection, stream: str, config: ConsumerConf
         leader_age=_leader_age(info, now),
         idle=min((now - at for at in _active_at(info)), default=None),
         ack_wait=timedelta(microseconds=int(info["config"].get("ack_wait", 0)) // 1_000),
+        most=max(0, int(info["config"].get("max_ack_pending", 0))),
         is_paused=bool(info.get("paused")),
         mark=(int(info["delivered"]["consumer_seq"]), int(info["ack_floor"]["consumer_seq"])),
     )

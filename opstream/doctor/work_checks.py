@@ -58,6 +58,8 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     """How long ago a message was delivered or acknowledged; None for never."""
     ack_wait: timedelta = timedelta(0)
     """After which a message is delivered again."""
+    most: int = 0
+    """How many messages processes may have at a time, e.g. by an action's concurrency; 0 for no limit."""
     is_paused: bool = False
     """An operator lets it deliver nothing."""
     mark: tuple[int, int] = (0, 0)
@@ -76,6 +78,13 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
             or self.idle is None
             or self.idle > max(self.ack_wait, _HOLD.get(self.consumer, _NONE))
         )
+
+    @property
+    def is_busy(self) -> bool:
+        """Return True if its readers have all that they can take at a time, so what is next waits for its turn."""
+        if self.is_abandoned or not self.unacknowledged:
+            return False
+        return not self.is_pulled or 0 < self.most <= self.unacknowledged
 
     def late(self, age: timedelta | None) -> timedelta:
         """Return for how long a reader could have handled something of this age: not before there was a leader."""
@@ -202,7 +211,9 @@ def check_timers(
         overdue: for how long the latest timer of those that were looked at should have fired already; None for none.
     """
     taken = max(
-        (one for one in backlogs if one.timer and not one.is_paused), key=lambda one: one.timer_age, default=None
+        (one for one in backlogs if one.timer and not (one.is_paused or one.is_busy)),
+        key=lambda one: one.timer_age,
+        default=None,
     )
     is_well = True
     if taken is not None and taken.late(taken.timer_age) > MAX_WAIT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from opstream.doctor.system_findings import Level
@@ -70,6 +71,16 @@ def test_an_election_is_no_finding() -> None:
         "TimerNotTaken",
     ]
     assert [one.level for one in [*check_runners([young]), *check_timers([young], None, None)]] == [Level.OK] * 2
+
+
+def test_a_retry_behind_others_is_no_fault() -> None:
+    """An action of which one attempt may run at a time: what fired waits for its turn, which is no fault of a timer."""
+    name = subjects.runner_consumer(Kind("book", "bind"))
+    queued = backlog(name, timer="wake.book.bind.op-1.retry", timer_age=LONG, unacknowledged=1, is_pulled=True, most=1)
+    assert [one.name for one in check_timers([queued], None, None)] == ["Timers"]
+    for change in ({"most": 2}, {"most": 0}, {"is_pulled": False, "idle": LONG}):
+        other = msgspec.structs.replace(queued, **change)
+        assert [one.name for one in check_timers([other], None, None)] == ["TimerNotTaken"], change
 
 
 def test_a_paused_action_needs_no_runner() -> None:
