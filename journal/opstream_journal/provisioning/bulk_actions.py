@@ -15,8 +15,9 @@ LEASE: Final = 10.0
 """Seconds after which another process goes on with the bulk operation of one that was killed."""
 MAX_ATTEMPTS: Final = 100
 """Each restart of a process in the middle of a bulk operation takes one."""
-MAX_RUNNING: Final = 64
-"""Bulk operations of one kind that run at once, over all processes."""
+MAX_RUNNING: Final = 10_000
+"""Bulk operations of one kind that have begun or wait for others of their caller, over all processes. Further ones wait
+for these, of whichever caller, so it is far more than callers need."""
 
 _SUMMARIES: Final = {BulkAct.RETRY: "Do operations again", BulkAct.CANCEL: "Cancel operations"}
 

@@ -74,6 +74,8 @@ class BulkTools(msgspec.Struct, frozen=True, kw_only=True):
     lists: OperationList
     items: BulkItems
     callers: BulkCallers
+    turns: asyncio.Semaphore
+    """Bounds what is done at a moment. What waits, for its next item or for a limit, has none."""
     clock: Callable[[], float]
     """Returns monotonic seconds."""
 
@@ -119,6 +121,8 @@ class BulkAttempt:
         self._refusals = [item for one in recorded for item in one.items if item.code][:MAX_REFUSALS]
         self._unrecorded: list[BulkItem] = []
         self._recorded_at = tools.clock()
+        self._is_limited = False
+        """Whether the last event says that a limit of the caller is waited for."""
         self._next_at = 0.0
         """When the next item may begin, in seconds of the clock."""
 
@@ -175,6 +179,7 @@ class BulkAttempt:
         if found is not None:
             self._progress = BulkProgress(matched=found.count)
             await self._record(self._progress_command(()), _PROGRESS_BUDGET)
+            self._has_begun = True
 
     def _selected(self) -> SelectedRows:
         """Return what is selected, by the caller's rights as they are now.
@@ -238,6 +243,7 @@ class BulkAttempt:
         if self._unrecorded and self._has_lease:
             await self._record(self._progress_command(tuple(self._unrecorded)), UNTIL_STORED)
             self._unrecorded.clear()
+            self._is_limited = False
             self._recorded_at = self._tools.clock()
 
     def _progress_command(self, items: tuple[BulkItem, ...]) -> ReportProgress:
@@ -261,15 +267,25 @@ class BulkAttempt:
         pause = _SHORTEST_PAUSE
         while not self._stopping.is_set():
             try:
-                return await work()
+                async with self._tools.turns:
+                    return await work()
             except ApiError as error:
                 if error.code not in _PASSING:
                     raise
                 logger.debug("bulk operation %s waits: %s", self._operation.id, error)
-            await self._report()
+                await self._report()
+                await self._say_why(error)
             await self._pause(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         return None
+
+    async def _say_why(self, error: ApiError) -> None:
+        """Record once, in the message, that a limit of the caller is waited for; the next progress replaces it."""
+        if error.code is ErrorCode.TOO_MANY_REQUESTS and not self._is_limited and self._has_begun:
+            self._is_limited = True
+            command = self._progress_command(())
+            waits = f"{command.message}; waits: {error.body.error.message}"
+            await self._record(msgspec.structs.replace(command, message=waits), _PROGRESS_BUDGET)
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:

@@ -7,10 +7,12 @@ callers. The message is the lease, as for any attempt: a process that is killed 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from opstream_api.access.principal import Owner
 from opstream_journal import Connection, ExpectedVersion, JournalError, VersionConflict
 from opstream_journal.jetstream.pull_consumer import DeliveredMessage, PullConsumer
 from opstream_journal.outage_log import OutageLog
@@ -41,8 +43,15 @@ from .attempt import BulkAttempt, BulkTools
 
 logger = logging.getLogger(__name__)
 
-SLOTS: Final = 4
-"""Bulk operations of one kind that one process runs at once."""
+SLOTS: Final = 32
+"""Bulk operations of one kind that one process has begun at once; `service.TURNS` of them do something at a moment."""
+SLOTS_OF_CALLER: Final = 1
+"""Of these, those of one caller, so that none can keep others out."""
+SLOTS_OF_ANONYMOUS: Final = 4
+"""The same of callers that nothing tells apart."""
+
+_LONGEST_WAIT: Final = 60.0
+"""Seconds after which one that waits for others of its caller is looked at again, at most."""
 
 _TROUBLE_DELAY: Final = 5.0
 """Seconds after which a message comes again that could not be handled because of the broker."""
@@ -69,6 +78,8 @@ class BulkExecutor:
         self._new_id = new_id
         self._running: set[str] = set()
         """Operations of which an attempt of this process is the live one."""
+        self._begun: Counter[Owner] = Counter()
+        """How many of each caller have begun here."""
         self._outage = OutageLog(logger, f"no bulk {act} is run here", f"bulk operations are run again: {act}")
         self.why_off = ""
         """Why it can't run any, and what to do; empty if it can, or that is not known yet."""
@@ -152,7 +163,17 @@ class BulkExecutor:
                 await self._append(operation, data)
                 await message.ack_confirmed()
             case BeginAttempt():
-                await self._begin(operation, events, message)
+                owner = Owner(operation.tenant, operation.caller)
+                if self._begun[owner] >= (SLOTS_OF_CALLER if operation.caller else SLOTS_OF_ANONYMOUS):
+                    # Its slot is for those of other callers.
+                    await message.nak(min(float(message.deliveries), _LONGEST_WAIT))
+                    return
+                self._begun[owner] += 1
+                try:
+                    await self._begin(operation, events, message)
+                finally:
+                    self._begun[owner] -= 1
+                    self._begun += Counter()  # forgets those that have none
 
     async def _begin(self, operation: Operation, events: Sequence[RecordedEvent], message: DeliveredMessage) -> None:
         command = StartAttempt(

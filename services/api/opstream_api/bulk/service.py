@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
+from typing import Final
 
 from opstream_api.access.access_control import AccessControl
 from opstream_api.lists.operation_list import OperationList
@@ -22,6 +23,9 @@ from .bulk_caller import BulkCallers
 from .bulk_items import BulkItems
 from .desk import BulkDesk
 from .executor import BulkExecutor
+
+TURNS: Final = 4
+"""Things that the bulk operations of a process do at a moment: an item, a page of the index, a count."""
 
 
 def open_bulk(
@@ -61,6 +65,7 @@ def open_bulk(
         lists=lists,
         items=BulkItems(retrier=retrier, canceler=canceler, access=access),
         callers=BulkCallers(access, now),
+        turns=asyncio.Semaphore(TURNS),
         clock=clock,
     )
     executors = {act: BulkExecutor(connection, act, tools, new_id) for act in BulkAct}

@@ -16,6 +16,7 @@ from opstream_api.queues.queue_positions import QueuePositions
 from opstream_api.queues.waiting_reasons import WaitingReasons
 from opstream_journal import ActionCatalog, Journal, JournalError, SnapshotStore
 from opstream_journal.jetstream.rpc import StoredMessage
+from opstream_schemas.bulk.kinds import BULK_KINDS
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.events import CancelRequested, RecordedEvent
 from opstream_schemas.names import check_operation_id
@@ -170,7 +171,10 @@ class StatusReader:
                 owner = await self._shown_owner(operation, sees) if is_due else ""
                 return BlockedBy(reason=WaitingReason.RESOURCE, position=position, operation_id=owner)
         spec = self._catalog.specs.get(operation.kind)
-        return await self._waiting_reasons.find(operation, spec.policy) if spec else None
+        if spec is not None:
+            return await self._waiting_reasons.find(operation, spec.policy)
+        is_bulk = operation.kind in BULK_KINDS
+        return await self._waiting_reasons.find_for_bulk(operation) if is_bulk else None
 
     async def _shown_owner(self, operation: Operation, sees: Callable[[Operation], bool] | None) -> str:
         """Return the id of the operation that has the resource; empty for none, and for one that the caller can't see.

@@ -35,6 +35,7 @@ _GRACE: Final = 2.0
 """Seconds from the request, or from the time of a retry, for which no reason is given."""
 _CACHE_SECONDS: Final = 1.0
 _NOT_FOUND: Final = 404
+_BULK_ORDER: Final = "it begins when the caller's bulk operations before it have ended"
 
 
 class RunnerConsumer(msgspec.Struct, frozen=True):
@@ -142,6 +143,19 @@ class WaitingReasons:
         if policy.rate and (slot := await self._slots.slot_of(operation)) is not None:
             return BlockedBy(reason=WaitingReason.RATE, until=slot)
         return blocked_by(await self.look(operation.kind), operation.action_version, policy)
+
+    async def find_for_bulk(self, operation: Operation) -> BlockedBy | None:
+        """Return what a bulk operation waits for that does not run: a process of the API, or others of its caller.
+
+        Raises:
+            JournalError: the broker did not respond, or refused.
+        """
+        if not self.is_due(operation):
+            return None
+        look = await self.look(operation.kind)
+        if look.has_no_runner:
+            return BlockedBy(reason=WaitingReason.RUNNER)
+        return BlockedBy(reason=WaitingReason.CONCURRENCY, message=_BULK_ORDER)
 
     def _known_unserved(self, operation: Operation) -> BlockedBy | None:
         """Return what the answer to its submit said, if that was a moment ago. It costs no read."""

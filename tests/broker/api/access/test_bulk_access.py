@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from opstream_api.bulk.service import TURNS
 from opstream_index.operation_row import row_of
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Failed
@@ -179,3 +181,60 @@ async def test_it_ends_with_its_key(desk: AccessDesk, shelf: Shelf, journal: Jou
     assert (await other.get("/status/bad-5-retry-1")).status_code == 404
     again = await ended(other, await bulk(other))
     assert again["result"]["done"] == 6
+
+
+async def test_a_caller_keeps_no_other_out(desk: AccessDesk, shelf: Shelf) -> None:
+    """Whatever number of slow ones a caller begins, another caller's is done at once, and theirs one after another."""
+    ann, bob = await desk.caller("acme", "ann", *ALL), await desk.caller("acme", "bob", *ALL)
+    for number in range(30):
+        await shelf.failed(ann, f"bad-{number}")
+    await shelf.failed(bob, "one")
+    slow = [await bulk(ann, perSecond="1") for _ in range(6)]
+    monitor = await ended(bob, await bulk(bob))
+    assert (monitor["status"], monitor["result"]["done"]) == ("Succeeded", 1)
+    seen: list[dict[str, Any]] = []
+
+    async def is_told() -> bool:
+        seen[:] = [(await ann.get(f"/status/{answer.json()['id']}")).json() for answer in slow]
+        return all("blockedBy" in one for one in seen[1:])
+
+    await eventually(is_told, within=10)
+    assert [one["status"] for one in seen] == ["Running", *5 * ["NotStarted"]]
+    assert {one["blockedBy"]["reason"] for one in seen[1:]} == {"Concurrency"}
+
+
+async def test_what_waits_for_a_limit_keeps_no_other_out(
+    broker: Broker, link: Connection, journal: Journal, index: FilledIndex
+) -> None:
+    """Those of more callers than there are turns wait until these callers have fewer open operations, and say so."""
+    await announce_action(link, spec())
+    async with serving_with_keys(broker, link, index=index.location, caller_open_operations=2) as desk:
+        shelf = Shelf(desk, journal, index)
+        names = [f"ann-{number}" for number in range(TURNS + 1)]
+        stuck = [await desk.caller("acme", name, *ALL, is_awaited=False) for name in names]
+        bob = await desk.caller("acme", "bob", *ALL)
+        waiting: list[httpx.Response] = []
+
+        async def is_begun(caller: CallerWithKey) -> bool:
+            answer = await bulk(caller)  # refused while the end of the failed one is news
+            waiting.extend([answer] if answer.status_code == 202 else [])
+            return answer.status_code == 202
+
+        for one in stuck:
+            await desk.is_known(one)
+            await shelf.failed(one, f"bad-of-{one.record.subject}")
+            assert (await one.submit(headers={"Operation-Id": f"open-of-{one.record.subject}"})).status_code == 202
+            await eventually(partial(is_begun, one), within=10)
+
+        async def all_wait() -> bool:
+            answers = [
+                (await one.get(f"/status/{answer.json()['id']}")).json()
+                for one, answer in zip(stuck, waiting, strict=True)
+            ]
+            return all("; waits: " in one.get("message", "") for one in answers)
+
+        await eventually(all_wait, within=15)
+        await shelf.failed(bob, "one")
+        assert (await ended(bob, await bulk(bob)))["result"]["done"] == 1
+        assert (await stuck[0].cancel(f"open-of-{names[0]}")).status_code == 200
+        assert (await ended(stuck[0], waiting[0]))["result"]["done"] == 1
