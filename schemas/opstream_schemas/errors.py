@@ -46,6 +46,8 @@ class ErrorCode(StrEnum):
     ACTION_NOT_SERVED = "ActionNotServed"
     SCHEDULE_NOT_FOUND = "ScheduleNotFound"
     ACTION_SERVED = "ActionServed"
+    SCHEDULE_NAME_TAKEN = "ScheduleNameTaken"
+    TOO_MANY_SCHEDULES = "TooManySchedules"
     INDEX_OFF = "IndexOff"
     INDEX_UNAVAILABLE = "IndexUnavailable"
     DELIVERY_NOT_FOUND = "DeliveryNotFound"

@@ -137,7 +137,7 @@ async def test_a_moment_of_a_schedule(system: ChaosSystem, point: str) -> None:
     before = due - timedelta(seconds=1)
     async with linked(system.nats) as link:
         changed = ScheduleChanged(act=ScheduleAct.SET, at=before, name=name, created_at=before, definition=definition)
-        await ScheduleStream(link).change(name, changed, 0)
+        await ScheduleStream(link, lambda _tenant, key: key).change(name, changed, 0)
     armed = system.start("api", crash=point)
     await eventually(lambda: not armed.is_running, within=20)
     assert f"crash point {point} is reached" in armed.output

@@ -38,8 +38,11 @@ PRESENCE_LIMIT: Final = 2 * 1024
 """Bytes of one of them."""
 SCHEDULE_HISTORY: Final = 200
 """Decisions about a schedule that are kept, and records of its moments."""
-MAX_SCHEDULE_EVENTS: Final = 200_000
+MAX_SCHEDULE_EVENTS: Final = 2_000_000
 """Messages of all schedules."""
+MAX_SCHEDULE_BYTES: Final = 1024 * 1024 * 1024
+"""Bytes of them from which on services make no new schedule. The stream has no such limit: the broker would set that
+room aside."""
 SCHEDULE_LIMIT: Final = 64 * 1024
 """Bytes of the definition of a schedule."""
 

@@ -7,7 +7,7 @@ where all is done.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -19,6 +19,8 @@ from .schedule import Schedule, check_schedule, check_schedule_name
 
 DETAIL_LIMIT: Final = 500
 """Bytes of a detail."""
+CLOCK_MARGIN: Final = timedelta(minutes=5)
+"""By which the clocks of two processes may differ."""
 
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -97,10 +99,16 @@ class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
     last_sequence: int = 0
     """Stream sequence of the last record of a moment; 0 for none."""
 
-    @property
-    def done_until(self) -> datetime:
-        """Return the time up to which no moment is left to do."""
-        return self.changed.at if self.last is None else max(self.changed.at, self.last.done_until)
+    def done_until(self, now: datetime) -> datetime:
+        """Return the time up to which no moment is left to do.
+
+        A record that names a time to come is not believed: a stolen login could else silence a schedule for
+        ever.
+        """
+        last = self.last
+        if last is None or last.done_until > now + CLOCK_MARGIN:
+            return self.changed.at
+        return max(self.changed.at, last.done_until)
 
     @property
     def is_deleted(self) -> bool:

@@ -47,6 +47,8 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.OPERATION_NOT_RETRIABLE: 409,
         ErrorCode.RESOURCE_BUSY: 409,
         ErrorCode.HANDLING_FAILED: 409,
+        ErrorCode.SCHEDULE_NAME_TAKEN: 409,
+        ErrorCode.TOO_MANY_SCHEDULES: 409,
         ErrorCode.PAYLOAD_TOO_LARGE: 413,
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
         ErrorCode.UNKNOWN_HOST: 421,

@@ -5,7 +5,9 @@ What they do is in `schedules/desk.py`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Coroutine
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -16,7 +18,7 @@ from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
-from opstream_journal import JournalError
+from opstream_journal import JournalError, JournalFull
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.schedules.schedule import MAX_PREVIEW, next_moments
 from opstream_schemas.schedules.schedule_event import ScheduleAct, ScheduleState
@@ -28,7 +30,10 @@ from .http.request_log import logged_request
 from .http.requests import Headers, base_url, check_content_type, check_declared, check_query, parse_headers, read_body
 from .http.responses import empty_response, json_response, monitor_response
 from .http.submit_request import OPERATION_ID
-from .schedules.desk import Asker, ScheduleDesk
+from .schedules.asker import Asker
+from .schedules.desk import ScheduleDesk, schedules_full
+
+logger = logging.getLogger(__name__)
 
 _ALL: Final = "/schedules"
 _ONE: Final = "/schedules/{target:str}"
@@ -93,8 +98,15 @@ def allowed_of_schedules(path: str) -> str | None:
 async def _answer(work: Coroutine[Any, Any, ASGIApp]) -> ASGIApp:
     try:
         return await work
+    except JournalFull as error:
+        raise _full(error) from error
     except JournalError as error:
         raise journal_error(error) from error
+
+
+def _full(error: JournalFull) -> ApiError:
+    logger.error("schedules are refused: %s", error)
+    return schedules_full()
 
 
 async def _list(dependencies: Dependencies, request: AnyRequest) -> ASGIApp:
@@ -236,7 +248,7 @@ def _shown(state: ScheduleState) -> dict[str, Any]:
         shown["caller"] = changed.caller
     if changed.act == ScheduleAct.PAUSED:
         shown["pausedBecause"] = changed.detail
-    if changed.is_active and (coming := next_moments(changed.definition, state.done_until, 1)):
+    if changed.is_active and (coming := next_moments(changed.definition, state.done_until(datetime.now(UTC)), 1)):
         shown["nextAt"] = coming[0]
     if state.last is not None:
         shown["last"] = state.last

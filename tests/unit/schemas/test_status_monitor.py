@@ -226,7 +226,8 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "JournalUnavailable", "JournalFull", "InternalError", "ResultTooLarge", "DeadlineExceeded", "RunnerLost",
         "RunnerStopped", "AttemptTimedOut", "FailedByOperator", "CrossSiteRequest", "UnknownHost", "RequestTimeout",
         "TooManyConnections", "InvalidResult", "Unauthenticated", "Forbidden", "IdentityProviderUnavailable",
-        "TooManyRequests", "ActionNotServed", "ScheduleNotFound", "ActionServed", "IndexOff", "IndexUnavailable",
+        "TooManyRequests", "ActionNotServed", "ScheduleNotFound", "ActionServed", "ScheduleNameTaken",
+        "TooManySchedules", "IndexOff", "IndexUnavailable",
         "OperationNotRetriable",
         "DeliveryNotFound", "DeadLetterNotFound", "HandlingFailed", "ServiceNotRunning",
     }  # fmt: skip

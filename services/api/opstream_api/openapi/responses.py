@@ -26,6 +26,7 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "ScheduleNotFound": (ErrorCode.SCHEDULE_NOT_FOUND, ErrorCode.NOT_FOUND),
         "DeliveryNotFound": (ErrorCode.DELIVERY_NOT_FOUND, ErrorCode.OPERATION_NOT_FOUND, ErrorCode.NOT_FOUND),
         "DeadLetterNotFound": (ErrorCode.DEAD_LETTER_NOT_FOUND, ErrorCode.NOT_FOUND),
+        "ScheduleRefused": (ErrorCode.SCHEDULE_NAME_TAKEN, ErrorCode.TOO_MANY_SCHEDULES),
         "HandlingFailed": (ErrorCode.HANDLING_FAILED,),
         "OperationFinished": (ErrorCode.OPERATION_FINISHED,),
         "NothingToRetry": (ErrorCode.OPERATION_NOT_FOUND, ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),

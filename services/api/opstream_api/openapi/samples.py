@@ -223,6 +223,16 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             "there is no schedule 'nightly'",
             {},
         ),
+        ErrorCode.SCHEDULE_NAME_TAKEN: (
+            "Another caller of the tenant has a schedule of this name",
+            "the name nightly is taken: use another one",
+            {},
+        ),
+        ErrorCode.TOO_MANY_SCHEDULES: (
+            "The caller has as many as it may have",
+            "you have 100 schedules: delete one first",
+            {},
+        ),
         ErrorCode.DELIVERY_NOT_FOUND: (
             "No attempt of it has failed, or it was made since",
             f"no delivery of '{OPERATION_ID}' to 'billing' has failed, or it was made since",

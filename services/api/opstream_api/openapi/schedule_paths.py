@@ -158,9 +158,7 @@ def _path(
 
 
 def _set(one: Json) -> Json:
-    path = _path(
-        "schedule.set", "Make a schedule, or change it", 200, one, "InvalidCancel", "TooLargeCancel", *_CHANGES[2:]
-    )
+    path = _path("schedule.set", "Make a schedule, or change it", 200, one, "ScheduleRefused", *_CHANGES)
     made = {**path["responses"]["200"], "description": "Made"}
     return {
         **path,

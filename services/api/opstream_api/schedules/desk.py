@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -10,8 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from opstream_api.access.principal import Owner, Principal
-from opstream_api.access.scopes import READ, SUBMIT, scope_of
-from opstream_api.errors import ApiError, forbidden
+from opstream_api.errors import ApiError
 from opstream_api.operations.submit import Accepted
 from opstream_journal import VersionConflict
 from opstream_journal.schedules.schedule_stream import ScheduleStream
@@ -19,6 +19,7 @@ from opstream_schemas.errors import ErrorCode, InvalidName
 from opstream_schemas.names import Kind
 from opstream_schemas.schedules.schedule import (
     MAX_BACKFILL,
+    Schedule,
     check_schedule_name,
     next_moments,
     occurrence_id,
@@ -30,52 +31,17 @@ from opstream_schemas.schedules.schedule_event import (
     ScheduleAct,
     ScheduleChanged,
     ScheduleState,
+    encode_schedule_event,
 )
 
+from .asker import Asker
 from .bodies import decode_definition, decode_range
-from .schedule_book import MAX_SCHEDULES, ScheduleBook
+from .schedule_book import ScheduleBook
 from .submits import ScheduleSubmits
 
 logger = logging.getLogger(__name__)
 
 _TRIES: Final = 5
-
-
-class Asker(NamedTuple):
-    """Who asks, and what it may do: everything without authentication."""
-
-    identity: str
-    principal: Principal | None
-
-    @property
-    def owner(self) -> Owner:
-        """Return to whom its schedules belong."""
-        return Owner("", self.identity) if self.principal is None else self.principal.owner
-
-    def check_read(self) -> None:
-        """Check that it may read.
-
-        Raises:
-            ApiError: `Forbidden`.
-        """
-        if self.principal is not None and not self.principal.scopes.reads:
-            raise forbidden(READ, "read schedules")
-
-    def check_submit(self, kind: Kind) -> None:
-        """Check that it may submit an action.
-
-        Raises:
-            ApiError: `Forbidden`.
-        """
-        if self.principal is not None and not self.principal.scopes.may_submit(kind):
-            raise forbidden(scope_of(SUBMIT, kind), f"submit {kind}")
-
-    def sees(self, state: ScheduleState) -> bool:
-        """Return True if it may know of a schedule: its own; with `read:all` each of its tenant."""
-        if self.principal is None:
-            return True
-        is_own = state.changed.caller == self.principal.subject
-        return state.changed.tenant == self.principal.tenant and (is_own or self.principal.scopes.reads_all)
 
 
 class MadeUp(NamedTuple):
@@ -116,14 +82,15 @@ class ScheduleDesk:
         self._check_input = check_input
         self._on_foreign = on_foreign
         self._now = now
+        self._setting = asyncio.Lock()
 
     async def set(self, asker: Asker, name: str, body: bytes) -> tuple[ScheduleState, bool]:
         """Make a schedule, or change it. Return it, and whether it is new. What is due from now on counts.
 
         Raises:
             ApiError: `InvalidInput`; `UnknownAction`; `Forbidden`: the caller may not submit the action, its
-                credentials can't be revoked, or the name is that of another caller; `InvalidInput` also if there are
-                `MAX_SCHEDULES`.
+                credentials can't be revoked; `ScheduleNameTaken`: another caller has it; `TooManySchedules`: the caller
+                or its tenant has as many as it may have; `JournalFull`: there is no room for new ones.
             JournalError: the broker did not answer, or refused.
         """
         key = self._key(asker, name)
@@ -133,13 +100,16 @@ class ScheduleDesk:
         definition = decode_definition(body)
         asker.check_submit(definition.kind)
         await self._check_input(definition.kind, bytes(definition.input))
+        async with self._setting:  # so that a burst does not pass the limits between a look and a change
+            return await self._set(asker, name, key, definition)
+
+    async def _set(self, asker: Asker, name: str, key: str, definition: Schedule) -> tuple[ScheduleState, bool]:
         for _ in range(_TRIES):
             found = await self._stream.state(key)
+            await self._book.refresh()
             if found is not None and not found.is_deleted and not self._is_own(asker, found):
-                raise ApiError(ErrorCode.FORBIDDEN, f"the schedule {name} is another caller's: take another name")
+                raise ApiError(ErrorCode.SCHEDULE_NAME_TAKEN, f"the name {name} is taken: use another one")
             is_new = found is None or found.is_deleted
-            if is_new and len(self._book) >= MAX_SCHEDULES:
-                raise ApiError(ErrorCode.INVALID_INPUT, f"there are {MAX_SCHEDULES} schedules: delete one first")
             now = self._now()
             changed = ScheduleChanged(
                 act=ScheduleAct.SET,
@@ -151,6 +121,9 @@ class ScheduleDesk:
                 created_at=now if found is None or is_new else found.changed.created_at,
                 definition=definition,
             )
+            if found is not None and _is_same(found.changed, changed):
+                return found, False
+            await self._check_room(asker, key, changed, is_new=is_new)
             try:
                 state = await self._change(key, changed, found)
             except VersionConflict:
@@ -159,6 +132,19 @@ class ScheduleDesk:
                 self._note(asker, found, "changed")
             return state, is_new
         raise _contended(name)
+
+    async def _check_room(self, asker: Asker, key: str, changed: ScheduleChanged, *, is_new: bool) -> None:
+        """Check that the caller, and the stream, have room for a decision. A pause or a deletion needs no check.
+
+        Raises:
+            ApiError: `TooManySchedules`, `JournalFull`.
+            JournalUnavailable: no leader answered.
+        """
+        owner = Owner(changed.tenant, changed.caller)
+        size, has_access = len(encode_schedule_event(changed)), asker.principal is not None
+        self._book.usage.check(key, owner, size, is_new=is_new, has_access=has_access)
+        if not await self._stream.has_room():
+            raise schedules_full()
 
     async def pause(self, asker: Asker, name: str, *, is_paused: bool) -> ScheduleState:
         """Pause a schedule, or have it go on; one that is so already stays as it is. Return it.
@@ -184,6 +170,9 @@ class ScheduleDesk:
                 definition=msgspec.structs.replace(found.changed.definition, paused=is_paused),
                 detail="",
             )
+            if not is_paused:
+                await self._book.refresh()
+                await self._check_room(asker, found.key, changed, is_new=False)
             try:
                 state = await self._change(found.key, changed, found)
             except VersionConflict:
@@ -249,7 +238,10 @@ class ScheduleDesk:
         Raises:
             ApiError, JournalError: as `read`.
         """
-        return await self._stream.history((await self.read(asker, name)).key)
+        found = await self.read(asker, name)
+        records = await self._stream.history(found.key)
+        # What was before is of a deleted schedule of this name, perhaps another caller's.
+        return [one for one in records if one.recorded_at >= found.changed.created_at]
 
     async def trigger(self, asker: Asker, name: str) -> tuple[Accepted, str]:
         """Have an operation of a schedule begin now, also of a paused one. Return it and its id; one in a second.
@@ -321,7 +313,7 @@ class ScheduleDesk:
                 operation_id=operation_id if outcome is Outcome.SUBMITTED else "",
                 cause=cause,
                 by=asker.owner.subject,
-                done_until=state.done_until,
+                done_until=state.done_until(self._now()),
                 recorded_at=self._now(),
                 detail=detail[:500],
             )
@@ -338,7 +330,7 @@ class ScheduleDesk:
             key=key,
             changed=changed,
             changed_sequence=sequence,
-            last=None if found is None else found.last,
+            last=None if found is None or found.is_deleted else found.last,
             last_sequence=0 if found is None else found.last_sequence,
         )
         self._book.put(state)
@@ -373,6 +365,17 @@ def _owner_of(found: ScheduleState) -> Owner:
 def schedule_not_found(name: str) -> ApiError:
     """Return the error for a name of which the caller may know nothing."""
     return ApiError(ErrorCode.SCHEDULE_NOT_FOUND, f"there is no schedule {name[:80]!r}")
+
+
+def schedules_full() -> ApiError:
+    """Return the error for a stream of schedules without room for new ones."""
+    message = "there is no room for more changes of schedules: the service's operator has to make some"
+    return ApiError(ErrorCode.JOURNAL_FULL, message)
+
+
+def _is_same(known: ScheduleChanged, wanted: ScheduleChanged) -> bool:
+    """Return True if a schedule is already as it shall be, so that a repeated request takes no room."""
+    return encode_schedule_event(msgspec.structs.replace(wanted, at=known.at)) == encode_schedule_event(known)
 
 
 def _contended(name: str) -> ApiError:

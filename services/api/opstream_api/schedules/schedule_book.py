@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Final
 
+from opstream_api.access.principal import Owner
 from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_journal.outage_log import BoundedLog
-from opstream_journal.schedules.schedule_stream import ScheduleStream, make_state, with_record
+from opstream_journal.schedules.schedule_stream import ScheduleStream, with_record
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.schedules.schedule_event import ScheduleState
 
-logger = logging.getLogger(__name__)
+from .schedule_usage import ScheduleUsage
 
-MAX_SCHEDULES: Final = 500
-"""Schedules of all callers."""
+logger = logging.getLogger(__name__)
 
 
 class ScheduleBook:
@@ -30,6 +29,7 @@ class ScheduleBook:
         self._stream = stream
         self._sequence = 0
         self._states: dict[str, ScheduleState] = {}
+        self.usage = ScheduleUsage()
         self._foreign = BoundedLog(logger, "messages among the schedules that are none")
 
     def __iter__(self) -> Iterator[ScheduleState]:
@@ -58,7 +58,7 @@ class ScheduleBook:
         while page := await self._stream.page(self._sequence + 1):
             for message in page:
                 self._learn(message)
-            self._sequence = page[-1].seq
+            self._sequence = max(self._sequence, page[-1].seq)
 
     def _learn(self, message: StoredMessage) -> None:
         key = subjects.parse_schedule_subject(message.subject)
@@ -67,12 +67,14 @@ class ScheduleBook:
             if known is not None and message.seq > known.last_sequence:
                 self._states[key] = with_record(known, message)
             return
-        if known is not None and message.seq <= known.changed_sequence:
-            return
         try:
-            state = make_state(key, message, None)
+            state = self._stream.make_state(key, message, None)
         except InvalidEvent as error:
             self._foreign.log(logging.ERROR, "sequence %s is no schedule: %s", message.seq, error)
+            return
+        owner = Owner(state.changed.tenant, state.changed.caller)
+        self.usage.note(key, owner, message.seq, len(message.data), is_there=not state.is_deleted)
+        if known is not None and message.seq <= known.changed_sequence:
             return
         if known is not None:
             state = ScheduleState(

@@ -53,15 +53,15 @@ async def open_schedules(
         recorder: gets what administrators do to schedules of others.
         now: returns the time with a time zone.
     """
-    stream = ScheduleStream(connection)
-    await stream.start()
-    stack.push_async_callback(stream.stop)
-    book = ScheduleBook(stream)
     submits = ScheduleSubmits(
         submitter,
         None if access is None else access.operations.ids,
         _no_principal if access is None else access.key_principal,
     )
+    stream = ScheduleStream(connection, submits.stored_key)
+    await stream.start()
+    stack.push_async_callback(stream.stop)
+    book = ScheduleBook(stream)
     ticker = ScheduleTicker(connection, stream, book, submits, read=status.read, now=now)
     stack.push_async_callback(end_task, asyncio.create_task(ticker.run(), name="schedules"))
     desk = ScheduleDesk(

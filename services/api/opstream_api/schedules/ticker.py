@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from opstream_api.errors import ApiError
-from opstream_journal import Connection, JournalError, VersionConflict
+from opstream_journal import Connection, JournalError, JournalUnavailable, VersionConflict
 from opstream_journal.outage_log import OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.schedules.schedule_stream import ScheduleStream
@@ -29,7 +29,7 @@ from opstream_schemas.schedules.schedule_event import (
 )
 from opstream_schemas.text import truncate_text
 
-from .schedule_book import MAX_SCHEDULES, ScheduleBook
+from .schedule_book import ScheduleBook
 from .submits import ScheduleSubmits
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ INTERVAL: Final = 5.0
 """Seconds between two looks at the stream: so long another process's change may be unknown here."""
 _ABSENT_INTERVAL: Final = 60.0
 """The same while nothing is known and the stream can't be read: most likely there is none."""
+_FORGOTTEN: Final = 500
+"""Deleted schedules whose next moments may stay in memory."""
 _SHORTEST_PAUSE: Final = 0.2
 _DETAIL_LIMIT: Final = 500
 _REVOKED: Final = "CallerRevoked: the key with which it was set may not submit its action any more; set it again"
@@ -99,11 +101,11 @@ class ScheduleTicker:
             JournalError: the broker did not answer, or refused.
             ApiError: an operation can't be submitted now.
         """
-        if len(self._next) > 2 * MAX_SCHEDULES:
+        if len(self._next) > 2 * len(self._book) + _FORGOTTEN:
             self._next.clear()  # most are of deleted schedules
-        refused: ApiError | None = None
+        refused: ApiError | JournalError | None = None
         for state in self._book:
-            moment = self._next_moment(state)
+            moment = self._next_moment(state, now)
             if moment is None or moment > now:
                 continue
             try:
@@ -112,31 +114,34 @@ class ScheduleTicker:
                 # Another process was first. What it has done comes with the next look, or has come before this state.
                 if (current := await self._stream.state(state.key)) is not None:
                     self._book.put(current)
-            except ApiError as error:
-                refused = error
+            except JournalUnavailable:
+                raise  # the next one would wait as long
+            except (ApiError, JournalError) as error:
+                refused = error  # the others go on
         if refused is not None:
             raise refused
 
     def _pause(self) -> float:
         """Return the seconds until something is due, or until the next look."""
         now = self._now()
-        moments = [moment for state in self._book if (moment := self._next_moment(state)) is not None]
+        moments = [moment for state in self._book if (moment := self._next_moment(state, now)) is not None]
         seconds = min(((moment - now).total_seconds() for moment in moments), default=INTERVAL)
         return max(_SHORTEST_PAUSE, min(seconds, INTERVAL))
 
-    def _next_moment(self, state: ScheduleState) -> datetime | None:
+    def _next_moment(self, state: ScheduleState, now: datetime) -> datetime | None:
         """Return the first moment of a schedule that is left to do; None without one, and while it is paused."""
         if not state.changed.is_active:
             return None
         version = (state.changed_sequence, state.last_sequence)
         known = self._next.get(state.key)
         if known is None or known[0] != version:
-            known = self._next[state.key] = (version, next(state.changed.definition.moments(state.done_until), None))
+            moments = state.changed.definition.moments(state.done_until(now))
+            known = self._next[state.key] = (version, next(moments, None))
         return known[1]
 
     async def _tick(self, state: ScheduleState, now: datetime) -> None:
         changed = state.changed
-        due = find_due(changed.definition, state.done_until, now)
+        due = find_due(changed.definition, state.done_until(now), now)
         if not due.moments and not due.has_missed:
             return
         if not self._submits.may_submit(changed):

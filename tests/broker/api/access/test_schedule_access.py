@@ -60,7 +60,7 @@ async def test_a_schedule_is_its_callers(desk: AccessDesk) -> None:
             await questions(caller, "nightly") == await questions(caller, "no-such") == [(404, "ScheduleNotFound")] * 8
         )
         assert (await caller.get("/schedules")).json() == {"value": []}
-    assert (await put(bob)).json()["error"]["code"] == "Forbidden"
+    assert (await put(bob)).json()["error"]["code"] == "ScheduleNameTaken"
     assert (await put(eve)).status_code == 201
     assert (await auditor.get(PATH)).json()["caller"] == "ann"
     assert (await auditor.client.delete(PATH)).status_code == 403

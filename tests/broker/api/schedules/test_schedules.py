@@ -159,7 +159,7 @@ async def test_two_processes_are_one(api: Api, broker: Broker) -> None:
 async def test_a_process_that_died_before_the_record(api: Api, journal: Journal, link: Connection) -> None:
     """What it has submitted is found by the next one, and recorded; an id of another request is refused for good."""
     await put(api)
-    state = await ScheduleStream(link).state("nightly")
+    state = await ScheduleStream(link, lambda _tenant, key: key).state("nightly")
     assert state is not None
     other = msgspec.structs.replace(state.changed.definition, resource_id="7")
     first = await api.schedules.submits.submit(state.changed, own_id(next_hour(1)))
