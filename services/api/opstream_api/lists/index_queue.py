@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Generic, TypeVar
 
@@ -19,10 +19,21 @@ logger = logging.getLogger(__name__)
 MAX_WAITING: Final = 64
 """Questions that wait for the index in one process. A further one is answered 503."""
 
+MAX_WAITING_OF_ONE: Final = 16
+"""Of these, the questions about the operations of one caller, where they wait for each other."""
+
 _OUTAGE: Final = OutageLog(logger, "lists are answered with 503", "the index answers again")
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+class _Turn:
+    """The questions of one who asks."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.waiting = 0
 
 
 class IndexQueue(Generic[R]):
@@ -36,6 +47,25 @@ class IndexQueue(Generic[R]):
         self._readers = list(readers)
         self._threads = ThreadPoolExecutor(len(readers), thread_name_prefix="index")
         self._waiting = 0
+        self._turns: dict[Hashable, _Turn] = {}
+
+    async def run_in_turn(self, asker: Hashable, work: Callable[[R], T]) -> T:
+        """As `run`; of one who asks, one question at a time, so that those of others come between.
+
+        Raises:
+            ApiError: `IndexUnavailable`, also if too many of the same wait; as `work`.
+        """
+        turn = self._turns.setdefault(asker, _Turn())
+        if turn.waiting >= MAX_WAITING_OF_ONE:
+            raise index_unavailable("more of your questions wait for the index than it can answer: try again")
+        turn.waiting += 1
+        try:
+            async with turn.lock:
+                return await self.run(work)
+        finally:
+            turn.waiting -= 1
+            if not turn.waiting:
+                del self._turns[asker]
 
     async def run(self, work: Callable[[R], T]) -> T:
         """Return what `work` returns, which is called with a reader in a thread.

@@ -1,6 +1,7 @@
 """A count: from the request and its caller to the answer, by way of the index.
 
-Counts have a reader and a thread of their own: a count may take seconds, for which no list should wait.
+Counts have a reader and a thread of their own: a count may take seconds, for which no list should wait. Those about the
+operations of one caller wait for each other, so that a caller who asks for many does not keep others waiting.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class OperationCounts:
         Raises:
             ApiError: `InvalidParameter`: the field by which it is counted has too many values; `IndexUnavailable`.
         """
-        return await self._queue.run(lambda reader: self._answer(reader, request, scope))
+        return await self._queue.run_in_turn(scope, lambda reader: self._answer(reader, request, scope))
 
     def stop(self) -> None:
         """Take no more questions. Those that run end by themselves, within seconds."""
