@@ -11,6 +11,8 @@ from base64 import urlsafe_b64encode
 from hashlib import sha256
 from typing import Final
 
+from opstream_schemas.bulk.kinds import BULK_KINDS
+
 from .state import Operation, Status
 
 RETRIABLE: Final = frozenset({Status.FAILED, Status.CANCELED})
@@ -18,6 +20,10 @@ RETRIABLE: Final = frozenset({Status.FAILED, Status.CANCELED})
 
 _LONGEST_ID: Final = 64
 _NUMBERED: Final = re.compile(r"(.+)-retry-([1-9][0-9]{0,8})")
+_HASHED: Final = re.compile(r"retry-[A-Za-z0-9_-]{43}")
+_BULK: Final = (
+    "is a bulk operation: send its request again, POST /status:{} with its filter; what it has done stays done"
+)
 
 
 def follow_up_id(operation_id: str) -> str:
@@ -36,6 +42,11 @@ def follow_up_id(operation_id: str) -> str:
     return f"retry-{urlsafe_b64encode(sha256(operation_id.encode()).digest()).rstrip(b'=').decode()}"
 
 
+def is_follow_up_id(operation_id: str) -> bool:
+    """Return True if an id has a form of `follow_up_id`, so that no client may take it before there is a retry."""
+    return bool(_NUMBERED.fullmatch(operation_id) or _HASHED.fullmatch(operation_id))
+
+
 def why_not_retriable(operation: Operation) -> str:
     """Return why an operation can't be done again, and what to do; empty if it can."""
     match operation.status:
@@ -43,5 +54,7 @@ def why_not_retriable(operation: Operation) -> str:
             return "has succeeded, so there is nothing to do again: submit the action to have it done once more"
         case Status.NOT_STARTED | Status.RUNNING:
             return f"is {operation.status}: wait for its end, or cancel it"
+        case _ if operation.kind in BULK_KINDS:
+            return _BULK.format(operation.action)
         case _:
             return ""

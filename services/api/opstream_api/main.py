@@ -219,6 +219,7 @@ async def connected_api(
                     journal,
                     lists,
                     access,
+                    recorder,
                     submitter=submitter,
                     retrier=retrier,
                     canceler=canceler,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opstream_schemas.names import OPERATION_ID_PATTERN, check_operation_id
-from opstream_schemas.operation.follow_up import follow_up_id
+from opstream_schemas.operation.follow_up import follow_up_id, is_follow_up_id
 
 pytestmark = pytest.mark.unit
 
@@ -23,4 +23,5 @@ def test_follow_ups_differ(one: str, other: str) -> None:
     """Of two operations; and each is an operation id, and not the operation's own."""
     follow_up = follow_up_id(one)
     assert check_operation_id(follow_up) != one
+    assert is_follow_up_id(follow_up)
     assert (follow_up == follow_up_id(other)) == (one == other)

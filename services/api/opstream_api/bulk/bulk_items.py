@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -28,12 +29,21 @@ class BulkItems:
         retrier: makes follow-ups.
         canceler: cancels.
         access: who may do what; None without authentication.
+        on_forbidden: hears of a caller whose scopes don't allow an item.
     """
 
-    def __init__(self, *, retrier: Retrier, canceler: Canceler, access: AccessControl | None) -> None:
+    def __init__(
+        self,
+        *,
+        retrier: Retrier,
+        canceler: Canceler,
+        access: AccessControl | None,
+        on_forbidden: Callable[[Principal, str], None],
+    ) -> None:
         self._retrier = retrier
         self._canceler = canceler
         self._access = access
+        self._on_forbidden = on_forbidden
 
     async def act(
         self, act: BulkAct, row: ListRow, *, caller: str, principal: Principal | None, reason: str
@@ -57,6 +67,8 @@ class BulkItems:
         except ApiError as error:
             if error.code in _PASSING:
                 raise
+            if error.code is ErrorCode.FORBIDDEN and principal is not None:
+                self._on_forbidden(principal, act)
             stored = row.id if row.id != row.own_id else ""
             text = error.body.error.message
             message = truncate_text(text.replace(stored, row.own_id) if stored else text, ITEM_MESSAGE_LIMIT)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from opstream_api.access.access_control import AccessControl
+from opstream_api.access.denials.access_recorder import AccessRecorder
 from opstream_api.lists.operation_list import OperationList
 from opstream_api.operations.cancel import Canceler
 from opstream_api.operations.retry import Retrier
@@ -34,6 +35,7 @@ def open_bulk(
     journal: Journal,
     lists: OperationList | None,
     access: AccessControl | None,
+    recorder: AccessRecorder,
     *,
     submitter: Submitter,
     retrier: Retrier,
@@ -50,6 +52,7 @@ def open_bulk(
         journal: the journal.
         lists: reads the index; None for a service without one.
         access: who may do what; None without authentication.
+        recorder: records which items were denied.
         submitter: submits bulk operations.
         retrier: makes follow-ups.
         canceler: cancels.
@@ -63,7 +66,7 @@ def open_bulk(
         journal=journal,
         commands=CommandHandler(journal=journal, source=EVENT_SOURCE, now=now, monotonic=clock, new_id=new_id),
         lists=lists,
-        items=BulkItems(retrier=retrier, canceler=canceler, access=access),
+        items=BulkItems(retrier=retrier, canceler=canceler, access=access, on_forbidden=recorder.note_forbidden_item),
         callers=BulkCallers(access, now),
         turns=asyncio.Semaphore(TURNS),
         clock=clock,

@@ -23,6 +23,7 @@ from opstream_schemas.bulk.records import Authority
 from opstream_schemas.errors import ErrorCode, InvalidName
 from opstream_schemas.events import Instant, Trace
 from opstream_schemas.names import Kind, check_operation_id, check_resource_id, parse_labels
+from opstream_schemas.operation.follow_up import is_follow_up_id
 from opstream_schemas.schedules.schedule import is_derived_id
 
 from .callback_header import CallbackPolicy, parse_callback
@@ -240,7 +241,7 @@ def parse_idempotency_key(headers: Headers, new_operation_id: Callable[[], str])
 
     Raises:
         ApiError: `InvalidHeader`: a malformed or repeated header, one header of the pair alone, both ways at once, or
-            an id of the form that schedules give to their operations.
+            an id of the forms that retries and schedules give to their operations.
     """
     own = single_value(headers, OPERATION_ID)
     if uses_repeatability(headers):
@@ -251,6 +252,9 @@ def parse_idempotency_key(headers: Headers, new_operation_id: Callable[[], str])
         return IdempotencyKey(operation_id=_hash_pair(headers), header=REPEATABILITY_REQUEST_ID)
     if own is None:
         return IdempotencyKey(operation_id=new_operation_id(), header=OPERATION_ID)
+    if is_follow_up_id(own):
+        message = f"{own!r} is an id of a retry, which no submit takes: choose another {OPERATION_ID}"
+        raise _invalid_header(message, OPERATION_ID)
     if is_derived_id(own):
         message = f"{own!r} is an id of a schedule's operations, which no submit takes: choose another {OPERATION_ID}"
         raise _invalid_header(message, OPERATION_ID)

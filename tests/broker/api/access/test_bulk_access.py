@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from opstream_api.bulk.service import TURNS
@@ -141,6 +142,24 @@ async def test_each_item_takes_its_own_scope(desk: AccessDesk, shelf: Shelf) -> 
     monitor = await ended(narrow, await bulk(narrow))
     (item,) = monitor["result"]["refusals"]
     assert (monitor["result"]["done"], item["id"], item["code"]) == (1, "shelf", "Forbidden")
+
+
+async def test_denied_items_are_in_the_access_log(
+    broker: Broker, link: Connection, journal: Journal, index: FilledIndex
+) -> None:
+    """As the denial of a request for each of them alone."""
+    await announce_action(link, spec())
+    async with serving_with_keys(broker, link, index=index.location) as desk:
+        shelf = Shelf(desk, journal, index)
+        ann, narrow = await desk.caller("acme", "ann", *ALL), await desk.caller("acme", "ann", "read", "submit:shelf:*")
+        await shelf.failed(ann, "one")
+        await shelf.failed(ann, "two")
+        assert (await ended(narrow, await bulk(narrow)))["result"]["refused"] == 2
+    record = (await link.nc.jetstream().get_last_msg(ACCESS_LOG_STREAM, "access_log.denied.caller")).data
+    assert record is not None
+    denied = msgspec.json.decode(record)
+    assert (denied["reason"], denied["caller"], denied["count"]) == ("missing-scope", "ann", 2)
+    assert (denied["keyId"], denied["path"]) == (narrow.record.id, "/status/{id}:retry")
 
 
 @pytest.mark.parametrize(

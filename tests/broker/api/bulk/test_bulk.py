@@ -173,6 +173,9 @@ async def test_a_cancel_stops_it(api: Api, journal: Journal, index: FilledIndex)
     assert (await api.cancel(operation_id)).status_code == 200
     monitor = await ended(api, answer)
     assert monitor["status"] == "Canceled"
+    refused = await api.client.post(f"/status/{operation_id}:retry")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "OperationNotRetriable")
+    assert "POST /status:retry with its filter" in refused.json()["error"]["message"]
     done = await items(api, operation_id)
     assert {"id": "bad-0", "operationId": "bad-0-retry-1"} in done
     assert len(done) < 5

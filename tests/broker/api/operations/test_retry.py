@@ -26,6 +26,7 @@ from tests.support.api.service import (
     stored_messages,
 )
 from tests.support.broker.server import Broker
+from tests.support.journal.journals import begin
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
@@ -156,10 +157,10 @@ async def test_requests_that_are_none(api: Api, journal: Journal) -> None:
 
 
 async def test_an_id_that_another_request_has(api: Api, journal: Journal) -> None:
-    """A client may have given the follow-up's id to something else. That is not overwritten, nor taken for it."""
+    """No client takes the follow-up's id. What did so when 0.5.0 let it is not overwritten, nor taken for it."""
     await submitted(api, journal, started(), FAILED)
-    other = {"title": "Another", "files": []}
-    assert (await api.submit(body=other, headers={"Operation-Id": "one-retry-1"})).status_code == 202
+    assert error(await api.submit(headers={"Operation-Id": "one-retry-1"})) == (400, "InvalidHeader")
+    await begin(journal, "one-retry-1")
     answer = await retry(api)
     assert error(answer) == (409, "OperationNotRetriable")
     assert "the id one-retry-1 belongs to another request" in answer.json()["error"]["message"]

@@ -64,7 +64,12 @@ def test_operation_id_has_a_grammar(values: list[str]) -> None:
 def test_the_ids_of_schedules_are_theirs(value: str) -> None:
     """No client takes the id of a moment before the schedule does."""
     assert wrong_header(headers(operation_id=value)) == "Operation-Id"
-    assert found(headers(operation_id=f"{value}-retry-1")).operation_id == f"{value}-retry-1"
+
+
+@pytest.mark.parametrize("value", ["one-retry-1", "one-retry-1-retry-12", "retry-" + "x" * 43])
+def test_the_ids_of_retries_are_theirs(value: str) -> None:
+    """No client keeps another one's operation from being done again, by taking the id of its follow-up."""
+    assert wrong_header(headers(operation_id=value)) == "Operation-Id"
 
 
 def test_a_pair_is_an_operation_id() -> None:

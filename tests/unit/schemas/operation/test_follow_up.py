@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from opstream_schemas.names import check_operation_id
-from opstream_schemas.operation.follow_up import RETRIABLE, follow_up_id, why_not_retriable
+from opstream_schemas.bulk.kinds import BULK_KINDS
+from opstream_schemas.events import Canceled
+from opstream_schemas.names import Kind, check_operation_id
+from opstream_schemas.operation.follow_up import RETRIABLE, follow_up_id, is_follow_up_id, why_not_retriable
 from opstream_schemas.operation.state import Status
 from tests.support.schemas.histories import History, request
 
@@ -32,6 +34,20 @@ LONG = "rhSiVjzPlp2ZrKac5rt0mB9zS7-fZV9zuPBttoyrUhc"
 def test_the_id_counts(operation_id: str, follow_up: str) -> None:
     """It is the operation's own with a number."""
     assert follow_up_id(operation_id) == follow_up
+
+
+@pytest.mark.parametrize("operation_id", ["retry", "a-retry", "a-retry-0", "a-retry-x", "-retry-1", "retry-1"])
+def test_other_ids_are_no_follow_ups(operation_id: str) -> None:
+    """So clients may take them."""
+    assert not is_follow_up_id(operation_id)
+
+
+@pytest.mark.parametrize("kind", BULK_KINDS)
+def test_a_bulk_operation_is_not_done_again(kind: Kind) -> None:
+    """Its request is sent again, as the reason says: the retry of one has no credentials of its own."""
+    data = request(resource=kind.resource, action=kind.action, resource_id="")
+    ended = History().append(data, Canceled()).operation
+    assert f"/status:{kind.action}" in why_not_retriable(ended)
 
 
 def test_a_long_id_is_hashed() -> None:

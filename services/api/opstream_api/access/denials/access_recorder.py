@@ -118,6 +118,15 @@ class AccessRecorder:
         """Count a request for an operation of another caller, which is answered as one for an unknown id."""
         self._count(Denial(DenialReason.FOREIGN_OPERATION, principal), "", "", STATUS_ROUTE)
 
+    def note_forbidden_item(self, principal: Principal, act: str) -> None:
+        """Count an item of a bulk operation that its caller may not do, as a request for it alone.
+
+        Args:
+            principal: the caller.
+            act: `retry` or `cancel`.
+        """
+        self._count(Denial(DenialReason.MISSING_SCOPE, principal), "", "POST", f"{STATUS_ROUTE}:{act}")
+
     def note_act(
         self, act: AdminAct, principal: Principal | None, target: str, *, by: str = "", detail: str = ""
     ) -> None:
