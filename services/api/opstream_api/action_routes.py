@@ -128,21 +128,22 @@ def _desk(dependencies: Dependencies, request: AnyRequest) -> tuple[ActionDesk, 
 
 
 def _shown(desk: ActionDesk, one: ActionOverview, *, is_operator: bool) -> dict[str, Any]:
-    """Return an action as a caller reads it. Only an operator sees what waits of all callers, and where runners are."""
+    """Return an action as a caller reads it. Only an operator sees what waits of all callers, how
+    busy runners are and where: it would tell a tenant the load of others."""
     shown: dict[str, Any] = {
         "action": one.action,
         "summary": desk.summary(Kind.parse(one.action)),
         "version": one.version,
         "runnerCount": len(one.runners),
         "runnerVersions": sorted({runner.version for runner in one.runners}),
-        "slots": sum(runner.slots for runner in one.runners),
-        "freeSlots": sum(runner.free for runner in one.runners),
     }
-    if one.last_runner_at is not None:
-        shown["lastRunnerAt"] = one.last_runner_at
     if one.paused is not None:
         shown["paused"] = one.paused if is_operator else msgspec.structs.replace(one.paused, by="")
     if is_operator:
+        shown["slots"] = sum(runner.slots for runner in one.runners)
+        shown["freeSlots"] = sum(runner.free for runner in one.runners)
+        if one.last_runner_at is not None:
+            shown["lastRunnerAt"] = one.last_runner_at
         shown["runners"] = one.runners
         shown["waiting"] = one.waiting
     return shown

@@ -84,9 +84,9 @@ CONTROL_SCHEMAS: Final[Json] = {
             "version": {**_COUNT, "description": "The highest that was announced: submits are validated by it."},
             "runnerCount": {**_COUNT, "description": "Runners that are there."},
             "runnerVersions": {"type": "array", "items": _COUNT, "description": "The versions that they have."},
-            "slots": {**_COUNT, "description": "Attempts that they run at once at most."},
-            "freeSlots": {**_COUNT, "description": "How many more could begin now."},
-            "lastRunnerAt": {**_INSTANT, "description": "When it had a runner last, to the minute."},
+            "slots": {**_COUNT, "description": "Attempts that they run at once at most, for an operator."},
+            "freeSlots": {**_COUNT, "description": "How many more could begin now, for an operator."},
+            "lastRunnerAt": {**_INSTANT, "description": "When it had a runner last, to the minute; for an operator."},
             "paused": {
                 "type": "object",
                 "description": "That no attempt begins; absent for an action that is not paused.",
@@ -128,7 +128,7 @@ CONTROL_SCHEMAS: Final[Json] = {
                 },
             },
         },
-        "required": ["action", "summary", "version", "runnerCount", "runnerVersions", "slots", "freeSlots"],
+        "required": ["action", "summary", "version", "runnerCount", "runnerVersions"],
     }
 }
 CONTROL_PARAMETERS: Final[Json] = {

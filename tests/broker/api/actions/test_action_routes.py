@@ -245,8 +245,8 @@ async def test_only_the_operator_may(desk: AccessDesk) -> None:
 
 
 async def test_who_sees_what(desk: AccessDesk) -> None:
-    """A caller sees the actions that it may submit, without what waits of others, without hosts and without the
-    operator's name; an operator sees all."""
+    """A caller sees the actions that it may submit, without what waits of others, how busy runners are, hosts
+    and the operator's name; an operator sees all."""
     operator = await desk.caller("", "root", "admin")
     shop = await desk.caller("acme", "shop", "submit:book:*", "read")
     paused = await post(operator.client, f"{PATH}:pause", b'{"reason": "moving"}')
@@ -255,7 +255,9 @@ async def test_who_sees_what(desk: AccessDesk) -> None:
     assert [one["action"] for one in both] == [str(UPLOAD), "shop:order"]
     (seen,) = await listed(shop.client)
     assert seen["paused"] == {name: text for name, text in both[0]["paused"].items() if name != "by"}
-    assert not {"runners", "waiting"} & seen.keys()
+    others_load = {"runners", "waiting", "slots", "freeSlots", "lastRunnerAt"}
+    assert not others_load & seen.keys()
+    assert {"runners", "waiting", "slots", "freeSlots"} <= both[0].keys()
     submitted = await shop.submit(body={}, headers={"Operation-Id": "one"})
     for answer in (submitted, await shop.get("/status/one")):
         blocked = answer.json()["blockedBy"]

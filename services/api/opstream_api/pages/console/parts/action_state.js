@@ -8,6 +8,7 @@ import { relativeTime } from "./pieces.js";
 
 /** Return which runners an action has, in words. @param {object} listed an item of `GET /actions`. */
 export function runnersText({ runnerCount, slots, freeSlots, lastRunnerAt }) {
+  if (runnerCount && slots === undefined) return String(runnerCount);
   if (runnerCount) return `${runnerCount} with ${slots - freeSlots} of ${slots} slots busy`;
   return lastRunnerAt ? ["none since ", relativeTime(Date.parse(lastRunnerAt))] : "none";
 }
