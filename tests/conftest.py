@@ -26,6 +26,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make upgrades` ask for what takes too long for each run."""
+    parser.addoption("--all-releases", action="store_true", help="upgrade from every release, not from a few only")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give all processes of this run one folder for bytecode, and one in memory for what they write.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import httpx
 import pytest
@@ -30,7 +31,18 @@ RUNNERS = ("runner", "runner-2")
 HELD = 3
 
 
-@pytest.fixture(params=BEFORE, ids=lambda name: name.replace(" ", "-"))
+USUAL: Final = (next(iter(BEFORE)), *tuple(BEFORE)[-2:])
+"""The first release and the last two; the others take a quarter of a minute each, and `make upgrades` has them."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Come from the usual releases, or from all that there were."""
+    if "system" in metafunc.fixturenames:
+        releases = BEFORE if metafunc.config.getoption("all_releases") else USUAL
+        metafunc.parametrize("system", releases, indirect=True, ids=lambda name: name.replace(" ", "-"))
+
+
+@pytest.fixture
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UpgradableSystem]:
     """A system of an earlier version that serves."""
     with ExitStack() as stack:
