@@ -91,8 +91,9 @@ async def test_it_holds_every_stream(broker: Broker, link: Connection, journal: 
     assert held == [planned.name for planned in backup_order() if planned.name in held]
     stream = manifest.stream(JOURNAL)
     assert (stream.first, stream.last, stream.messages) == (1, len(events), len(events))
+    bulk = ("runner_operations_cancel", "runner_operations_retry")
     durables = {one["durable_name"] for one in stream.consumers}
-    assert durables == {"projector", "projector_due", "projector_deadlines", "webhooks"}
+    assert durables == {"projector", "projector_due", "projector_deadlines", "webhooks", *bulk}
     checked = sums_checked(folder)
     assert checked.returncode == 0, checked.stdout
 

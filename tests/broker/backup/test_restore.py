@@ -112,6 +112,8 @@ async def test_everything_is_there_again(folder: Path, link: Connection, empty: 
         "projector_due",
         "projector_deadlines",
         "webhooks",
+        "runner_operations_cancel",
+        "runner_operations_retry",
     }
     await check_provisioned(other)
     audited = await opstream("audit", "--access", "--json", "--nats", empty.url)

@@ -27,6 +27,8 @@ def memory_folder(parent: Path = SHARED_MEMORY) -> str | None:
             owner = left.name.removeprefix(_PREFIX).partition("-")[0]
             if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
                 shutil.rmtree(left, ignore_errors=True)
-        return tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)
+        made = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)
+        Path(made).chmod(0o711)  # a test's PostgreSQL runs as another user
     except OSError:
         return None
+    return made

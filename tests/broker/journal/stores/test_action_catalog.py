@@ -11,7 +11,6 @@ import pytest
 
 from opstream_journal import ActionCatalog, Connection, EventTooLarge, JournalUnavailable, announce_action, find_action
 from opstream_journal.jetstream import rpc
-from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec, Policy
 from opstream_schemas.names import Kind
@@ -202,7 +201,7 @@ async def test_a_replica_that_is_behind(
     stale = await _entries(link)
     await announce_action(link, spec(summary="new"))
     await eventually(lambda: catalog.specs.get(KIND) == spec(summary="new"), within=1)
-    monkeypatch.setattr(BatchReader, "read", lambda *_args, **_options: _at_once(stale))
+    monkeypatch.setattr(catalog._reader, "read", lambda *_args, **_options: _at_once(stale))
     await catalog.refresh()
     assert catalog.specs[KIND] == spec(summary="new")
 

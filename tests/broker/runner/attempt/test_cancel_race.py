@@ -9,13 +9,14 @@ import msgspec
 import pytest
 
 from opstream_journal import Connection, ExpectedVersion, Journal, VersionConflict
+from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_runner import ActionContext, action
 from opstream_runner.handler.supervision import StopReason
 from opstream_schemas.errors import OperationFinished
 from opstream_schemas.operation.commands import RequestCancel, decide
 from opstream_schemas.operation.state import Status
 from tests.support.broker.server import Broker
-from tests.support.journal.journals import KIND, following
+from tests.support.journal.journals import KIND, following, opened
 from tests.support.projector import projection
 from tests.support.runner.shared_event import SharedEvent
 from tests.support.runner.stage import CANCEL_REQUEST, HandlerGate, Input, RunnerStage, gated
@@ -55,14 +56,26 @@ async def test_success_comes_first(stage: RunnerStage) -> None:
     assert await stage.names("op-1") == ["requested", "started", "succeeded"]
 
 
-async def test_the_cancel_request_comes_first(stage: RunnerStage) -> None:
+async def test_the_cancel_request_comes_first(
+    stage: RunnerStage, link: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A handler that returns while it is being cancelled has succeeded."""
-    gate = HandlerGate()
-    async with stage.runner([gated(gate, lease=60)]) as runner:
+    gate, opened_gate = HandlerGate(), asyncio.Event()
+    runner_journal = await opened(link)
+    read = runner_journal.last_message
+
+    async def last(operation_id: str) -> StoredMessage | None:
+        await opened_gate.wait()  # the runner hears of the request at once, and must not be quicker than this test
+        return await read(operation_id)
+
+    monkeypatch.setattr(runner_journal, "last_message", last)
+    async with stage.runner([gated(gate, lease=60)], dependencies=stage.dependencies(journal=runner_journal)) as runner:
         await stage.request("op-1")
         await gate.entered(1)
         await stage.request_cancel("op-1")
         gate.open()
+        await eventually(lambda: not gate.inside)
+        opened_gate.set()
         runner.notify(KIND, "op-1")
         operation = await stage.ended("op-1")
         await stage.settled()

@@ -42,7 +42,7 @@ def journals(draw: st.DrawFn) -> tuple[list[ScannedMessage], dict[str, Operation
     alone = {history.id: JournalFold() for history in found}
     wanted: dict[str, Operation] = {}
     for history in found:
-        own = [one for one in messages if f".{history.id}." in one.subject]
+        own = [one for one in messages if one.subject.split(".")[1] == history.id]
         fold = alone[history.id]
         last = [*fold.fold(own), *fold.drain()]
         assert len(last) == 1
