@@ -69,6 +69,8 @@ class WorkerPool:
                         ended.result()
             finally:
                 await end_task(loop)
+                if not loop.cancelled():
+                    loop.exception()  # a deleted stream fails both: one is raised, and asyncio would log the other
                 self._failure.cancel()
                 await self._worker.stop_pulling()
                 await self._finish()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -276,6 +278,38 @@ async def test_a_pool_releases_what_does_not_end(link: Connection, consumer: Pul
         await eventually(lambda: len(started) == 2)
     assert not pool.is_ready
     assert await _redelivered(link) == [(b"1", 2), (b"2", 2)]
+
+
+async def test_a_pool_that_fails_twice_says_so_once(
+    link: Connection, consumer: PullConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a stream that was deleted both a task and the pulls hear: one error is raised, and none goes to the log."""
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    pool = WorkerPool(link, consumer, slots=2)
+
+    async def fail() -> None:
+        raise RuntimeError("the stream is gone")
+
+    async def gone() -> DeliveredMessage:
+        assert pool._failure is not None
+        while not pool._failure.done():  # noqa: ASYNC110 - a turn of the loop later the pool would have looked
+            await asyncio.sleep(0)
+        raise ConsumerGone("the stream is gone")
+
+    async def handle(message: DeliveredMessage) -> bool:
+        pool.spawn(message, fail())
+        monkeypatch.setattr(pool._worker, "next", gone)
+        return False
+
+    raised = ""
+    try:
+        await pool.run(handle)
+    except RuntimeError as error:
+        raised = str(error)
+    pool._failure = None  # its error's traceback has the frame that has the task
+    gc.collect()
+    assert (raised, unheard) == ("the stream is gone", [])
 
 
 async def test_a_pool_ends_with_the_failure_of_a_task(link: Connection, consumer: PullConsumer) -> None:
