@@ -98,6 +98,15 @@ def check_replicas(
     behind = _late_copies(streams)
     if behind:
         yield _behind(behind, looks)
+    partial = [_name(one) for one in streams if is_clustered and _name(one) not in leaderless and _is_partial(one)]
+    if partial:
+        yield SystemFinding(
+            name="ReplicasIncomplete",
+            level=Level.WARNING,
+            message=f"{', '.join(partial)}: not all copies are there yet, so the loss of one server may stop them",
+            next_step="keep as many servers running as there are to be copies, and run it again: the broker makes them "
+            "in seconds, of much data in minutes",
+        )
     counts = {_name(one): int(one["config"].get("num_replicas") or 1) for one in streams}
     few = [name for name, count in counts.items() if count < SAFE_REPLICAS]
     if is_clustered and few:
@@ -113,7 +122,7 @@ def check_replicas(
             level=Level.NOTE,
             message="the broker is one server: while it is down nothing goes on, and its disk is the only copy",
         )
-    elif not behind and not leaderless:
+    elif not behind and not leaderless and not partial:
         yield SystemFinding(
             name="Replicas", level=Level.OK, message=f"{format_count(len(streams), 'stream')}, all copies are current"
         )
@@ -235,6 +244,17 @@ def _late_copies(streams: Sequence[StreamInfo]) -> dict[str, tuple[str, list[str
                     how = f"silent for {silent:.0f} s"
                 late.setdefault(str(peer.get("name", "?")), (how, []))[1].append(_name(stream))
     return late
+
+
+def _is_partial(stream: StreamInfo) -> bool:
+    """Return True if a stream has not all copies that it is to have.
+
+    After `num_replicas` was raised, a server from 2.15 on makes the copies one stream after another. Until it begins
+    with a stream it lists none of those to come, and until it is done it says what is `desired`.
+    """
+    cluster = stream.get("cluster") or {}
+    wanted = int(stream["config"].get("num_replicas") or 1)
+    return bool(cluster.get("desired")) or 1 + len(cluster.get("replicas") or ()) < wanted
 
 
 def _behind(late: Mapping[str, tuple[str, Sequence[str]]], looks: Sequence[ServerLook]) -> SystemFinding:

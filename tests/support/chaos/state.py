@@ -24,6 +24,8 @@ _TRAILING: Final = subjects.PROJECTOR_DEADLINES_CONSUMER
 """It is behind on purpose, so it is ignored."""
 _PROJECTING: Final = (subjects.PROJECTOR_CONSUMER, subjects.PROJECTOR_DUE_CONSUMER)
 _POLL: Final = 0.2
+_REDELIVERED: Final = 45.0
+"""Seconds after which a subscriber that was killed has got its events again: their `ack_wait` is 30 s."""
 
 
 class FinalState(msgspec.Struct):
@@ -53,7 +55,7 @@ async def gather_quiet(url: str, *, within: float) -> FinalState:
     until = time.monotonic() + within
     try:
         while True:
-            await _become_idle(client, max(1.0, until - time.monotonic()))
+            await _become_idle(client, max(_REDELIVERED, until - time.monotonic()))
             left = await _gather(client)
             if time.monotonic() > until or not (left.open or stale_timers(left) or stale_holds(left)):
                 return left

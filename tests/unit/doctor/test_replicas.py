@@ -56,6 +56,27 @@ def test_a_copy_that_is_not_current(peer: dict[str, Any], how: str) -> None:
     assert found.next_step.startswith("start n3")
 
 
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        {"leader": "n1", "desired": {"name": "c"}, "replicas": []},
+        {"leader": "n1", "replicas": [{"name": "n2", "current": True}]},
+        {
+            "leader": "n1",
+            "desired": {"name": "c"},
+            "replicas": [{"name": "n2", "current": True}, {"name": "n3", "current": True}],
+        },
+    ],
+    ids=["none yet", "one of two", "not members yet"],
+)
+def test_copies_that_are_still_made(cluster: dict[str, Any]) -> None:
+    """Right after their number was raised, what is listed is current, and not all: a lost server would stop it."""
+    (found,) = check_replicas([stream("OPERATIONS"), stream("WEBHOOKS") | {"cluster": cluster}], is_clustered=True)
+    assert (found.name, found.level) == ("ReplicasIncomplete", Level.WARNING)
+    assert found.message.startswith("WEBHOOKS: not all copies are there yet")
+    assert found.next_step.startswith("keep as many servers running")
+
+
 def test_why_a_copy_is_behind() -> None:
     """The finding has the address of the server, and what was seen there: a certificate that ended, silence, or
     nothing, so that its log is next."""
