@@ -8,6 +8,8 @@ from typing import Any, Final
 import msgspec
 from nats.js.api import ConsumerConfig, StreamConfig
 
+from opstream_schemas import subjects
+
 from .topology import OPTIONAL_FIELDS, SIZING_FIELDS, format_duration
 
 _STREAM_FIELDS: Final = (
@@ -89,9 +91,30 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_stream(actual: StreamConfig, wanted: StreamConfig) -> list[Drift]:
-    """Return the differences of a stream. Compression is only compared if it is expected; else it is the operator's."""
+    """Return the differences of a stream. Compression is only compared if it is expected; else it is the operator's.
+
+    The subjects of event types that this version does not know are no difference.
+    """
     fields = _STREAM_FIELDS if wanted.compression is None else (*_STREAM_FIELDS, "compression")
+    newer = newer_event_subjects(actual, wanted)
+    if newer:
+        actual = actual.evolve(subjects=[one for one in actual.subjects or () if one not in newer])
     return _compare(actual, wanted, fields, f"stream {wanted.name}")
+
+
+def newer_event_subjects(actual: StreamConfig, wanted: StreamConfig) -> tuple[str, ...]:
+    """Return the subjects of event types that a stream takes for a newer version of opstream, which provisioned it.
+
+    Services of this version work beside that one, and after a rollback from it: they leave such events to it
+    (docs/adr/0008). To remove these subjects would stop its runners.
+    """
+    further = set(actual.subjects or ()).difference(wanted.subjects or ())
+    return tuple(sorted(filter(_is_of_one_event_type, further)))
+
+
+def _is_of_one_event_type(subject: str) -> bool:
+    name = subject.rpartition(".")[2]
+    return name not in {"*", ">"} and subject == subjects.event_type_subject(name)
 
 
 def compare_consumer(actual: ConsumerConfig, wanted: ConsumerConfig) -> list[Drift]:

@@ -33,7 +33,7 @@ from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 from . import jetstream_admin as admin
 from .archive import ArchiveSizing, archive_stream, check_archive_age
 from .bulk_actions import BULK_SPECS
-from .config_drift import Drift, compare_consumer, compare_stream
+from .config_drift import Drift, compare_consumer, compare_stream, newer_event_subjects
 from .ownership import RIGHT_BROKER, explain_foreign_consumer, explain_foreign_stream
 from .restore_mark import explain_unfinished_restore, restore_mark
 from .topology import (
@@ -65,6 +65,8 @@ class ProvisionReport(msgspec.Struct, frozen=True, kw_only=True):
     updated: tuple[str, ...]
     drift: tuple[Drift, ...]
     """The differences that remain."""
+    kept: tuple[str, ...] = ()
+    """What a newer version has added, which this one works beside, and leaves as it is."""
 
 
 async def provision(
@@ -108,6 +110,7 @@ async def provision(
     made: list[str] = []
     updated: list[str] = []
     drift: list[Drift] = []
+    kept: list[str] = []
     for config in wanted:
         name = str(config.name)
         actual = await admin.stream_config(connection, name)
@@ -116,9 +119,13 @@ async def provision(
             if name == _STREAM:
                 await _copy_from_the_beginning(connection)
             continue
-        found = stream_differences(actual or await _existing_config(admin.stream_config(connection, name)), config)
+        actual = actual or await _existing_config(admin.stream_config(connection, name))
+        found = stream_differences(actual, config)
+        newer = newer_event_subjects(actual, config)
+        kept.extend(f"stream {name} takes {one}, as a newer version of opstream needs" for one in newer)
+        fields = config.evolve(subjects=[*(config.subjects or ()), *newer]).as_dict()
         update = functools.partial(admin.update_stream, connection, name)
-        await _apply_safe(found, config.as_dict(), update, updated if is_update else None, drift)
+        await _apply_safe(found, fields, update, updated if is_update else None, drift)
     for stream, consumer in durables:
         name = str(consumer.durable_name)
         current = await admin.consumer_config(connection, stream, name)
@@ -135,7 +142,7 @@ async def provision(
         if catalog.allow_rollup_hdrs:
             await admin.update_stream(connection, SEALABLE_STREAM, {SEAL: False})
             updated.append(f"stream {SEALABLE_STREAM} takes no rollups")
-    return ProvisionReport(made=tuple(made), updated=tuple(updated), drift=tuple(drift))
+    return ProvisionReport(made=tuple(made), updated=tuple(updated), drift=tuple(drift), kept=tuple(kept))
 
 
 async def _copy_from_the_beginning(connection: Connection) -> None:
@@ -172,7 +179,8 @@ def required_age(specs: Iterable[ActionSpec]) -> float:
 
 
 async def check_provisioned(connection: Connection) -> int:
-    """Check that the broker has what every service needs, whatever the operator's sizing.
+    """Check that the broker has what every service needs, whatever the operator's sizing, and whatever a newer version
+    has added for its own event types.
 
     Returns:
         The `max_msg_size` of the journal in bytes, -1 for none.

@@ -108,8 +108,8 @@ def provision(log_level: str, **given: Any) -> None:  # noqa: ANN401 - the optio
     """Make the streams, buckets and consumers that opstream needs on a broker. Run it as often as you like.
 
     What exists is compared, and changed only with --update. A limit that is not given stays as it is. The exit status
-    is 0 if nothing differs in the end, otherwise 1. With --actions, the consumers of these actions are made and
-    compared, too.
+    is 0 if nothing differs in the end, otherwise 1. What a newer version has added is kept, and no difference. With
+    --actions, the consumers of these actions are made and compared, too.
 
     \b
     Example:
@@ -271,6 +271,7 @@ def _print_report(report: ProvisionReport) -> None:
 
     _print_items("made", report.made)
     _print_items("put right", report.updated)
+    _print_items("kept", report.kept)
     _print_items("differs", report.drift)
     if not report.drift:
         if not report.made and not report.updated:

@@ -156,6 +156,12 @@ DRIFT = Drift(name="stream OPERATIONS", field="max_bytes", actual="2", wanted="1
             "",
         ),
         (
+            ProvisionReport(made=(), updated=(), drift=(), kept=("stream A takes b",)),
+            0,
+            "kept       stream A takes b\nnothing to do: the broker has everything\n",
+            "",
+        ),
+        (
             ProvisionReport(made=(), updated=(), drift=(DRIFT,)),
             1,
             "differs    stream OPERATIONS: max_bytes is 2, should be 1\n",
@@ -174,7 +180,7 @@ DRIFT = Drift(name="stream OPERATIONS", field="max_bytes", actual="2", wanted="1
             "recreate it",
         ),
     ],
-    ids=["nothing", "done", "smaller limit", "safe", "unsafe"],
+    ids=["nothing", "done", "of a newer version", "smaller limit", "safe", "unsafe"],
 )
 @pytest.mark.usefixtures("process_restored")
 def test_the_report_of_provision(

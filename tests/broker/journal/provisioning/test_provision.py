@@ -191,6 +191,41 @@ async def test_safe_drift_of_a_stream(link: Connection, stream: str, changes: di
     assert await provision(link, Sizing()) == NOTHING
 
 
+NEWER = "operations.*.*.*.from-tomorrow"
+"""The subject of an event type that only a newer version has."""
+
+
+async def test_event_types_of_a_newer_version(link: Connection) -> None:
+    """Services start beside a newer version, and after a rollback from it. An update puts right what is missing, and
+    takes nothing from the newer version's runners."""
+    wanted = (await config(link, STREAM))["subjects"]
+    await change(link, STREAM, subjects=[*wanted, NEWER])
+    await check_provisioned(link)
+    kept = (f"stream {STREAM} takes {NEWER}, as a newer version of opstream needs",)
+    for is_update in (False, True):
+        report = await provision(link, Sizing(), is_update=is_update)
+        assert report == ProvisionReport(made=(), updated=(), drift=(), kept=kept)
+
+    await change(link, STREAM, subjects=[*wanted[1:], NEWER])
+    with pytest.raises(Drifted, match=r"subjects is .*opstream provision --update"):
+        await check_provisioned(link)
+    report = await provision(link, Sizing(), is_update=True)
+    assert (len(report.updated), report.drift, report.kept) == (1, (), kept)
+    assert set((await config(link, STREAM))["subjects"]) == {*wanted, NEWER}
+
+
+@pytest.mark.parametrize("subject", ["tomorrow.>", "operations.book.*.*.from-tomorrow", "operations.*.*.*.*"])
+async def test_subjects_of_nobody(link: Connection, subject: str) -> None:
+    """What is no event type of opstream is a difference, and an update removes it."""
+    wanted = await config(link, STREAM)
+    others = [one for one in wanted["subjects"] if subject != "operations.*.*.*.*"]
+    await change(link, STREAM, subjects=[*others, subject])
+    with pytest.raises(Drifted, match="subjects is"):
+        await check_provisioned(link)
+    assert (await provision(link, Sizing(), is_update=True)).drift == ()
+    assert (await config(link, STREAM))["subjects"] == wanted["subjects"]
+
+
 @pytest.mark.parametrize(
     ("stream", "changes", "field"),
     [
