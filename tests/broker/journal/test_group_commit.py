@@ -150,16 +150,27 @@ async def test_lost_answers(broker: Broker, link: Connection) -> None:
 
 async def test_a_broker_that_is_killed_between(broker: Broker, measured: Journal, link: Connection) -> None:
     """After a kill in the middle of batches, what was acknowledged is there, and nothing is there twice."""
-    events = [first(f"op-{number}") for number in range(5 * MANY)]
-    appends = asyncio.create_task(append_all(measured, events, budget=30))
-    for size in (MANY, 3 * MANY):
-        await eventually(functools.partial(has_grown_to, link, size))
+    acknowledged: list[Event] = []
+    is_over = asyncio.Event()
+
+    async def write(writer: int) -> None:
+        for number in itertools.count():
+            event = first(f"op-{writer}-{number}")
+            await measured.append(KIND, event, NEW_OPERATION, budget=30)
+            acknowledged.append(event)
+            if is_over.is_set():
+                return
+
+    writers = asyncio.gather(*(write(writer) for writer in range(MANY)))
+    for _ in range(2):
+        before = len(acknowledged)
+        await eventually(lambda before=before: len(acknowledged) > before + MANY)
         broker.kill()
         broker.start()
-    results = await appends
-    assert all(isinstance(one, RecordedEvent) for one in results)
+    is_over.set()
+    await writers  # each writer's last event is stored after the last kill
     found = await stored(link)
-    assert {event.id for event in events} <= {event_id for _, event_id, _ in found}
+    assert {event.id for event in acknowledged} <= {event_id for _, event_id, _ in found}
     assert max(Counter(operation for operation, _, _ in found).values()) == 1
 
 

@@ -17,6 +17,7 @@ from opstream_index.location import IndexLocation
 from opstream_index.operation_row import OperationRow
 from opstream_index.sqlite_store import SqliteReader, SqliteWriter
 from opstream_index.store import NEW_INDEX
+from tests.support.index.reference_list import row
 
 
 class FilledIndex:
@@ -61,3 +62,21 @@ class FilledIndex:
         """Close the files."""
         self.reader.close()
         self.writer.close()
+
+
+def rare_rows(count: int) -> list[OperationRow]:
+    """Rows of two tenants, of which few failed or have a label, so that plans are those of a large index."""
+    return [
+        row(
+            number,
+            tenant=("", "acme")[number % 2],
+            caller=("ann", "bob", "")[number % 3],
+            status="Failed" if number % 50 == 0 else "Succeeded",
+            code="Timeout" if number % 50 == 0 else None,
+            message="disk full" if number % 50 == 0 else None,
+            finished_at=number + 1,
+            labels='{"team":"press"}' if number % 10 == 0 else None,
+            resource_id=str(number),
+        )
+        for number in range(count)
+    ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import parse_qsl
 
 import msgspec
 
 from opstream_api.errors import ApiError
+from opstream_api.lists.list_request import parse_parameters
 from opstream_index.filters.checks import check_indexed, parse_filter
 from opstream_index.filters.errors import FilterRefused
 from opstream_index.filters.syntax import Conjunction, FieldCondition, Negation, Operator, Term
@@ -46,7 +46,7 @@ def parse_bulk_request(act: BulkAct, query: bytes) -> BulkRequest:
     Raises:
         ApiError: `InvalidParameter`, with the parameter as target; the message says what is allowed.
     """
-    given = _parameters(query)
+    given = parse_parameters(query, PARAMETERS, "a bulk request")
     if not given.get(FILTER, "").strip():
         message = f"name the operations by {FILTER}, e.g. {FILTER}=kind eq 'book:upload-start'"
         raise ApiError(ErrorCode.INVALID_PARAMETER, message, target=FILTER)
@@ -86,23 +86,4 @@ def selected(act: BulkAct, text: str, *, before: int | None = None) -> Term:
         check_indexed(found, ORDER)
     except FilterRefused as error:
         raise ApiError(ErrorCode.INVALID_PARAMETER, str(error), target=FILTER) from error
-    return found
-
-
-def _parameters(query: bytes) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(
-            query.decode("latin-1"), keep_blank_values=True, errors="strict", max_num_fields=len(PARAMETERS)
-        )
-    except ValueError as error:
-        message = f"a bulk request has at most {len(PARAMETERS)} parameters, percent-encoded UTF-8"
-        raise ApiError(ErrorCode.INVALID_PARAMETER, message) from error
-    found: dict[str, str] = {}
-    for name, value in pairs:
-        if name not in PARAMETERS:
-            message = f"there is no query parameter {name!r}; a bulk request takes: {', '.join(PARAMETERS)}"
-            raise ApiError(ErrorCode.INVALID_PARAMETER, message, target=name)
-        if name in found:
-            raise ApiError(ErrorCode.INVALID_PARAMETER, f"the parameter {name} was sent twice", target=name)
-        found[name] = value
     return found

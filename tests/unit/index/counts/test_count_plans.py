@@ -20,8 +20,7 @@ from opstream_index.filters.order import ListOrder
 from opstream_index.lists.plan import ListScope
 from opstream_index.lists.reader import ListQuery
 from opstream_index.lists.sql import SQLITE
-from tests.support.index.filled_index import FilledIndex
-from tests.support.index.reference_list import row
+from tests.support.index.filled_index import FilledIndex, rare_rows
 
 pytestmark = pytest.mark.unit
 
@@ -31,21 +30,7 @@ PAGE = Path(__file__).resolve().parents[4] / "docs" / "list.md"
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FilledIndex]:
     """An index of 3,000 operations of two tenants, of which few failed."""
-    rows = [
-        row(
-            number,
-            tenant=("", "acme")[number % 2],
-            caller=("ann", "bob", "")[number % 3],
-            status="Failed" if number % 50 == 0 else "Succeeded",
-            code="Timeout" if number % 50 == 0 else None,
-            message="disk full" if number % 50 == 0 else None,
-            finished_at=number + 1,
-            labels='{"team":"press"}' if number % 10 == 0 else None,
-            resource_id=str(number),
-        )
-        for number in range(3_000)
-    ]
-    found = FilledIndex(tmp_path_factory.mktemp("counts"), rows)
+    found = FilledIndex(tmp_path_factory.mktemp("counts"), rare_rows(3_000))
     yield found
     found.close()
 

@@ -13,7 +13,7 @@ from opstream_index.filters.order import ListOrder, parse_order
 from opstream_index.lists.examples import EXAMPLES, ListExample
 from opstream_index.lists.plan import ListScope, Place, candidates
 from opstream_index.lists.reader import ListQuery
-from tests.support.index.filled_index import FilledIndex
+from tests.support.index.filled_index import FilledIndex, rare_rows
 from tests.support.index.reference_list import row
 
 pytestmark = pytest.mark.unit
@@ -32,21 +32,7 @@ FILTERS = (
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FilledIndex]:
     """An index of 3,000 operations, of which few are special, so that plans are those of a large one."""
-    rows = [
-        row(
-            number,
-            tenant=("", "acme")[number % 2],
-            caller=("ann", "bob", "")[number % 3],
-            status="Failed" if number % 50 == 0 else "Succeeded",
-            code="Timeout" if number % 50 == 0 else None,
-            message="disk full" if number % 50 == 0 else None,
-            finished_at=number + 1,
-            labels='{"team":"press"}' if number % 10 == 0 else None,
-            resource_id=str(number),
-        )
-        for number in range(3_000)
-    ]
-    found = FilledIndex(tmp_path_factory.mktemp("plans"), rows)
+    found = FilledIndex(tmp_path_factory.mktemp("plans"), rare_rows(3_000))
     yield found
     found.close()
 
