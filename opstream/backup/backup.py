@@ -13,7 +13,7 @@ from opstream._version import __version__
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import BrokerRefused, Connection, NotProvisioned
 from opstream_journal.jetstream import rpc
-from opstream_journal.jetstream.stream_scan import CREATED
+from opstream_journal.jetstream.scans.stream_scan import CREATED
 from opstream_journal.missing_streams import missing_stream_text
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.wire.received_message import parse_headers

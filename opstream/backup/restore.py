@@ -14,7 +14,7 @@ from nats.js.api import StreamConfig
 from opstream.terminal.console import CommandError
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import BrokerRefused, Connection, ForeignStream, JournalError
-from opstream_journal.jetstream.stream_scan import CREATED
+from opstream_journal.jetstream.scans.stream_scan import CREATED
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.archive import ArchiveSizing, archive_stream
 from opstream_journal.provisioning.ownership import RIGHT_BROKER, explain_foreign_stream

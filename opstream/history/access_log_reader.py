@@ -10,7 +10,7 @@ import msgspec
 
 from opstream_journal import Connection, NotProvisioned
 from opstream_journal.access_log import MISSING
-from opstream_journal.jetstream.stream_scan import scan_stream
+from opstream_journal.jetstream.scans.stream_scan import scan_stream
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.logs.access_log import AccessRecord, DenialRecord, decode_access_record
 from opstream_schemas.subjects import ACCESS_LOG_STREAM

@@ -18,7 +18,7 @@ import msgspec
 from opstream.terminal.console import CommandError, printable
 from opstream.terminal.progress_bar import StreamProgress
 from opstream_journal import Connection, NotProvisioned
-from opstream_journal.jetstream.stream_scan import StreamIdentity, scan_stream, stream_bounds, stream_identity
+from opstream_journal.jetstream.scans.stream_scan import StreamIdentity, scan_stream, stream_bounds, stream_identity
 from opstream_journal.stores.journal_witnesses import scan_evidence
 from opstream_schemas import subjects
 from opstream_schemas.integrity.chain_state import ChainHead, Finding

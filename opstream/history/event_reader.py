@@ -15,8 +15,8 @@ import msgspec
 
 from opstream.terminal.console import CommandError
 from opstream_journal import Connection, NotProvisioned
-from opstream_journal.jetstream.ordered_consumer import ScannedMessage
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.scans.scanned_message import ScannedMessage
+from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.event_filter import EventFilter, decode_envelope, is_event_subject
 from opstream_schemas.events import CloudEvent

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from opstream_journal import Connection, JournalError, NotProvisioned
-from opstream_journal.jetstream.stream_scan import (
+from opstream_journal.jetstream.scans.stream_scan import (
     StreamIdentity,
     lost_bytes,
     missing_sequences,

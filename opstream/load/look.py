@@ -15,7 +15,7 @@ from opstream_journal import Connection, JournalError
 from opstream_journal.actions.action_overview import ActionOverview, WaitingOperations
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import end_task
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds
 from opstream_journal.queues.consumer_backlogs import ConsumerBacklog, read_backlogs
 from opstream_journal.stores.action_catalog import overview
 from opstream_schemas import subjects

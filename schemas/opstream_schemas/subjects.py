@@ -114,6 +114,11 @@ class ArchiveOrigin(msgspec.Struct, frozen=True):
     """Subject in OPERATIONS, so with the operation id (`parse_event_subject`)."""
 
 
+def live_filter(stream: str) -> str:
+    """Return the filter of what the broker republishes of a stream: `stored.OPERATIONS.` and the subject (ADR 0070)."""
+    return f"stored.{stream}.>"
+
+
 def event_type_subject(event: str) -> str:
     """Return the subject of one event type in the stream's configuration (`operations.*.*.*.succeeded`)."""
     return f"operations.*.*.*.{event}"
@@ -262,12 +267,7 @@ def action_key(kind: Kind) -> str:
 
 
 def presence_key(kind: Kind, runner: str) -> str:
-    """Return the key of the record of one runner of an action in the bucket `runners`.
-
-    Args:
-        kind: the action.
-        runner: the runner's name, as one token of a subject.
-    """
+    """Return the key of the record of one runner of an action in the bucket `runners`. Its name is one token."""
     return f"{action_key(kind)}.alive.{runner}"
 
 

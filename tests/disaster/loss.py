@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from opstream_journal import connect
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
 from tests.disaster.cluster import CATCHING_UP

@@ -46,6 +46,7 @@ _SAFE_FIELDS: Final = frozenset(
     {
         "subjects",
         "sources",
+        "republish",
         "discard",
         "compression",
         "duplicate_window",
@@ -91,11 +92,14 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_stream(actual: StreamConfig, wanted: StreamConfig) -> list[Drift]:
-    """Return the differences of a stream. Compression is only compared if it is expected; else it is the operator's.
+    """Return the differences of a stream.
 
-    The subjects of event types that this version does not know are no difference.
+    Compression is only compared if it is expected, and republishing if there is none: else they are the operator's. The
+    subjects of event types that this version does not know are no difference.
     """
     fields = _STREAM_FIELDS if wanted.compression is None else (*_STREAM_FIELDS, "compression")
+    if actual.republish is not None:
+        fields = tuple(one for one in fields if one != "republish")
     newer = newer_event_subjects(actual, wanted)
     if newer:
         actual = actual.evolve(subjects=[one for one in actual.subjects or () if one not in newer])
@@ -153,6 +157,8 @@ def _normalized(config: Any, field: str) -> Any:  # noqa: ANN401
             )
             for source in value or []
         )
+    if field == "republish":
+        return f"{value.src} to {value.dest}" if value is not None else None
     if field == "compression":
         return str(getattr(value, "value", value) or "none")
     if field == "replay_policy":

@@ -14,7 +14,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from opstream_journal.errors import BrokerRefused, Drifted, JournalUnavailable, NotProvisioned
 from opstream_journal.jetstream.connection import Connection
-from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import stream_bounds
 from opstream_journal.missing_streams import missing_stream_text
 from opstream_schemas import subjects
 

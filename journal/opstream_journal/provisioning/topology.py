@@ -10,6 +10,7 @@ from nats.js.api import (
     ConsumerConfig,
     DeliverPolicy,
     DiscardPolicy,
+    RePublish,
     RetentionPolicy,
     StorageType,
     StreamConfig,
@@ -84,7 +85,7 @@ OPTIONAL_STREAMS: Final = frozenset(
 """Streams that services do without: until they are told to use them, or with less to show. The service that needs one
 checks for it."""
 
-OPTIONAL_FIELDS: Final = frozenset({"allow_atomic"})
+OPTIONAL_FIELDS: Final = frozenset({"allow_atomic", "republish"})
 """Services work without these, only slower: an upgrade may start them before it runs `provision --update`."""
 
 
@@ -121,6 +122,7 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
         deny_purge=True,
         allow_direct=True,
         allow_atomic=True,  # for the group commit (docs/adr/0038)
+        republish=RePublish(src=">", dest=subjects.live_filter(subjects.OPERATIONS_STREAM)),  # docs/adr/0070
         duplicate_window=_DUPLICATE_WINDOW,
         sources=[
             StreamSource(

@@ -15,7 +15,7 @@ import msgspec
 from opstream_journal.errors import NotProvisioned
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection
-from opstream_journal.jetstream.stream_scan import lost_bytes, scan_stream, stream_bounds, stream_identity
+from opstream_journal.jetstream.scans.stream_scan import lost_bytes, scan_stream, stream_bounds, stream_identity
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.integrity.setback import JournalRange, Loss, SetbackEvidence, loss_of

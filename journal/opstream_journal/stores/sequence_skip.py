@@ -13,7 +13,7 @@ from typing import Final
 from opstream_journal.errors import JournalError, JournalUnavailable
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import Connection
-from opstream_journal.jetstream.stream_scan import stream_identity
+from opstream_journal.jetstream.scans.stream_scan import stream_identity
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
 

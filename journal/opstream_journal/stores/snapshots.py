@@ -19,7 +19,7 @@ from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.batch_publish import BatchMessage, publish_batch
 from opstream_journal.jetstream.batch_read import BatchReader
 from opstream_journal.jetstream.connection import Connection
-from opstream_journal.jetstream.ordered_consumer import stream_api_request
+from opstream_journal.jetstream.stream_info import stream_api_request
 from opstream_journal.operation_reads import read_last_sequences
 from opstream_schemas import subjects
 from opstream_schemas.events import Instant

@@ -243,7 +243,7 @@ async def _read(settings: AuditSettings) -> tuple[list[OperationMessage], Loss |
     """Read all messages of the operation, and where the journal lacks one that the view knows of."""
     from opstream.cli.broker_session import broker_session
     from opstream_journal import Journal
-    from opstream_journal.jetstream.stream_scan import stream_bounds
+    from opstream_journal.jetstream.scans.stream_scan import stream_bounds
 
     async with broker_session(
         settings.servers, "audit", settings.connect_timeout, credentials=settings.credentials

@@ -22,7 +22,7 @@ from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 from opstream_schemas.webhook_delivery import DeliveryAttempt, DeliveryOutcome, decode_delivery_attempt
 
 if TYPE_CHECKING:
-    from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+    from opstream_journal.jetstream.scans.scanned_message import ScannedMessage
 
 _WIDE_HEADING: Final = f"{'began (UTC)':<19}  {'operation':<36}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
 _NARROW_HEADING: Final = f"{'began (UTC)':<19}  {'endpoint':<16}  {'try':>3}  {'outcome':<9}"
@@ -82,7 +82,7 @@ def print_attempts(settings: DeliveriesSettings) -> None:
 
 async def _show(settings: DeliveriesSettings) -> None:
     from opstream.cli.broker_session import broker_session, unknown_operations
-    from opstream_journal.jetstream.stream_scan import scan_stream
+    from opstream_journal.jetstream.scans.stream_scan import scan_stream
 
     is_table = sys.stdout.isatty() and not settings.is_json
     has_records = False

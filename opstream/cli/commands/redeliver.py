@@ -106,7 +106,7 @@ async def _undelivered_attempts(
     connection: Connection, deliveries: DeliveryStore, settings: RedeliverSettings
 ) -> AsyncIterator[DeliveryAttempt]:
     """A failed attempt of each delivery that never succeeded."""
-    from opstream_journal.jetstream.stream_scan import scan_stream
+    from opstream_journal.jetstream.scans.stream_scan import scan_stream
 
     filters = [
         subjects.delivery_records_filter(operation_id, settings.endpoint or "*", outcome)

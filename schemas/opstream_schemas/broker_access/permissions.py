@@ -129,6 +129,7 @@ def _api(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     ):
         yield Grant(subjects.event_type_subject(event.name), why)
     yield from _reads(_OPERATIONS, "reads operations")
+    yield Grant(subjects.live_filter(_OPERATIONS), "hears of events as they are stored", Way.LISTEN)
     yield from _reads(_VIEW, "reads statuses")
     yield from _hears_of_actions("reads the catalog of actions")
     yield from _reads(_HOLDS, "reads queues for exclusive resources")

@@ -16,7 +16,7 @@ from typing import Final
 
 from opstream_journal import Connection, JournalError, JournalUnavailable
 from opstream_journal.command_handler import CommandHandler
-from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import stream_bounds
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.stores.message_traces import TRACED_AT_ONCE, TraceReader

@@ -13,7 +13,7 @@ from opstream.backup.stream_plan import JOURNAL
 from opstream.cli.app import main
 from opstream_journal import Connection, Journal, JournalUnavailable
 from opstream_journal.errors import RestoreUnfinished
-from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import stream_bounds
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.provision import check_provisioned
 from opstream_schemas import subjects

@@ -20,7 +20,7 @@ from opstream.backup.stream_plan import JOURNAL
 from opstream.cli.app import main
 from opstream_journal import Connection, ExpectedVersion, Journal, connect
 from opstream_journal.errors import RestoreUnfinished
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import check_provisioned, provision

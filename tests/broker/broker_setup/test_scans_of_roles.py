@@ -13,8 +13,8 @@ import pytest
 
 from opstream_journal import Connection, NotProvisioned
 from opstream_journal.errors import StreamReplaced
-from opstream_journal.jetstream import stream_scan
-from opstream_journal.jetstream.stream_scan import scan_stream
+from opstream_journal.jetstream.scans import stream_scan
+from opstream_journal.jetstream.scans.stream_scan import scan_stream
 from opstream_journal.provisioning.provision import ensure_runner_consumer, provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects

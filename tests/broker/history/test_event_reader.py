@@ -12,7 +12,7 @@ from nats.js.client import JetStreamContext
 from opstream.history.event_reader import EventReader, HistoryQuery, StoredEvent
 from opstream.terminal.console import CommandError
 from opstream_journal import Connection, Journal, NotProvisioned
-from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import stream_bounds
 from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing

@@ -16,7 +16,7 @@ import pytest
 from opstream.history.event_reader import HistoryQuery
 from opstream.history.lost_events import lost_events
 from opstream_journal import Connection
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds
 from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing

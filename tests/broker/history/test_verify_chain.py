@@ -16,8 +16,8 @@ from nats.js.api import StreamConfig
 
 from opstream.cli.app import main
 from opstream_journal import Connection, Journal
-from opstream_journal.jetstream.ordered_consumer import ScannedMessage
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.scans.scanned_message import ScannedMessage
+from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds
 from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing

@@ -23,7 +23,7 @@ from opstream_journal import (
     VersionConflict,
 )
 from opstream_journal.jetstream.batch_publish import AtomicBatch, BatchMessage
-from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import stream_bounds
 from opstream_journal.provisioning.provision import check_provisioned, provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects

@@ -14,7 +14,7 @@ import pytest
 
 from bench.history import journal_fill
 from opstream_journal import Connection
-from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import stream_bounds
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores.snapshots import VIEW_STREAM

@@ -15,7 +15,7 @@ import msgspec
 from opstream.cli.commands.verify import VerifySettings as Settings
 from opstream.cli.commands.verify import verify_view
 from opstream_journal import NEW_OPERATION, Connection, Journal, SnapshotStore
-from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_journal.jetstream.scans.scanned_message import ScannedMessage
 from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshots
 from opstream_projector.consistency.entry_check import EntryReader
 from opstream_projector.consistency.journal_fold import FoldedOperation, JournalFold

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from opstream_journal import NEW_OPERATION, Connection, Journal
-from opstream_journal.jetstream.stream_scan import scan_stream
+from opstream_journal.jetstream.scans.stream_scan import scan_stream
 from opstream_journal.runtime.service import ServiceLoop
 from opstream_journal.stores.webhook_deliveries import DeliveryStore
 from opstream_schemas import subjects

@@ -9,7 +9,7 @@ import pytest
 
 from opstream.history.event_reader import StoredEvent
 from opstream.history.parquet_columns import ParquetColumns
-from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_journal.jetstream.scans.scanned_message import ScannedMessage
 from opstream_schemas.event_filter import decode_envelope
 from tests.support.schemas.histories import History, request
 

@@ -15,8 +15,8 @@ from typing import Final
 
 from opstream_api.access.limits.open_survey import OpenSurvey
 from opstream_journal import Connection, JournalError
-from opstream_journal.jetstream.ordered_consumer import ScannedMessage
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds, stream_identity
+from opstream_journal.jetstream.scans.scanned_message import ScannedMessage
+from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds, stream_identity
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import decode_event

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from opstream_journal import Connection, Journal
-from opstream_journal.jetstream.stream_scan import StreamIdentity, stream_identity
+from opstream_journal.jetstream.scans.stream_scan import StreamIdentity, stream_identity
 from opstream_journal.stores.snapshots import RawSnapshot, RawSnapshots, encode_snapshot
 from opstream_projector.projection.snapshot_fold import FoldResult, fold_all, fold_onto, time_to_live
 from opstream_schemas import subjects

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_journal.jetstream.scans.scanned_message import ScannedMessage
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.events import Canceled, Failed, RecordedEvent, Succeeded, decode_event

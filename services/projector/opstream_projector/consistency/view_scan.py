@@ -16,8 +16,8 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from opstream_journal import Connection
 from opstream_journal.jetstream import rpc
-from opstream_journal.jetstream.ordered_consumer import StreamBounds
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.stream_info import StreamBounds
 from opstream_journal.stores.journal_witnesses import read_evidence
 from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshot, RawSnapshots, operation_id_of
 from opstream_projector.projection.snapshot_cache import memory_size

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from opstream_journal import Connection, Journal
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds
 from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshot, SnapshotReader, operation_id_of
 from opstream_projector.projection.snapshot_fold import fold_all
 from opstream_schemas.errors import InvalidEvent

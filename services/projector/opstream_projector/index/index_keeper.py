@@ -24,7 +24,7 @@ from opstream_index.operation_row import instant_of, row_of
 from opstream_index.store import Debt, IndexOrigin, IndexWriter
 from opstream_journal import Connection, Journal, JournalUnavailable
 from opstream_journal.errors import StreamReplaced
-from opstream_journal.jetstream.stream_scan import stream_identity
+from opstream_journal.jetstream.scans.stream_scan import stream_identity
 from opstream_journal.metrics.instruments import Count, Counts, Gauges, Instrument
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point

@@ -22,8 +22,8 @@ from opstream_api.operations.watch import WatchRegistry
 from opstream_api.queues.queue_positions import QueuePositions
 from opstream_api.queues.waiting_reasons import WaitingReasons
 from opstream_journal import ActionCatalog, Connection, Journal, SnapshotStore
-from opstream_journal.jetstream.ordered_consumer import StreamBounds
 from opstream_journal.jetstream.rpc import publish
+from opstream_journal.jetstream.stream_info import StreamBounds
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, RecordedEvent, Succeeded, encode_event

@@ -16,7 +16,7 @@ import pytest
 from opstream_journal import NEW_OPERATION, Connection, ExpectedVersion, Journal, JournalUnavailable, SnapshotStore
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.batch_publish import BatchMessage, publish_batch
-from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import stream_bounds
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.stores.timers import cancel_timers
 from opstream_schemas import subjects

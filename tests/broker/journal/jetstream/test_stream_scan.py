@@ -17,10 +17,11 @@ from nats.js.api import StreamConfig
 
 from opstream_journal import Connection, JournalUnavailable, NotProvisioned
 from opstream_journal.errors import StreamReplaced
-from opstream_journal.jetstream import ordered_consumer as feed
-from opstream_journal.jetstream import stream_scan as scanning
-from opstream_journal.jetstream.ordered_consumer import OrderedConsumer, ScannedMessage
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.scans import ordered_consumer as feed
+from opstream_journal.jetstream.scans import stream_scan as scanning
+from opstream_journal.jetstream.scans.ordered_consumer import OrderedConsumer
+from opstream_journal.jetstream.scans.scanned_message import ScannedMessage
+from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds
 from opstream_schemas import subjects
 from tests.support.broker.proxy import Proxy
 from tests.support.broker.server import Broker

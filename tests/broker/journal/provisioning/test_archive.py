@@ -12,7 +12,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 from opstream_journal import Connection, Drifted, Journal, JournalUnavailable
-from opstream_journal.jetstream.stream_scan import scan_stream
+from opstream_journal.jetstream.scans.stream_scan import scan_stream
 from opstream_journal.provisioning.archive import ArchiveSizing, current_archive
 from opstream_journal.provisioning.provision import ProvisionReport, check_journal_age, provision, required_age
 from opstream_journal.provisioning.topology import Sizing

@@ -12,7 +12,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from opstream_journal import NEW_OPERATION, Connection, Journal, SnapshotStore, SnapshotWrite
-from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import stream_bounds
 from opstream_journal.stores.snapshots import VIEW_STREAM, RawSnapshot, RawSnapshots, encode_snapshot
 from opstream_projector.consistency import view_scan
 from opstream_projector.consistency.journal_fold import FoldedOperation, JournalFold

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from opstream.cli.app import main
 from opstream_journal import Connection
 from opstream_journal.jetstream import rpc
-from opstream_journal.jetstream.stream_scan import scan_stream, stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds
 from opstream_journal.provisioning.archive import ArchiveSizing
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opstream_journal.jetstream.ordered_consumer import ScannedMessage
+from opstream_journal.jetstream.scans.scanned_message import ScannedMessage
 from opstream_projector.consistency.journal_fold import FoldedOperation, JournalFold
 from opstream_projector.consistency.view_scan import OperationExamples, SeenRevisions
 from opstream_schemas import subjects

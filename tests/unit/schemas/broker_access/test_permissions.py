@@ -29,6 +29,7 @@ SAMPLES: Final[dict[str, Any]] = {
     "endpoint": "billing",
     "outcome": "delivered",
     "durable": "mailer",
+    "stream": "OPERATIONS",
     "sequence": 1,
     "bucket": "holds",
     "key": "h.action.book.upload.abc",
@@ -136,10 +137,8 @@ def test_each_event_has_its_writers() -> None:
             if any(row.way is not Way.LISTEN and _matches(row.subject, subject) for row in rows)
         }
         assert found == writers, event
-    assert all(
-        "cancel-requested" in one or "failed" in one or one.startswith(("$KV.actions", "$KV.access.key"))
-        for one in listeners
-    )
+    known = ("$KV.actions", "$KV.access.key", "stored.OPERATIONS.")
+    assert all("cancel-requested" in one or "failed" in one or one.startswith(known) for one in listeners)
 
 
 def test_no_role_makes_consumers_or_changes_streams() -> None:

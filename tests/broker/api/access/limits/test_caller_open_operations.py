@@ -14,7 +14,7 @@ from opstream_api.access.limits.open_operations import OpenOperations
 from opstream_api.access.limits.open_survey import OpenSurvey
 from opstream_api.access.principal import Owner
 from opstream_journal import Connection, Journal, SnapshotStore, announce_action
-from opstream_journal.jetstream.stream_scan import stream_bounds
+from opstream_journal.jetstream.scans.stream_scan import stream_bounds
 from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores.timers import schedule_deadline

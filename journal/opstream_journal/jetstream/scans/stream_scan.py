@@ -17,18 +17,13 @@ import msgspec
 from nats.errors import NoRespondersError
 
 from opstream_journal.errors import JournalUnavailable, StreamReplaced
+from opstream_journal.jetstream.connection import Connection
+from opstream_journal.jetstream.stream_info import StreamBounds, StreamLimits, stream_api_request
 from opstream_schemas.integrity.setback import SequenceRange
 
-from .connection import Connection
-from .ordered_consumer import (
-    HEARTBEAT,
-    DirectReader,
-    OrderedConsumer,
-    ScannedMessage,
-    StreamBounds,
-    StreamLimits,
-    stream_api_request,
-)
+from .direct_reader import DirectReader
+from .ordered_consumer import HEARTBEAT, OrderedConsumer
+from .scanned_message import ScannedMessage
 
 logger = logging.getLogger(__name__)
 
