@@ -24,14 +24,16 @@ BEFORE: Final = {
     "0.4.0": "03e76a41831e0ba9b162538cdbe70d0990818af5",
     "0.4.1": "0fdd2a961ac6528cfa2aed28915b873c30ec73b1",
     "0.5.0": "563fdc5cdb7f3f56dfeef59e874241ad6311fd7c",
+    "0.6.0": "c4bf1b1f2aff13e4f8d20757c49f5660db9a44ec",
 }
 """Commits from which operators may come, by what CHANGELOG.md calls them."""
-LAST: Final = "0.5.0"
+LAST: Final = "0.6.0"
 """The last release: operators may go back to it."""
 
 _PACKAGES: Final = (
     ".",
     "schemas",
+    "index",
     "journal",
     "services/api",
     "services/runner",
