@@ -82,6 +82,7 @@ def odd_rows() -> tuple[OperationRow, ...]:
         listed(35, status="Running", finished_at=None, action="fold"),
         listed(45, status="NotStarted", started_at=None, finished_at=None, action="fold"),
         listed(55, status="Canceled"),
+        listed(10_805, status="Failed", code="Late", message="", finished_at=now() - 60_000_000, action="scan"),
     )
 
 
@@ -196,14 +197,17 @@ async def test_new_operations_appear_and_keys_open_them(lists: ListDesk) -> None
 
 
 async def test_the_overview_counts(lists: ListDesk) -> None:
-    """What runs, waits and failed in the last hour, by action and code, each with its list behind it."""
+    """What runs, waits and failed in the last hour, by action and code, each with its list behind it.
+
+    What was requested three hours ago and failed a minute ago is among it.
+    """
     visit = await lists.visit("#/overview")
     await visit.shows('[aria-label="Now"]')
     now = await visit.text('[aria-label="Now"]')
     assert re.match(
-        r"Running 1 Waiting 1 Oldest that waits \d+ \S+ ago Ended per minute \S+ Failed 3 \(0\.8 %\)", now
+        r"Running 1 Waiting 1 Oldest that waits \d+ \S+ ago Ended per minute \S+ Failed 4 \(1\.1 %\)", now
     ), now
-    assert await visit.text('[aria-label="Failures, by code"] ol') == "Timeout 2 PaperJam 1"
+    assert await visit.text('[aria-label="Failures, by code"] ol') == "Timeout 2 PaperJam 1 Late 1"
     queues = await visit.text('[aria-label="Open, by action"] ol')
     assert re.fullmatch(r"book:fold the oldest waits for \d+ .* 1 running · 1 waiting", queues), queues
     times = await visit.text('[aria-label="Slowest actions"] tbody')

@@ -9,7 +9,7 @@ export function quantile(sorted, share) {
 }
 
 /** Return columns of one minute each, the newest last, with what ended and what was requested in it. */
-export function minutes(items, now, count) {
+export function minutes(requested, ended, now, count) {
   const last = Math.floor(now / MINUTE);
   const columns = Array.from({ length: count }, (_, index) => ({
     minute: last - count + 1 + index,
@@ -19,17 +19,19 @@ export function minutes(items, now, count) {
     Canceled: 0,
   }));
   const at = (time) => columns[Math.floor(time / MINUTE) - last + count - 1];
-  for (const item of items) {
-    const requested = at(Date.parse(item.createdAt));
-    if (requested) requested.requested += 1;
-    const ended = item.finishedAt && at(Date.parse(item.finishedAt));
-    if (ended && item.status in ended) ended[item.status] += 1;
+  for (const item of requested) {
+    const column = at(Date.parse(item.createdAt));
+    if (column) column.requested += 1;
+  }
+  for (const item of ended) {
+    const column = at(Date.parse(item.finishedAt));
+    if (column && item.status in column) column[item.status] += 1;
   }
   return columns;
 }
 
-/** Return what each action has open and what it has ended, the longest queue first. */
-export function byAction(open, recent) {
+/** Return what each action has open and what of it has ended, the longest queue first. */
+export function byAction(open, ended) {
   const found = new Map();
   const of = (kind) => {
     if (!found.has(kind)) found.set(kind, { kind, running: 0, waiting: 0, oldest: undefined, ended: 0, failed: 0, times: [] });
@@ -44,8 +46,7 @@ export function byAction(open, recent) {
       action.oldest = Math.min(action.oldest ?? begun, begun);
     }
   }
-  for (const item of recent) {
-    if (!item.finishedAt) continue;
+  for (const item of ended) {
     const action = of(item.kind);
     action.ended += 1;
     if (item.status === "Failed") action.failed += 1;
@@ -60,9 +61,9 @@ export function byAction(open, recent) {
 }
 
 /** Return how often each code ended an operation, the most frequent first. */
-export function failureCodes(recent) {
+export function failureCodes(ended) {
   const found = new Map();
-  for (const { status, error } of recent) {
+  for (const { status, error } of ended) {
     if (status === "Failed" && error) found.set(String(error.code), (found.get(String(error.code)) ?? 0) + 1);
   }
   return [...found].sort((one, other) => other[1] - one[1]);

@@ -36,11 +36,13 @@ export class OverviewView {
 
   async read(signal) {
     const since = instant(now() - HOUR);
-    const [recent, open] = await Promise.all([
+    const [requested, ended, open] = await Promise.all([
       this.all({ filter: `createdAt ge ${since}`, orderby: "createdAt desc" }, signal),
+      this.all({ filter: `finishedAt ge ${since}`, orderby: "finishedAt desc" }, signal),
       this.all({ filter: "status in ('NotStarted', 'Running')", orderby: "createdAt" }, signal),
     ]);
-    this.recent = recent;
+    this.requested = requested;
+    this.ended = ended;
     this.open = open;
     this.error = undefined;
     await this.readReasons(signal);
@@ -93,12 +95,12 @@ export class OverviewView {
       return;
     }
     const trouble = error && errorState(error, this.shell.credentialsButton(error), tryNowButton(error, () => this.poller.wake()));
-    if (!this.recent) {
+    if (!this.open) {
       render(this.container, head, trouble);
       return;
     }
-    if (!this.recent.items.length && !this.open.items.length) {
-      render(this.container, head, trouble, emptyState("overview", "Nothing has been requested in the last hour", h("p", {}, h("a", { href: "#/operations" }, "Show all operations"), " or ", h("a", { href: "#/actions" }, "submit an action"))));
+    if (!this.requested.items.length && !this.ended.items.length && !this.open.items.length) {
+      render(this.container, head, trouble, emptyState("overview", "Nothing was requested and nothing has ended in the last hour", h("p", {}, h("a", { href: "#/operations" }, "Show all operations"), " or ", h("a", { href: "#/actions" }, "submit an action"))));
       return;
     }
     render(this.container, head, trouble, this.tiles(), this.rates(), h("div", { class: "halves" }, this.queues(), this.waiting(), this.failures(), this.times()));
@@ -111,7 +113,7 @@ export class OverviewView {
 
   tiles() {
     const open = this.open.items;
-    const ended = this.recent.items.filter((item) => item.finishedAt);
+    const ended = this.ended.items;
     const failed = ended.filter((item) => item.status === "Failed").length;
     const waiting = open.filter((item) => item.status === "NotStarted");
     const inFive = ended.filter((item) => Date.parse(item.finishedAt) > now() - 300_000).length / 5;
@@ -128,18 +130,20 @@ export class OverviewView {
   }
 
   rates() {
-    const columns = minutes(this.recent.items, now(), COLUMNS).map(({ minute, requested, ...parts }) => ({
+    const { requested, ended } = this;
+    const isWhole = requested.isWhole && ended.isWhole;
+    const columns = minutes(requested.items, ended.items, now(), COLUMNS).map(({ minute, requested: begun, ...parts }) => ({
       label: clock(minute * 60_000).slice(0, 5),
       parts,
-      line: requested,
-      title: `${clock(minute * 60_000).slice(0, 5)}: ${requested} requested, ${parts.Succeeded} succeeded, ${parts.Failed} failed, ${parts.Canceled} canceled`,
+      line: begun,
+      title: `${clock(minute * 60_000).slice(0, 5)}: ${begun} requested, ${parts.Succeeded} succeeded, ${parts.Failed} failed, ${parts.Canceled} canceled`,
     }));
     const names = {
       parts: [["Succeeded", "Succeeded"], ["Failed", "Failed"], ["Canceled", "Canceled"]],
       line: "Requested",
-      label: `Operations per minute in the last hour. ${this.recent.items.length} were requested.`,
+      label: `Operations per minute in the last hour. ${requested.items.length} were requested, ${ended.items.length} ended.`,
     };
-    return panel("Per minute", this.recent.isWhole ? "" : `of the newest ${this.recent.items.length.toLocaleString()}`, columnChart(columns, names, Math.max(this.container.clientWidth - this.padding() - CHART_PADDING, 280)));
+    return panel("Per minute", isWhole ? "" : `of the newest ${Math.max(requested.items.length, ended.items.length).toLocaleString()}`, columnChart(columns, names, Math.max(this.container.clientWidth - this.padding() - CHART_PADDING, 280)));
   }
 
   queues() {
@@ -160,17 +164,17 @@ export class OverviewView {
   }
 
   failures() {
-    const rows = failureCodes(this.recent.items).slice(0, 8).map(([code, count]) => ({
+    const rows = failureCodes(this.ended.items).slice(0, 8).map(([code, count]) => ({
       name: h("span", { class: "mono" }, code),
       parts: [["failed", count]],
       text: count.toLocaleString(),
-      href: listAddress(`error/code eq '${code.replaceAll("'", "''")}' and createdAt ge ${instant(now() - HOUR)}`),
+      href: listAddress(`error/code eq '${code.replaceAll("'", "''")}' and finishedAt ge ${instant(now() - HOUR)}`),
     }));
     return panel("Failures, by code", "", rows.length ? barRows(rows, "Failures by code") : h("p", { class: "none dim" }, statusBadge("Succeeded"), " Nothing has failed."));
   }
 
   times() {
-    const rows = byAction([], this.recent.items).filter(({ median }) => median !== undefined).sort((one, other) => other.slow - one.slow).slice(0, 8);
+    const rows = byAction([], this.ended.items).filter(({ median }) => median !== undefined).sort((one, other) => other.slow - one.slow).slice(0, 8);
     const table = h(
       "table",
       { class: "times" },
@@ -182,7 +186,7 @@ export class OverviewView {
 }
 
 function failedAddress() {
-  return listAddress(`status eq 'Failed' and createdAt ge ${instant(now() - HOUR)}`);
+  return listAddress(`status eq 'Failed' and finishedAt ge ${instant(now() - HOUR)}`);
 }
 
 function tile(name, value, href) {
