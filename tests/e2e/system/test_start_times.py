@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.releases.sources import LAST
 from tests.support.journal.journals import linked
 from tests.support.projector.deadlines import scheduled
 from tests.support.system.invariants import breaches, gather
@@ -73,10 +72,10 @@ async def _has_timer(link: Any, operation_id: str) -> bool:
 
 
 async def test_a_runner_of_an_earlier_version(tmp_path: Path) -> None:
-    """Beside an API of this version, a runner of the last release hands the request back for a minute, again and again,
+    """Beside an API of this version, a runner that knows no start times hands the request back for a minute, again and again,
     and does not begin it, neither before its time nor after. Other operations go on."""
     with ExitStack() as stack:
-        system = UpgradableSystem(tmp_path, stack, before=LAST, replicas=1)
+        system = UpgradableSystem(tmp_path, stack, before="0.5.0", replicas=1)
         system.begin()
         await asyncio.to_thread(system.provision)
         await asyncio.to_thread(system.stop, "api")
