@@ -72,8 +72,8 @@ async def _has_timer(link: Any, operation_id: str) -> bool:
 
 
 async def test_a_runner_of_an_earlier_version(tmp_path: Path) -> None:
-    """Beside an API of this version, a runner that knows no start times hands the request back for a minute, again and again,
-    and does not begin it, neither before its time nor after. Other operations go on."""
+    """Beside an API of this version, a runner that knows no start times hands the request back for a minute, again and
+    again, and does not begin it, neither before its time nor after. Other operations go on."""
     with ExitStack() as stack:
         system = UpgradableSystem(tmp_path, stack, before="0.5.0", replicas=1)
         system.begin()
