@@ -5,35 +5,15 @@ The same handler would return the same again, so a result that can't be recorded
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from opstream_runner.authoring.action import Action
+from opstream_runner.containment.json_text import NoJson, check_numbers, encode_json, find_broken_raw, place_text
 from opstream_runner.errors import ActionError
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.text import TooDeep, check_json, truncate_text
-
-_MAX_DEPTH: Final = 200
-"""Levels in which the cause of a refusal is looked for; a result has half as many at most."""
-_WORDS_FOR_NUMBERS: Final = (b"NaN", b'Infinity"', b'"nan"', b'inf"')
-"""What msgspec writes for a decimal, or a float as a key, that is no number in JSON. Any other float becomes `null`."""
-_NAME_LIMIT: Final = 200
-_NAME: Final = "(a name)"
-"""In a path: the key of a mapping."""
-_NO_NUMBER: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
-"""NaN and infinity in MessagePack: all bits of the exponent are set. A text may look like it, too."""
-_BASES: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
-    (str, str.__str__),
-    (int, int.__index__),
-    (float, float.__float__),
-)
+from opstream_schemas.text import TooDeep, check_json
 
 
 def encode_result(action: Action[Any, Any], result: Any, limit: int) -> bytes:  # noqa: ANN401 - whatever was returned
@@ -49,9 +29,9 @@ def encode_result(action: Action[Any, Any], result: Any, limit: int) -> bytes:  
             member; `ResultTooLarge`.
     """
     try:
-        encoded = msgspec.json.encode(result, enc_hook=_as_base)
-    except Exception as error:
-        raise _refusal(f"has no JSON: {_unencodable(result, error)}") from error
+        encoded = encode_json(result)
+    except NoJson as error:
+        raise _refusal(str(error)) from error
     if len(encoded) > limit:
         message = f"the result has {len(encoded)} bytes of JSON, {limit} are allowed: store it elsewhere, return a URL"
         raise ActionError(ErrorCode.RESULT_TOO_LARGE, message)
@@ -59,18 +39,19 @@ def encode_result(action: Action[Any, Any], result: Any, limit: int) -> bytes:  
         check_json(encoded)  # msgspec checks neither the encoding nor the nesting of a `msgspec.Raw`
         action.check_result(encoded)
     except UnicodeDecodeError as error:
-        raise _refusal(f"has no JSON: {_broken_raw(result)} is not UTF-8") from error
+        raise _refusal(f"has no JSON: {find_broken_raw(result)} is not UTF-8") from error
     except msgspec.ValidationError as error:
         raise _refusal(f"is not what the action declares: {_mismatch(error)}") from error
     except msgspec.DecodeError as error:
-        raise _refusal(f"has no JSON: {_broken_raw(result)} is a msgspec.Raw that holds none: {error}") from error
+        raise _refusal(f"has no JSON: {find_broken_raw(result)} is a msgspec.Raw that holds none: {error}") from error
     except TooDeep as error:
         raise _refusal(f"can't be stored: {error}") from error
     except Exception as error:
         raise _refusal(f"is not what the action declares: its type raises {type(error).__name__}") from error
-    is_suspect = any(word in encoded for word in _WORDS_FOR_NUMBERS)
-    if is_suspect or (b"null" in encoded and result is not None and _may_hold_lost_number(result)):
-        _check_numbers(result)
+    try:
+        check_numbers(result, encoded)
+    except NoJson as error:
+        raise _refusal(str(error)) from error
     return encoded
 
 
@@ -78,120 +59,7 @@ def _refusal(message: str) -> ActionError:
     return ActionError(ErrorCode.INVALID_RESULT, f"the result {message}")
 
 
-def _broken_raw(result: Any) -> str:  # noqa: ANN401
-    for path, value in _parts(result, "", 0):
-        if isinstance(value, msgspec.Raw):
-            try:
-                str(value, "utf-8")
-                msgspec.json.decode(value, type=msgspec.Raw)
-            except ValueError:
-                return _place(path)
-    return "it"
-
-
-def _as_base(value: Any) -> Any:  # noqa: ANN401
-    """Return what a value of a subclass is in JSON (`numpy.float64` is a float), whatever its methods say.
-
-    Raises:
-        NotImplementedError: it has no JSON. msgspec asks its hooks for this exception, and names the type then.
-    """
-    for base, plain in _BASES:
-        if issubclass(type(value), base):
-            return plain(value)
-    raise NotImplementedError
-
-
-def _may_hold_lost_number(result: Any) -> bool:  # noqa: ANN401
-    """Return True if a result may have a float that is no number: MessagePack has them, and is written fast."""
-    try:
-        packed = msgspec.msgpack.encode(result, enc_hook=_as_base)
-    except Exception:  # noqa: BLE001 - a number of more than 64 bits, say
-        return True
-    return _NO_NUMBER.search(packed) is not None
-
-
-def _check_numbers(result: Any) -> None:  # noqa: ANN401
-    for path, value in _parts(result, "", 0):
-        is_lost = (isinstance(value, float) and not math.isfinite(value)) or (
-            isinstance(value, Decimal) and not value.is_finite()
-        )
-        if is_lost:
-            why = f"{_place(path)} is {value}, which is no number in JSON; return None, declared as `… | None`"
-            raise _refusal(f"has no JSON: {why}")
-
-
 def _mismatch(error: msgspec.ValidationError) -> str:
     message, _, place = str(error).partition(" - at `")
     path = place.removesuffix("`").removeprefix("key` in `").removeprefix("$").removeprefix(".")
-    return f"{_place(path)}: {message}" if path else message
-
-
-def _unencodable(result: Any, error: Exception) -> str:  # noqa: ANN401
-    """Return which member has no JSON, and why."""
-    if isinstance(error, RecursionError):
-        return "it contains itself, or nests too deeply"
-    found = ("", result)
-    # The innermost part that fails alone is the cause.
-    for path, value in _parts(result, "", 0):
-        if path.startswith(found[0]) and _NAME not in path and not _is_encodable(value):
-            found = (path, value)
-    path, value = found
-    if inspect.isgenerator(value) or inspect.isasyncgen(value):
-        return f"{_place(path)} is a generator; return a list"
-    if isinstance(error, UnicodeEncodeError):
-        return f"{_place(path)} has half of a surrogate pair, which is no text"
-    if isinstance(value, int):
-        return f"{_place(path)} is a number too large; return it as text"
-    if isinstance(value, dict) and (key := _unencodable_key(value)) is not None:
-        return f"{_place(path)} has {key}, which is no name in JSON: use text, or return a list of pairs"
-    return f"{_place(path)} is of the type {truncate_text(type(value).__name__, _NAME_LIMIT)}, which has no JSON"
-
-
-def _unencodable_key(value: dict[Any, Any]) -> str | None:
-    """Return which key of a mapping JSON does not have; None if it has all."""
-    for key in value:
-        if not _is_encodable({key: None}):
-            kind = truncate_text(type(key).__name__, _NAME_LIMIT)
-            return "the key None" if key is None else f"a key of the type {kind}"
-    return None
-
-
-def _is_encodable(value: Any) -> bool:  # noqa: ANN401
-    try:
-        msgspec.json.encode(value, enc_hook=_as_base)
-    except Exception:  # noqa: BLE001 - an author's class may raise anything
-        return False
-    return True
-
-
-def _parts(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    """Yield each part of a value with its path, outer ones first."""
-    yield path, value
-    if depth == _MAX_DEPTH:
-        return
-    for step, child in _children(value):
-        inner = step if not path else f"{path}{step}" if step.startswith("[") else f"{path}.{step}"
-        yield from _parts(child, inner, depth + 1)
-
-
-def _children(value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    if isinstance(value, msgspec.Struct):
-        for name, encoded in zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True):
-            yield encoded, getattr(value, name)
-    elif isinstance(value, Mapping):
-        for key, child in value.items():
-            yield _NAME, key
-            yield str(key) if isinstance(key, str) and key.isidentifier() else f"[{key!r}]", child
-    elif isinstance(value, list | tuple | set | frozenset):
-        for number, child in enumerate(value):
-            yield f"[{number}]", child
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield field.name, getattr(value, field.name, None)
-    elif hasattr(type(value), "__attrs_attrs__"):
-        for attribute in type(value).__attrs_attrs__:
-            yield attribute.name, getattr(value, attribute.name, None)
-
-
-def _place(path: str) -> str:
-    return f"its member `{truncate_text(path, _NAME_LIMIT)}`" if path else "it"
+    return f"{place_text(path)}: {message}" if path else message
