@@ -163,6 +163,61 @@ class ActionProgressed(Event, frozen=True, kw_only=True):
     message: str = ""
 
 
+class ActionStepStarted(Event, frozen=True, kw_only=True):
+    """A step that must run at most once is about to begin."""
+
+    name: ClassVar[str] = "step-started"
+
+    attempt: int = 1
+    step: str = ""
+    """The name that the action gives it."""
+    key: str = ""
+    """Which of several of that name; empty for the only one."""
+    input_hash: str = ""
+    """SHA-256 (hex) of the JSON of its arguments."""
+
+
+class ActionStepSucceeded(Event, frozen=True, kw_only=True):
+    """A step of the running attempt returned. Later attempts get its result."""
+
+    name: ClassVar[str] = "step-succeeded"
+
+    attempt: int = 1
+    step: str = ""
+    key: str = ""
+    input_hash: str = ""
+    result: msgspec.Raw = JSON_NULL
+    seconds: float = 0.0
+    """How long its last try took."""
+    tries: int = 1
+
+    @overload
+    def result_as(self, type: type[T]) -> T: ...
+    @overload
+    def result_as(self, type: object) -> Any: ...  # noqa: ANN401 - a union, which has no `type[T]`
+    def result_as(self, type: Any) -> Any:  # noqa: A002 - as msgspec calls it
+        """The result, decoded as a type that msgspec knows.
+
+        Raises:
+            UnexpectedShape: it is not of that type.
+        """
+        return _decode_as(self.result, type, self)
+
+
+class ActionStepFailed(Event, frozen=True, kw_only=True):
+    """A step raised an error, in its last try."""
+
+    name: ClassVar[str] = "step-failed"
+
+    attempt: int = 1
+    step: str = ""
+    key: str = ""
+    input_hash: str = ""
+    error: OperationError
+    seconds: float = 0.0
+    tries: int = 1
+
+
 class ActionAttemptFailed(Event, frozen=True, kw_only=True):
     """An attempt ended without an outcome; the next follows at `retry_at`."""
 
@@ -223,6 +278,9 @@ _CLASS_OF_DATA: Final[dict[type[wire.EventData], type[Event]]] = {
     wire.Requested: ActionRequested,
     wire.Started: ActionStarted,
     wire.Progressed: ActionProgressed,
+    wire.StepStarted: ActionStepStarted,
+    wire.StepSucceeded: ActionStepSucceeded,
+    wire.StepFailed: ActionStepFailed,
     wire.AttemptFailed: ActionAttemptFailed,
     wire.CancelRequested: ActionCancelRequested,
     wire.Succeeded: ActionSucceeded,

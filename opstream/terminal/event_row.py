@@ -14,6 +14,9 @@ from opstream_schemas.events import (
     Progressed,
     Requested,
     Started,
+    StepFailed,
+    StepStarted,
+    StepSucceeded,
     Succeeded,
 )
 
@@ -58,6 +61,12 @@ def _describe(data: EventData | None) -> str:
             return f"attempt {data.attempt} by {data.runner}"
         case Progressed():
             return f"{data.percent:.0f} % {data.message}"
+        case StepStarted():
+            return step_text(data)
+        case StepSucceeded():
+            return f"{step_text(data)}: {bytes(data.result).decode()}"
+        case StepFailed():
+            return f"{step_text(data)}: {data.error.code}: {data.error.message}"
         case Succeeded():
             return bytes(data.result).decode()
         case Failed() | AttemptFailed():
@@ -66,6 +75,11 @@ def _describe(data: EventData | None) -> str:
             return data.reason
         case _:
             return ""
+
+
+def step_text(data: StepStarted | StepSucceeded | StepFailed) -> str:
+    """The name of a step, and its key."""
+    return f"{data.step} ({data.key})" if data.key else data.step
 
 
 def _shortened(text: str) -> str:

@@ -107,6 +107,12 @@ def _phase_lines(phase: Phase, attempt: TimelineAttempt | None, *, has_colour: b
             times = "time" if attempt.progress_events == 1 else "times"
             last = f"{attempt.percent:.0f} % {printable(attempt.message)}".rstrip()
             yield "", f"progress reported {attempt.progress_events} {times}, the last {last}"
+        for step in attempt.steps:
+            name = printable(f"{step.name} ({step.key})" if step.key else step.name)
+            end = coloured(step.end, _outcome_colour(step.end), has_colour=has_colour)
+            took = f" after {_duration_text(step.seconds)}" if step.end != "begun" else ""
+            tries = f" in {step.tries} tries" if step.tries > 1 else ""
+            yield "", f"step {name}: {end}{took}{tries}" + (f", {_error_text(step.error)}" if step.error else "")
         if attempt.error is not None:
             yield "", _error_text(attempt.error)
 

@@ -54,6 +54,10 @@ class ErrorCode(StrEnum):
     DEAD_LETTER_NOT_FOUND = "DeadLetterNotFound"
     HANDLING_FAILED = "HandlingFailed"
     SERVICE_NOT_RUNNING = "ServiceNotRunning"
+    INVALID_STEP = "InvalidStep"
+    STEP_INPUT_CHANGED = "StepInputChanged"
+    STEP_INTERRUPTED = "StepInterrupted"
+    STEP_RESULT_TOO_LARGE = "StepResultTooLarge"
 
 
 class SchemasError(Exception):

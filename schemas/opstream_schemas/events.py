@@ -8,29 +8,21 @@ stored bytes. The envelope is decoded before the data, so an event of an unknown
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
 from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
 from .bulk.records import Authority, BulkProgress
 from .errors import InvalidEvent
+from .event_types.base import EventData, Instant, NonEmpty, OperationError
+from .event_types.steps import StepFailed, StepStarted, StepSucceeded
 from .names import Kind, check_operation_id
 from .text import MAX_NESTING, check_json
 
+__all__ = ["EventData", "Instant", "NonEmpty", "OperationError", "StepFailed", "StepStarted", "StepSucceeded"]
+"""What other modules import from here although another one has it."""
+
 CONTENT_TYPE: Final = "application/cloudevents+json"
-
-Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A time with its zone; RFC 3339 on the wire."""
-NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class OperationError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """Why an operation or an attempt failed, as the client sees it (Azure guidelines, error object)."""
-
-    code: int | str
-    message: str
-    target: str = ""
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,18 +41,6 @@ class ForcedEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """Number of messages that are not events of the operation, or do not continue it."""
     reason: str = ""
     """The operator's reason."""
-
-
-class EventData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """Base of the data of every event. `name` is the last token of the event's subject."""
-
-    name: ClassVar[str] = ""
-    type: ClassVar[str] = ""
-
-    @property
-    def wire_type(self) -> str:
-        """Return the CloudEvents type under which this event is stored."""
-        return self.type
 
 
 class Requested(EventData, frozen=True, kw_only=True):
@@ -199,7 +179,19 @@ class Canceled(EventData, frozen=True, kw_only=True):
     reason: str = ""
 
 
-EVENT_DATA: Final = (Requested, Started, Progressed, AttemptFailed, CancelRequested, Succeeded, Failed, Canceled)
+EVENT_DATA: Final[tuple[type[EventData], ...]] = (
+    Requested,
+    Started,
+    Progressed,
+    StepStarted,
+    StepSucceeded,
+    StepFailed,
+    AttemptFailed,
+    CancelRequested,
+    Succeeded,
+    Failed,
+    Canceled,
+)
 EVENT_TYPES: Final = {data.type: data for data in EVENT_DATA} | {Requested.later_type: Requested}
 """The data of each CloudEvents type."""
 _DECODERS: Final = {name: msgspec.json.Decoder(data) for name, data in EVENT_TYPES.items()}

@@ -26,6 +26,9 @@ from .events import (
     RecordedEvent,
     Requested,
     Started,
+    StepFailed,
+    StepStarted,
+    StepSucceeded,
     Succeeded,
     decode_event,
     digest,
@@ -61,6 +64,20 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return (self.end - self.begin).total_seconds()
 
 
+class TimelineStep(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
+    """A step of an attempt that ran; those whose recorded results it took are in the earlier attempt."""
+
+    name: str
+    key: str = ""
+    end: str
+    """`succeeded`, `failed`, or `begun` if nothing more is recorded."""
+    at: Instant
+    """When that was recorded."""
+    seconds: float = 0.0
+    tries: int = 1
+    error: OperationError | None = None
+
+
 class TimelineAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
     """One attempt."""
 
@@ -81,6 +98,7 @@ class TimelineAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="
     percent: float | None = None
     """The last reported percentage."""
     message: str = ""
+    steps: list[TimelineStep] = []
 
 
 class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -269,6 +287,9 @@ class _TimelineBuilder:
                 if (running := self._running_attempt()) is not None:
                     running.progress_events += 1
                     running.percent, running.message = data.percent, data.message
+            case StepStarted() | StepSucceeded() | StepFailed():
+                if (running := self._running_attempt()) is not None:
+                    _add_step(running.steps, data, event.time)
             case AttemptFailed():
                 if (running := self._running_attempt()) is not None:
                     running.retry_at, running.counted = data.retry_at, data.counted
@@ -312,3 +333,16 @@ class _TimelineBuilder:
         self.timeline.status, self.timeline.ended_at = status, event.time
         self._end_attempt(how, event.time)
         self._close_phase(at)
+
+
+def _add_step(steps: list[TimelineStep], data: StepStarted | StepSucceeded | StepFailed, at: datetime) -> None:
+    begun = next((one for one in steps if (one.name, one.key, one.end) == (data.step, data.key, "begun")), None)
+    if begun is not None:
+        steps.remove(begun)
+    step = TimelineStep(name=data.step, key=data.key, end="begun", at=at)
+    if not isinstance(data, StepStarted):
+        step.end = "succeeded" if isinstance(data, StepSucceeded) else "failed"
+        step.seconds, step.tries = data.seconds, data.tries
+    if isinstance(data, StepFailed):
+        step.error = data.error
+    steps.append(step)

@@ -47,6 +47,9 @@ POINTS_OF_PART: Final = {
     "api": [CrashPoint.API_RECORDED, CrashPoint.JOURNAL_PUBLISHES, CrashPoint.JOURNAL_STORED],
     "runner": [
         CrashPoint.RUNNER_STARTED,
+        CrashPoint.RUNNER_STEP_BEGINS,
+        CrashPoint.RUNNER_STEP_DONE,
+        CrashPoint.RUNNER_STEP_RECORDED,
         CrashPoint.RUNNER_HANDLED,
         CrashPoint.RUNNER_CONCLUDED,
         CrashPoint.RUNNER_ATTEMPT_FAILED,

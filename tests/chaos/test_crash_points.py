@@ -20,7 +20,7 @@ from opstream_schemas.schedules.schedule import Schedule, occurrence_id
 from opstream_schemas.schedules.schedule_event import ScheduleAct, ScheduleChanged
 from tests.support.chaos.checks import end_of, find_breaches, read_marks
 from tests.support.chaos.clients import Clients
-from tests.support.chaos.jobs import GOOD, Job
+from tests.support.chaos.jobs import GOOD, INTERRUPTED, Job
 from tests.support.chaos.state import gather_quiet
 from tests.support.chaos.system import ChaosSystem
 from tests.support.journal.journals import linked
@@ -60,6 +60,18 @@ CASES = [
     Case(part="runner", point=f"{CrashPoint.JOURNAL_PUBLISHES}:2", attempt=2, calls=2),
     Case(part="runner", point=f"{CrashPoint.JOURNAL_STORED}:2"),
     Case(part="runner", point=CrashPoint.RUNNER_CONCLUDED),
+    Case(part="runner", point=f"{CrashPoint.RUNNER_STEP_DONE}:2", action="stepping", attempt=2, calls=2),
+    Case(part="runner", point=f"{CrashPoint.RUNNER_STEP_RECORDED}:2", action="stepping", attempt=2, calls=2),
+    Case(part="runner", point=CrashPoint.RUNNER_STEP_BEGINS, action="stepping", attempt=2, calls=2),
+    Case(
+        part="runner",
+        point=f"{CrashPoint.RUNNER_STEP_RECORDED}:4",
+        action="stepping",
+        end=INTERRUPTED,
+        attempt=2,
+        calls=2,
+    ),
+    Case(part="runner", point=f"{CrashPoint.RUNNER_STEP_DONE}:3", action="stepping-apart", attempt=2, calls=2),
     Case(part="runner", point=CrashPoint.RUNNER_ATTEMPT_FAILED, action="flaky", work={"bad": 1}, attempt=2, calls=2),
     Case(part="runner", point=CrashPoint.RUNNER_WAKE_ARMED, action="flaky", work={"bad": 1}, attempt=2, calls=2),
     Case(part="runner", point=CrashPoint.HOLD_TAKEN, action="alone"),

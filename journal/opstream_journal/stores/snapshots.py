@@ -233,7 +233,7 @@ class RawSnapshot:
             if core is not None and core.fold_version != FOLD_VERSION:
                 return f"of fold version {core.fold_version}, this is {FOLD_VERSION}"
             return "not readable"
-        if operation.fold_version != FOLD_VERSION:
+        if not operation.is_current:
             return f"of fold version {operation.fold_version}, this is {FOLD_VERSION}"
         return "" if operation.id == self.operation_id else f"of operation {operation.id}"
 
@@ -247,14 +247,13 @@ class RawSnapshot:
         return core if core.id == self.operation_id else None
 
     @property
-    def of_other_version(self) -> Operation | None:
-        """The operation, if another version of the fold wrote it and this one can read all of it; otherwise None."""
+    def as_read_here(self) -> Operation | None:
+        """The operation, whichever version of the fold wrote it; None if this one can't read all of it."""
         try:
             operation = _decode(self.data)
         except _UNREADABLE:
             return None
-        is_own = operation.id == self.operation_id
-        return operation if is_own and operation.fold_version != FOLD_VERSION else None
+        return operation if operation.id == self.operation_id else None
 
     @property
     def sequence(self) -> int | None:
@@ -346,4 +345,4 @@ def _entry(message: rpc.StoredMessage) -> SnapshotEntry:
         operation = _decode(message.data)
     except _UNREADABLE:
         return SnapshotEntry(message.seq, None)
-    return SnapshotEntry(message.seq, operation if operation.fold_version == FOLD_VERSION else None)
+    return SnapshotEntry(message.seq, operation if operation.is_current else None)

@@ -24,6 +24,9 @@ from opstream_schemas.events import (
     Progressed,
     Requested,
     Started,
+    StepFailed,
+    StepStarted,
+    StepSucceeded,
     Succeeded,
     Trace,
     digest,
@@ -43,6 +46,7 @@ SAMPLE_RESULT: Final = {"transaction": "7f3a"}
 _BEGIN: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 _RUNNER: Final = "runner-1"
 _SAMPLE_CLAIM: Final = "b2c1f0"
+_INPUT_HASH: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -83,6 +87,9 @@ def _after_request(data: type[EventData], result: object) -> Sequence[EventData]
         Requested: (),
         Started: (started,),
         Progressed: (started, Progressed(percent=40.0, message="two of five files are done")),
+        StepStarted: (started, StepStarted(attempt=1, step="charge", input_hash=_INPUT_HASH)),
+        StepSucceeded: (started, _step_succeeded()),
+        StepFailed: (started, StepFailed(attempt=1, step="ship", input_hash=_INPUT_HASH, error=error, seconds=0.3)),
         AttemptFailed: (started, _attempt_failed()),
         CancelRequested: (started, wish),
         Succeeded: (started, Succeeded(result=_raw(SAMPLE_RESULT if result is msgspec.UNSET else result))),
@@ -112,6 +119,12 @@ def _attempt_failed() -> AttemptFailed:
     return AttemptFailed(attempt=1, error=error, retry_at=_BEGIN + timedelta(seconds=6), counted=True)
 
 
+def _step_succeeded() -> StepSucceeded:
+    return StepSucceeded(
+        attempt=1, step="copy", key="3", input_hash=_INPUT_HASH, result=_raw({"copied": 17}), seconds=4.2
+    )
+
+
 def _event(data: EventData, position: int, previous: str) -> Event:
     return Event(
         id=f"01939c2e-7000-7000-8000-{position:012}",
@@ -128,4 +141,14 @@ def _raw(value: Any) -> msgspec.Raw:  # noqa: ANN401 - JSON
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-_RUNNER_EVENTS: Final = (Started, Progressed, AttemptFailed, Succeeded, Failed, Canceled)
+_RUNNER_EVENTS: Final = (
+    Started,
+    Progressed,
+    StepStarted,
+    StepSucceeded,
+    StepFailed,
+    AttemptFailed,
+    Succeeded,
+    Failed,
+    Canceled,
+)

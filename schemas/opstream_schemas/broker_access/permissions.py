@@ -26,6 +26,9 @@ from opstream_schemas.events import (
     Progressed,
     Requested,
     Started,
+    StepFailed,
+    StepStarted,
+    StepSucceeded,
     Succeeded,
 )
 from opstream_schemas.logs.access_log import AdminAct
@@ -91,7 +94,17 @@ _COMMON: Final = (
     Grant(f"{API}.CONSUMER.INFO.*.*", "compares consumers at its start"),
     Grant(f"{API}.INFO", "looks every few seconds whether there is room"),
 )
-_RUN_EVENTS: Final = (Started, Progressed, AttemptFailed, Succeeded, Failed, Canceled)
+_RUN_EVENTS: Final = (
+    Started,
+    Progressed,
+    StepStarted,
+    StepSucceeded,
+    StepFailed,
+    AttemptFailed,
+    Succeeded,
+    Failed,
+    Canceled,
+)
 _WATCHED_EVENTS: Final = (CancelRequested, Failed)
 
 

@@ -23,6 +23,9 @@ from opstream_schemas.events import (
     Progressed,
     Requested,
     Started,
+    StepFailed,
+    StepStarted,
+    StepSucceeded,
     Succeeded,
 )
 from opstream_schemas.text import truncate_text
@@ -61,6 +64,13 @@ class ReportProgress(Command, frozen=True, kw_only=True):
     message: str = ""
     bulk: BulkProgress | None = None
     """Of a bulk operation."""
+
+
+class RecordStep(Command, frozen=True, kw_only=True):
+    """Record what became of a step of the attempt."""
+
+    token: str
+    data: StepStarted | StepSucceeded | StepFailed
 
 
 class Succeed(Command, frozen=True, kw_only=True):
@@ -150,6 +160,8 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
             _check_live(operation, command.token)
             message = truncate_text(command.message)
             return Progressed(percent=float(command.percent), message=message, bulk=command.bulk)
+        case RecordStep(data=data):
+            return msgspec.structs.replace(data, attempt=_check_live(operation, command.token))
         case Succeed():
             _check_live(operation, command.token)
             return Succeeded(result=msgspec.Raw(command.result.strip()))

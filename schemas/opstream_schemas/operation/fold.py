@@ -26,13 +26,16 @@ from opstream_schemas.events import (
     RecordedEvent,
     Requested,
     Started,
+    StepFailed,
+    StepStarted,
+    StepSucceeded,
     Succeeded,
 )
 from opstream_schemas.names import Kind
 from opstream_schemas.subjects import event_subject
 from opstream_schemas.text import format_count
 
-from .state import FOLD_VERSION, CancelWish, LiveAttempt, Operation, Status, Waiting
+from .state import FOLD_VERSION, STEPS_FOLD_VERSION, CancelWish, LiveAttempt, Operation, Status, Waiting
 
 
 def initial(event: RecordedEvent) -> Operation:
@@ -93,7 +96,9 @@ def skip_unknown(operation: Operation, event: RecordedEvent) -> Operation:
     _check_next(operation, event)
     if event.data is not None:
         raise FoldRefused(f"{_described(event)} is of a known type and must be folded, not skipped")
-    return msgspec.structs.replace(operation, skipped=operation.skipped + 1, **_position_changes(event))
+    return msgspec.structs.replace(
+        operation, skipped=operation.skipped + 1, fold_version=STEPS_FOLD_VERSION, **_position_changes(event)
+    )
 
 
 def fold_for_reader(operation: Operation | None, events: Iterable[RecordedEvent]) -> Operation | None:
@@ -254,6 +259,8 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
             }
         case Progressed() if live is not None:
             return {"percent_complete": data.percent, "message": data.message}
+        case StepStarted() | StepSucceeded() | StepFailed() if live is not None and data.attempt == live.number:
+            return {"fold_version": STEPS_FOLD_VERSION}
         case AttemptFailed() if live is not None and data.attempt == live.number:
             waiting = Waiting(ticket=live.ticket, counted=data.counted, retry_at=data.retry_at, sequence=event.sequence)
             return {

@@ -14,6 +14,9 @@ from opstream_schemas.names import Kind
 
 FOLD_VERSION: Final = 2
 """Raise it when the fold returns another result for the same events. Snapshots of another version are not used."""
+STEPS_FOLD_VERSION: Final = 3
+"""That of an operation with steps, or with events that this version has skipped. So only snapshots of such operations
+are folded again where another release wrote or reads them."""
 
 
 class Status(StrEnum):
@@ -111,6 +114,16 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     stream_sequence: int
     last_hash: str
     fold_version: int
+
+    @property
+    def is_current(self) -> bool:
+        """Return True if a snapshot of it is as this version would fold it.
+
+        A version that knows no steps has skipped their events, and its number is the lower one.
+        """
+        if self.fold_version == STEPS_FOLD_VERSION:
+            return True
+        return self.fold_version == FOLD_VERSION and (not self.skipped or self.is_terminal)
 
     @property
     def public_id(self) -> str:

@@ -2,12 +2,14 @@
 
 Authors import these exports by way of `opstream`. To read how an operation runs, begin at `dispatch/dispatcher.py`;
 `main.py` builds the process, and `runner.py` joins the dispatchers of all its actions. A folder imports only from the
-folders after it in this list: dispatch, attempt, handler, authoring. HTTP, snapshots and webhooks do not belong here.
+folders after it in this list: dispatch, attempt, handler, authoring, steps, containment. HTTP, snapshots and webhooks
+do not belong here.
 """
 
 from .authoring.action import Action, action
 from .authoring.context import ActionContext, ProgressReport, RecordingContext
 from .errors import ActionCanceledError, ActionError, InvalidAction, RetryAfter
+from .steps.step_errors import InvalidStep, StepInputChanged, StepInterrupted, StepResultTooLarge
 
 __all__ = [
     "Action",
@@ -15,8 +17,12 @@ __all__ = [
     "ActionContext",
     "ActionError",
     "InvalidAction",
+    "InvalidStep",
     "ProgressReport",
     "RecordingContext",
     "RetryAfter",
+    "StepInputChanged",
+    "StepInterrupted",
+    "StepResultTooLarge",
     "action",
 ]

@@ -45,7 +45,7 @@ from opstream import ActionContext, ActionError, action
 
 @action("meter:say")
 async def say(request: str, ctx: ActionContext) -> str:
-    return request
+    return await ctx.step("say", str, request)
 
 
 @action("meter:refuse")
@@ -55,7 +55,11 @@ async def refuse(request: str, ctx: ActionContext) -> str:
 
 @action("meter:retry", backoff=3600, backoff_max=3600)
 async def retry(request: str, ctx: ActionContext) -> str:
-    raise RuntimeError(request)
+    def fail() -> None:
+        raise RuntimeError(request)
+
+    await ctx.step("fail", fail)
+    return request
 
 
 async def wait(request: str, ctx: ActionContext) -> str:
@@ -210,6 +214,8 @@ def test_operations_move_the_metrics(services: Services) -> None:
     assert runner.value("opstream_slots", action="meter:say") == 7
     assert runner.value("opstream_attempt_seconds_count", action="meter:say") == 3
     assert runner.value("opstream_attempt_seconds_count", action="meter:retry") == 1
+    assert runner.value("opstream_steps_total", action="meter:say", result="succeeded") == 3
+    assert runner.value("opstream_steps_total", action="meter:retry", result="failed") == 1
     assert runner.value("opstream_appends_total", result="stored") > before["runner"].value(
         "opstream_appends_total", result="stored"
     )

@@ -59,7 +59,8 @@ class Mark(msgspec.Struct):
     """One line of `MARKS`."""
 
     what: str
-    """`begin`, `end` for a handler that returned, `left` for one that raised or was cancelled."""
+    """`begin`, `end` for a handler that returned, `left` for one that raised or was cancelled, `step NAME` for a call
+    of the function of a step."""
     action: str
     operation: str
     attempt: int
@@ -172,6 +173,51 @@ async def flaky(request: Work, ctx: ActionContext) -> Done:
     with marked("flaky", ctx):
         if ctx.attempt <= request.bad:
             raise RuntimeError(f"attempt {ctx.attempt}")
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:stepping", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX)
+async def stepping(request: Work, ctx: ActionContext) -> Done:
+    """Three steps, and a fourth that must run at most once; fail behind them in some attempts."""
+
+    def part(number: int, total: int) -> int:
+        _mark(f"step part {number}", "stepping", ctx)
+        return total + number
+
+    with marked("stepping", ctx):
+        total = 0
+        for number in range(1, 4):
+            total = await ctx.step("part", part, number, total, key=number)
+            await asyncio.sleep(request.seconds / 3)
+        assert await ctx.step("once", part, 0, total, at_most_once=True) == 6
+        if ctx.attempt <= request.bad:
+            raise RuntimeError(f"attempt {ctx.attempt}")
+        return Done(request.number, ctx.attempt)
+
+
+@action(
+    "chaos:stepping-apart",
+    lease=LEASE,
+    max_attempts=MANY,
+    backoff=BACKOFF,
+    backoff_max=BACKOFF_MAX,
+    isolation="process",
+)
+def stepping_apart(request: Work, ctx: ActionContext) -> Done:
+    """The same in a plain handler, in a child process; its process ends behind the steps in some attempts."""
+
+    def part(number: int, total: int) -> int:
+        _mark(f"step part {number}", "stepping-apart", ctx)
+        return total + number
+
+    with marked("stepping-apart", ctx):
+        total = 0
+        for number in range(1, 4):
+            total = ctx.step("part", part, number, total, key=number)
+            _pause(request.seconds / 3)
+        assert ctx.step("once", part, 0, total, at_most_once=True) == 6
+        if ctx.attempt <= request.bad:
+            os._exit(CRASHED)
         return Done(request.number, ctx.attempt)
 
 

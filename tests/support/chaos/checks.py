@@ -15,7 +15,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from opstream_schemas.events import AttemptFailed, Canceled, CancelRequested, Failed, RecordedEvent, Started, Succeeded
+from opstream_schemas.events import (
+    AttemptFailed,
+    Canceled,
+    CancelRequested,
+    Failed,
+    RecordedEvent,
+    Started,
+    StepSucceeded,
+    Succeeded,
+)
 from opstream_schemas.operation.state import Operation
 from tests.support.chaos.actions import CONCURRENCY, MARKS, Mark
 from tests.support.chaos.clients import ClientView
@@ -23,6 +32,8 @@ from tests.support.chaos.jobs import CANCELED, JOBS, LIMITED, UNTRIED
 from tests.support.chaos.state import FinalState, stale_holds, stale_timers
 from tests.support.system.invariants import Stored, breaches, decoded
 
+_ONCE: Final = "step part 0"
+"""The mark of the step that must run at most once (`actions.stepping`)."""
 _ATTEMPTS: Final = {job.action: job.max_attempts for job in JOBS}
 
 
@@ -49,6 +60,7 @@ def find_breaches(left: FinalState, told: Mapping[str, ClientView], marks: list[
             events = decoded(histories.get(operation_id, []))
             found += [f"{operation_id}: {one}" for one in _as_expected(operation, told[operation_id], events)]
     found += _executions(left, marks)
+    found += _steps(left, marks)
     found += _exclusions(left, marks)
     found += _crowds(left)
     return found
@@ -102,6 +114,23 @@ def _executions(left: FinalState, marks: list[Mark]) -> Iterator[str]:
     for operation_id, operation in left.operations.items():
         if operation.status == "Succeeded" and (operation_id, operation.attempt) not in returned:
             yield f"{operation_id}: succeeded, and attempt {operation.attempt} never returned"
+
+
+def _steps(left: FinalState, marks: list[Mark]) -> Iterator[str]:
+    """No attempt calls the function of a step that an earlier one has recorded, and none twice that must not."""
+    recorded: dict[tuple[str, str], int] = {}
+    for operation_id, history in left.evidence.histories().items():
+        for data in (event.data for event in decoded(history)):
+            if isinstance(data, StepSucceeded):
+                recorded.setdefault((operation_id, f"step part {data.key or 0}"), data.attempt)
+    calls = Counter((mark.operation, mark.what) for mark in marks if mark.what.startswith("step "))
+    for mark in marks:
+        attempt = recorded.get((mark.operation, mark.what), mark.attempt)
+        if mark.attempt > attempt:
+            yield f"{mark.operation}: attempt {mark.attempt} ran {mark.what!r}, which attempt {attempt} had recorded"
+    for (operation_id, what), count in sorted(calls.items()):
+        if what == _ONCE and count > 1:
+            yield f"{operation_id}: {what!r} ran {count} times, and must run at most once"
 
 
 def _exclusions(left: FinalState, marks: list[Mark]) -> Iterator[str]:

@@ -19,6 +19,8 @@ LIMITED: Final = "limited"
 GOOD: Final = "Succeeded"
 CANCELED: Final = "Canceled"
 LOST: Final = "Failed RunnerLost"
+INTERRUPTED: Final = "Failed StepInterrupted"
+"""Of a step that must run at most once: its runner was killed between its start and its record."""
 UNTRIED: Final = frozenset({"Failed 500", "Failed 503"})
 """What an attempt that was meant to fail, and to be tried again, ends as after a cancel request."""
 
@@ -76,6 +78,8 @@ JOBS: Final = (
     Job(action="fail", weight=6, ends=frozenset({"Failed Meant"}), work=_moment),
     Job(action="patient", weight=5, ends=frozenset(), work=_moment, cancels=1.0, waits_to_run=True),
     Job(action="flaky", weight=8, ends=_GOOD, work=_bad, cancels=0.1),
+    Job(action="stepping", weight=8, ends=_GOOD | {INTERRUPTED}, work=_bad, cancels=0.1),
+    Job(action="stepping-apart", weight=2, ends=_GOOD | {INTERRUPTED}, work=_bad, cancels=0.1),
     Job(action="throttled", weight=5, ends=_GOOD, work=_bad),
     Job(action="hopeless", weight=4, ends=frozenset({"Failed 500", LOST}), max_attempts=FEW),
     Job(action="timed", weight=3, ends=_GOOD, work=_bad),

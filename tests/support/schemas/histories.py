@@ -25,6 +25,9 @@ from opstream_schemas.events import (
     RecordedEvent,
     Requested,
     Started,
+    StepFailed,
+    StepStarted,
+    StepSucceeded,
     Succeeded,
     Trace,
     decode_event,
@@ -37,6 +40,7 @@ from opstream_schemas.operation.commands import (
     Fail,
     FailAttempt,
     FailOperation,
+    RecordStep,
     ReportProgress,
     RequestAction,
     RequestCancel,
@@ -134,6 +138,13 @@ def started(attempt: int = 1, *, ticket: int = 1, token: str = "") -> Started:
     return Started(attempt=attempt, runner="runner-a", token=token or f"token-{attempt}", ticket=ticket, lease=30.0)
 
 
+def step_done(attempt: int = 1, *, step: str = "copy", key: str = "", result: bytes = b"7") -> StepSucceeded:
+    """A step of an attempt returned."""
+    return StepSucceeded(
+        attempt=attempt, step=step, key=key, input_hash="0" * 64, result=msgspec.Raw(result), seconds=0.5
+    )
+
+
 def handed_back(attempt: int = 1, *, counted: bool, retry_at: datetime = NOW) -> AttemptFailed:
     """The end of an attempt that is followed by another."""
     error = OperationError(code="Throttled", message="try again")
@@ -218,11 +229,36 @@ event_data: st.SearchStrategy[EventData] = st.one_of(
         lease=seconds,
     ),
     st.builds(Progressed, percent=st.floats(0, 100), message=texts),
+    st.builds(StepStarted, attempt=st.integers(1, 99), step=named, key=texts, input_hash=texts),
+    st.builds(
+        StepSucceeded,
+        attempt=st.integers(1, 99),
+        step=named,
+        key=texts,
+        input_hash=texts,
+        result=raws,
+        seconds=seconds,
+        tries=st.integers(1, 99),
+    ),
+    st.builds(
+        StepFailed,
+        attempt=st.integers(1, 99),
+        step=named,
+        key=texts,
+        input_hash=texts,
+        error=errors,
+        seconds=seconds,
+        tries=st.integers(1, 99),
+    ),
     st.builds(AttemptFailed, attempt=st.integers(1, 99), error=errors, retry_at=instants, counted=st.booleans()),
     st.builds(CancelRequested, by=texts, reason=texts),
     st.builds(Succeeded, result=raws),
     st.builds(Failed, error=errors, forced=st.none() | forced_ends),
     st.builds(Canceled, by=texts, reason=texts),
+)
+
+step_events = st.sampled_from([StepStarted, StepSucceeded, StepFailed]).flatmap(
+    lambda type_: event_data.filter(lambda data: type(data) is type_)
 )
 
 events: st.SearchStrategy[Event] = st.builds(
@@ -246,7 +282,7 @@ def commands(draw: st.DrawFn, history: History) -> Command:
     token = st.sampled_from([*history.tokens[-1:] * 4, *history.tokens, "stranger"])
     live = history.operation.live
     tickets = st.sampled_from([*([live.ticket] * 3 if live else []), 1, history.events[-1].sequence])
-    likely = ["start", "progress", "progress", "back", "back"] if live else ["start"] * 5
+    likely = ["start", "progress", "step", "back", "back"] if live else ["start"] * 5
     choice = draw(st.sampled_from([*likely, *likely, "start", "progress", "back", "cancel", "outcome", "again"]))
     match choice:
         case "start":
@@ -255,6 +291,8 @@ def commands(draw: st.DrawFn, history: History) -> Command:
         case "progress":
             percent = draw(st.integers(0, 100) | st.floats(0, 100))
             return ReportProgress(token=draw(token), percent=percent, message=draw(texts))
+        case "step":
+            return RecordStep(token=draw(token), data=draw(step_events))
         case "back":
             return FailAttempt(
                 token=draw(token), error=draw(errors), retry_at=draw(instants), counted=draw(st.booleans())

@@ -34,6 +34,9 @@ from opstream_schemas.events import (
     RecordedEvent,
     Requested,
     Started,
+    StepFailed,
+    StepStarted,
+    StepSucceeded,
     decode_event,
     digest,
 )
@@ -58,6 +61,8 @@ _CLAIM: Final = re.compile(rb'\battempt"?[: ] ?(\d+)')
 _RESTORE: Final = "opstream/restore"
 """The source of the end of an attempt whose runner was lost with everything (docs/adr/0051)."""
 _FROM_ANYBODY: Final = frozenset({"RunnerLost", "DeadlineExceeded", "FailedByOperator"})
+_ABOUT_EARLIER: Final = frozenset({"StepInputChanged", "StepInterrupted"})
+"""Failures whose text names an earlier attempt."""
 _RANK: Final = {"NotStarted": 0, "Running": 1} | dict.fromkeys(ENDED, 2)
 
 
@@ -186,6 +191,7 @@ def _breaches_of(operation_id: str, history: list[Stored], evidence: Evidence) -
         events = [decode_event(message.payload, message.sequence, message.subject) for message in history]
         yield from _chained(history, events if end is None else events[:-1])
         yield from _fenced(names, events, is_restored=evidence.is_restored)
+        yield from _recorded_once(events)
         if promise is not None:
             yield from _as_promised(promise, events[0])
         operation = fold_for_reader(None, decoded(everything))
@@ -227,12 +233,30 @@ def _fenced(names: list[str], events: list[RecordedEvent], *, is_restored: bool)
             attempt, runner = event.data.attempt, event.data.runner
         elif name in _SPOKEN:
             claim = _CLAIM.search(msgspec.json.encode(event.data))
+            if isinstance(event.data, Failed) and event.data.error.code in _ABOUT_EARLIER:
+                claim = None
             if claim is not None and int(claim[1]) != attempt:
                 yield f"invariant 3: {name} of attempt {int(claim[1])} once attempt {attempt} had started"
             is_given_up = isinstance(event.data, Failed) and event.data.error.code in _FROM_ANYBODY
             is_ended_by_restore = is_restored and isinstance(event.data, AttemptFailed) and event.source == _RESTORE
             if not (is_given_up or is_ended_by_restore) and not event.source.endswith(runner):
                 yield f"invariant 3: {name} is from {event.source}, attempt {attempt} ran on {runner}"
+
+
+def _recorded_once(events: list[RecordedEvent]) -> Iterator[str]:
+    """A step has at most one result for its name, key and input, and the attempt of its event is the live one."""
+    found: set[tuple[str, str, str]] = set()
+    attempt = 0
+    for data in (event.data for event in events):
+        if isinstance(data, Started):
+            attempt = data.attempt
+        elif isinstance(data, StepStarted | StepSucceeded | StepFailed) and data.attempt != attempt:
+            yield f"invariant 3: {data.name} of attempt {data.attempt} once attempt {attempt} had started"
+        if isinstance(data, StepSucceeded):
+            step = (data.step, data.key, data.input_hash)
+            if step in found:
+                yield f"invariant 11: the result of step {data.step!r} ({data.key}) is recorded twice"
+            found.add(step)
 
 
 def _forced(history: list[Stored]) -> ForcedEnd | None:

@@ -49,6 +49,23 @@ async def slow(request: Work, ctx: ActionContext) -> Done:
     return Done(request.number, ctx.attempt)
 
 
+@action("kill:steps", lease=LEASE, max_attempts=50, backoff=0.1)
+async def steps(request: Work, ctx: ActionContext) -> Done:
+    """Do two things once, and then wait; the calls are noted. The release before steps fails here."""
+
+    def note(number: int) -> int:
+        with Path(f"data/steps-{ctx.operation_id}").open("a", encoding="utf-8") as file:
+            file.write(f"{number}\n")
+        return number
+
+    total = await ctx.step("first", note, 1) + await ctx.step("second", note, 2)
+    await ctx.progress(50, f"attempt {ctx.attempt}, two steps")
+    await asyncio.sleep(request.pause)
+    if ctx.attempt == 1 and not request.pause:
+        raise OSError("once more")
+    return Done(request.number + total - 3, ctx.attempt)
+
+
 @action("kill:thread", lease=LEASE, max_attempts=50)
 def thread(request: Work, ctx: ActionContext) -> Done:
     """Work in steps, in a thread, and report each."""

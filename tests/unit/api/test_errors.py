@@ -22,6 +22,10 @@ IN_MONITORS_ONLY = {
     ErrorCode.RUNNER_STOPPED,
     ErrorCode.ATTEMPT_TIMED_OUT,
     ErrorCode.FAILED_BY_OPERATOR,
+    ErrorCode.INVALID_STEP,
+    ErrorCode.STEP_INPUT_CHANGED,
+    ErrorCode.STEP_INTERRUPTED,
+    ErrorCode.STEP_RESULT_TOO_LARGE,
 }
 
 

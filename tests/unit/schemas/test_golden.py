@@ -30,6 +30,9 @@ from opstream_schemas.events import (
     Progressed,
     Requested,
     Started,
+    StepFailed,
+    StepStarted,
+    StepSucceeded,
     Succeeded,
     Trace,
     decode_event,
@@ -46,6 +49,7 @@ pytestmark = pytest.mark.unit
 FOLDER = Path(__file__).parent / "golden"
 ERROR = OperationError(code="ClientOutOfDate", message="update the client to 2.0 → “now”", target="client.version")
 BARE_ERROR = OperationError(code=500, message="the action failed")
+INPUT_HASH = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 RETRY_AT = NOW + timedelta(minutes=5)
 START_AT = NOW + timedelta(hours=2)
 
@@ -90,6 +94,17 @@ FULL: list[EventData] = [
             ),
         ),
     ),
+    StepStarted(attempt=2, step="charge", key="7", input_hash=INPUT_HASH),
+    StepSucceeded(
+        attempt=2,
+        step="copy → here",
+        key="7",
+        input_hash=INPUT_HASH,
+        result=msgspec.Raw(b'{"copied": 17}'),
+        seconds=4.25,
+        tries=3,
+    ),
+    StepFailed(attempt=2, step="ship", key="7", input_hash=INPUT_HASH, error=ERROR, seconds=0.5, tries=3),
     AttemptFailed(attempt=2, error=ERROR, retry_at=RETRY_AT, counted=True),
     CancelRequested(by="ann@example.org", reason="wrong book"),
     Succeeded(result=msgspec.Raw(b'{"uploads": ["a.txt"]}')),
@@ -107,6 +122,9 @@ MINIMAL: list[EventData] = [
         retention=86_400.0,
     ),
     Progressed(percent=0.0),
+    StepStarted(attempt=1, step="charge", input_hash=INPUT_HASH),
+    StepSucceeded(attempt=1, step="copy", input_hash=INPUT_HASH, result=msgspec.Raw(b"null"), seconds=0.0),
+    StepFailed(attempt=1, step="ship", input_hash=INPUT_HASH, error=BARE_ERROR, seconds=0.0),
     AttemptFailed(attempt=1, error=BARE_ERROR, retry_at=RETRY_AT, counted=False),
     CancelRequested(),
     Failed(error=BARE_ERROR),
@@ -158,6 +176,10 @@ def operation(state: str) -> Operation:
 OPERATIONS = {f"operation.{state}.json": operation(state) for state in STATES}
 SCHEDULED = History("0197f1c2-7b1e-7000-8000-000000000001").append(LATER).operation
 OPERATIONS["operation.scheduled.json"] = SCHEDULED
+_STEP = StepStarted(attempt=1, step="charge", input_hash=INPUT_HASH)
+OPERATIONS["operation.with-steps.json"] = (
+    History("0197f1c2-7b1e-7000-8000-000000000001").append(FULL[0], _STARTED, _STEP).operation
+)
 MONITORS = {f"monitor.{state}.json": build_status_monitor(operation(state)) for state in STATES} | {
     "monitor.scheduled.json": build_status_monitor(
         SCHEDULED, blocked_by=BlockedBy(reason=WaitingReason.START_TIME, until=SCHEDULED.start_at)

@@ -230,6 +230,7 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "TooManySchedules", "IndexOff", "IndexUnavailable",
         "OperationNotRetriable",
         "DeliveryNotFound", "DeadLetterNotFound", "HandlingFailed", "ServiceNotRunning",
+        "InvalidStep", "StepInputChanged", "StepInterrupted", "StepResultTooLarge",
     }  # fmt: skip
 
     assert expected == set(ErrorCode)

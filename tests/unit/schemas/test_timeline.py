@@ -18,12 +18,23 @@ from opstream_schemas.events import (
     OperationError,
     Progressed,
     RecordedEvent,
+    StepFailed,
+    StepStarted,
     Succeeded,
     encode_event,
 )
 from opstream_schemas.operation.forced_end import OperationMessage, forced_end_event, inspect_messages
 from opstream_schemas.timeline import PhaseKind, Timeline, build_timeline
-from tests.support.schemas.histories import FAILURE, NOW, FromTheFuture, History, handed_back, request, started
+from tests.support.schemas.histories import (
+    FAILURE,
+    NOW,
+    FromTheFuture,
+    History,
+    handed_back,
+    request,
+    started,
+    step_done,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -109,6 +120,27 @@ def test_an_open_operation() -> None:
     assert "still running after 9.00 s" in text(one)
     assert "took        10.00 s so far" in text(one)
     assert "by an unnamed caller" in text(one)
+
+
+def test_steps() -> None:
+    """Each attempt has the steps that it ran; a start is replaced by what became of it."""
+    begun = StepStarted(attempt=1, step="charge", input_hash="0" * 64)
+    failed = StepFailed(attempt=1, step="ship", key="7", input_hash="0" * 64, error=FAILURE, seconds=2, tries=3)
+    one = timeline_of(
+        ASKED, started(), step_done(), begun, step_done(step="charge"), failed, handed_back(counted=True),
+        started(2), StepStarted(attempt=2, step="mail", input_hash="0" * 64),
+    )  # fmt: skip
+    assert [[(step.name, step.end) for step in attempt.steps] for attempt in one.attempts] == [
+        [("copy", "succeeded"), ("charge", "succeeded"), ("ship", "failed")],
+        [("mail", "begun")],
+    ]
+    lines = text(one).splitlines()
+    assert "            step copy: succeeded after 500.0 ms" in lines
+    assert (
+        "            step ship (7): failed after 2.00 s in 3 tries, ClientOutOfDate: update the client (version)"
+        in lines
+    )
+    assert "            step mail: begun" in lines
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def is_of_other_version(snapshot: RawSnapshot, operation: Operation) -> bool:
     core = snapshot.core
     if core is None or core.fold_version == operation.fold_version or core.stream_sequence != operation.stream_sequence:
         return False
-    stored = snapshot.of_other_version
+    stored = snapshot.as_read_here
     return stored is None or build_status_monitor(stored) == build_status_monitor(operation)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -25,12 +26,15 @@ from opstream_runner.handler.handler_loop import HandlerLoop
 from opstream_runner.handler.in_process import InProcessHandler
 from opstream_runner.handler.invocation import Postponed, Raised
 from opstream_runner.handler.supervision import RunningHandler, StopReason, StopSignal, supervise
+from opstream_runner.steps.step_table import StepTable
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.operation.commands import ReportProgress
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.steps.step_history import StepRecord
 
 from .completion import AttemptResult, Completion
 from .event_recorder import EventRecorder
+from .step_recorder import StepRecorder
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +57,7 @@ class Attempt:
         action: the action to run.
         operation: the state in which this attempt is the live one.
         action_input: JSON from the `requested` event.
+        steps: what earlier attempts have recorded of their steps.
         message: the delivery that caused the attempt.
         handler_loop: runs async handlers.
         on_handled: called once, when the handler has ended and its outcome is still to be recorded.
@@ -65,6 +70,7 @@ class Attempt:
         action: Action[Any, Any],
         operation: Operation,
         action_input: msgspec.Raw,
+        steps: tuple[StepRecord, ...],
         message: DeliveredMessage,
         handler_loop: HandlerLoop,
         on_handled: Callable[[], None],
@@ -79,6 +85,8 @@ class Attempt:
         self._dependencies = dependencies
         self._action = action
         self._input = action_input
+        self._steps = steps
+        self._step_recorder: StepRecorder | None = None
         self._message = message
         self._live = operation.live
         self._handler_loop = handler_loop
@@ -146,6 +154,8 @@ class Attempt:
             for task in (self._heartbeat_task, self._handler.outcome, *self._progress_tasks):
                 if task is not None:
                     task.cancel()
+            if self._step_recorder is not None:
+                self._step_recorder.close()
 
     def expect_shutdown(self) -> None:
         """Note that the process will end soon. The handler continues until `stop`."""
@@ -184,12 +194,44 @@ class Attempt:
             traceparent=trace.traceparent if trace else "",
             report=self._on_progress,
             cancel_requested=self._should_stop,
+            make_steps=self._make_steps,
         )
         limit = self._dependencies.result_limit
         if self._action.is_isolated:
             report = self._start_recording_progress
-            return ChildProcessHandler(self._action, self._input, context, limit, report, is_traced=tracing.is_on)
+            return ChildProcessHandler(
+                self._action,
+                self._input,
+                context,
+                limit,
+                report,
+                steps=self._steps,
+                record_step=lambda event: self._recorder_of_steps().record(event),
+                is_traced=tracing.is_on,
+            )
         return InProcessHandler(self._action, self._input, context, limit, self._handler_loop)
+
+    def _make_steps(self) -> StepTable:
+        """Return the steps of this attempt; called in the handler's thread, when it comes to its first one."""
+        return StepTable(
+            self._steps,
+            self._recorder_of_steps().record,
+            attempt=self._live.number,
+            limit=self._dependencies.result_limit,
+            should_stop=self._should_stop,
+        )
+
+    def _recorder_of_steps(self) -> StepRecorder:
+        if self._step_recorder is None:
+            self._step_recorder = StepRecorder(
+                self._recorder,
+                self._live.token,
+                self._loop,
+                on_lost=partial(self._stop_signal.set, StopReason.LEASE_LOST),
+                on_unreadable=self._give_up_lease,
+                count=lambda failed: self._dependencies.meter.count_step(self._action.kind, has_failed=failed),
+            )
+        return self._step_recorder
 
     def _should_stop(self) -> bool:
         return self._is_over or self._stop_signal.reason is not None

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import sys
 import threading
-from collections.abc import Awaitable, Callable, Generator
-from typing import Final, NamedTuple, SupportsFloat
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import Future
+from typing import Any, Final, Literal, NamedTuple, SupportsFloat, TypeVar, overload
 
 from opstream_runner.errors import ActionCanceledError
+from opstream_runner.steps.step_call import StepCall, StepOptions
+from opstream_runner.steps.step_table import NO_LIMIT, StepEvent, StepTable, keep_nothing
+
+T = TypeVar("T")
 
 PROGRESS_STEP: Final = 1.0
 """Percent that a report must be ahead of the last recorded one."""
@@ -56,6 +63,7 @@ class ActionContext:
         traceparent: str = "",
         report: ProgressReporter = discard_progress,
         cancel_requested: Callable[[], bool] = never_canceled,
+        make_steps: Callable[[], StepTable] | None = None,
     ) -> None:
         self.operation_id = operation_id
         self.resource_id = resource_id
@@ -63,6 +71,8 @@ class ActionContext:
         self.traceparent = traceparent
         self._report = report
         self._cancel_requested = cancel_requested
+        self._make_steps = make_steps or self._steps_of_a_test
+        self._steps: StepTable | None = None
 
     @property
     def cancel_requested(self) -> bool:
@@ -104,6 +114,106 @@ class ActionContext:
             raise TypeError(f"the message of progress must be a str, not {type(message).__name__}")
         return self._report(number, str.__str__(message))
 
+    @overload
+    def step(
+        self,
+        name: str,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        /,
+        *args: Any,  # noqa: ANN401
+        key: str | int = "",
+        on_changed: Literal["rerun", "fail", "keep"] | None = None,
+        at_most_once: bool = False,
+        max_attempts: int = 1,
+        backoff: float = 1.0,
+        backoff_max: float = 60.0,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,  # noqa: ANN401
+        key: str | int = "",
+        on_changed: Literal["rerun", "fail", "keep"] | None = None,
+        at_most_once: bool = False,
+        max_attempts: int = 1,
+        backoff: float = 1.0,
+        backoff_max: float = 60.0,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Any: ...  # noqa: ANN401 - an async handler awaits it, a plain one has the result
+    def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        key: str | int = "",
+        on_changed: Literal["rerun", "fail", "keep"] | None = None,
+        at_most_once: bool = False,
+        max_attempts: int = 1,
+        backoff: float = 1.0,
+        backoff_max: float = 60.0,
+        **kwargs: Any,
+    ) -> Any:
+        """Run a function once, and return its result; later attempts get the recorded result without running it.
+
+        An async handler awaits it: `copied = await ctx.step("copy", copy_files, source, target)`. An async function
+        runs in its loop, a plain one in a thread. In a plain handler it calls the function and returns its result.
+        The result is always the one that is recorded as JSON, decoded as the type that the function says it returns.
+        A function whose runner dies before its result is recorded runs again (docs/steps.md).
+
+        Args:
+            name: by which later attempts find the step; unique within an attempt, together with `key`.
+            function: the step.
+            args: its arguments. They have JSON, whose hash is recorded.
+            key: which of several steps of the name, as in a loop.
+            on_changed: what to do if the step is recorded with other arguments: `"rerun"` it (the default), `"fail"`
+                the operation (the default with `at_most_once`), or `"keep"` the recorded result.
+            at_most_once: record that it begins, and never run it twice.
+            max_attempts: how often its function is called in an attempt, until it raises no error.
+            backoff: seconds before the second try; doubled after each further one.
+            backoff_max: the most of these seconds.
+            kwargs: further arguments of the function, by name.
+
+        Raises:
+            InvalidStep: the attempt had a step of that name and key before, or something about the step is not valid.
+            StepInputChanged: it is recorded with other arguments, and `on_changed` is `"fail"`.
+            StepInterrupted: it has begun in an earlier attempt, and must not run twice.
+            StepResultTooLarge: its result has more bytes of JSON than a result may have.
+            ActionCanceledError: a plain handler's attempt has lost its lease, or should stop between two tries.
+        """
+        if self._steps is None:
+            with _creation:
+                self._steps = self._steps or self._make_steps()
+        options = StepOptions(
+            on_changed=on_changed,
+            at_most_once=at_most_once,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            backoff_max=backoff_max,
+        )
+        caller = sys._getframe(1)  # noqa: SLF001 - documented, as a tool for messages
+        place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+        call = StepCall(self._steps, name, key, function, args, kwargs, options, place)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return call.run()
+        return call.run_async()
+
+    def _steps_of_a_test(self) -> StepTable:
+        return StepTable((), self._keep_step, attempt=self.attempt, limit=NO_LIMIT, should_stop=self._cancel_requested)
+
+    def _keep_step(self, event: StepEvent) -> Future[None]:
+        return keep_nothing(event)
+
+
+_creation: Final = threading.Lock()
+"""A handler may come to its first steps in several threads at once."""
+
 
 def _as_number(percent: object) -> float:
     """Return any number as a float: an author's percent may come from Decimal, Fraction or numpy."""
@@ -135,6 +245,8 @@ class RecordingContext(ActionContext):
     ) -> None:
         self.reports: list[ProgressReport] = []
         """All reports, in order. opstream records fewer: one for each percent, or every 10 seconds."""
+        self.steps: list[StepEvent] = []
+        """What the handler's steps have recorded, in order: starts, results and failures."""
         self._stop = threading.Event()
         super().__init__(
             operation_id=operation_id,
@@ -152,6 +264,10 @@ class RecordingContext(ActionContext):
     def _keep(self, percent: float, message: str) -> Awaitable[None]:
         self.reports.append(ProgressReport(percent, message))
         return COMPLETED
+
+    def _keep_step(self, event: StepEvent) -> Future[None]:
+        self.steps.append(event)
+        return keep_nothing(event)
 
 
 class ProgressThrottle:

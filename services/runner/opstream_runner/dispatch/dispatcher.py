@@ -360,6 +360,7 @@ class Dispatcher:
             self._action,
             operation,
             loaded.action_input,
+            loaded.steps,
             message,
             self._handler_loop,
             partial(self._release_slot, slot),

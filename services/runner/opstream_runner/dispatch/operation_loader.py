@@ -1,4 +1,4 @@
-"""Loads the operation that a delivered message belongs to, with its input."""
+"""Loads the operation that a delivered message belongs to, with its input and the steps that it has done."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.dispatch_decision import SWEEP_REASON, Trigger
 from opstream_schemas.operation.fold import fold, initial
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.steps.step_history import StepRecord, step_records
 
 logger = logging.getLogger(__name__)
 
 
 class LoadedOperation(NamedTuple):
-    """An operation with its action's input."""
+    """An operation with its action's input and its steps."""
 
     operation: Operation
     action_input: msgspec.Raw
     request_sequence: int
     """Stream sequence of the `requested` event."""
+    steps: tuple[StepRecord, ...] = ()
+    """What its attempts have recorded of their steps."""
 
 
 class OperationLoader:
@@ -63,7 +66,9 @@ class OperationLoader:
         folded = fold(None, events)
         if folded is None:
             return None
-        return self._verify_subject(LoadedOperation(folded, _action_input(events[0]), events[0].sequence), operation_id)
+        first = events[0]
+        loaded = LoadedOperation(folded, _action_input(first), first.sequence, step_records(events))
+        return self._verify_subject(loaded, operation_id)
 
     async def reload(self, loaded: LoadedOperation) -> LoadedOperation | None:
         """Return the operation with its newer events; None if this version can't fold them.
@@ -77,7 +82,7 @@ class OperationLoader:
         except (FoldRefused, InvalidEvent) as refused:
             logger.warning("operation %s can't be folded by this version: %s", loaded.operation.id, refused)
             return None
-        return loaded._replace(operation=operation)
+        return loaded._replace(operation=operation, steps=loaded.steps + step_records(events))
 
     def _verify_subject(self, loaded: LoadedOperation, operation_id: str) -> LoadedOperation:
         # Any client of the broker can publish on our subjects; a handler must get only requests for its own action.

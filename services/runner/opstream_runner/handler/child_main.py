@@ -8,10 +8,12 @@ group are killed.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import faulthandler
 import fcntl
 import io
+import itertools
 import logging
 import os
 import queue
@@ -33,13 +35,26 @@ from opstream_runner.authoring.context import COMPLETED, ActionContext, Progress
 from opstream_runner.containment.author_loop import run_until
 from opstream_runner.containment.forks import keep_from_forks, prepare_forks
 from opstream_runner.containment.log_guard import protect_logs
+from opstream_runner.errors import ActionCanceledError
+from opstream_runner.steps.step_errors import StepNotRecorded, StepResultTooLarge
+from opstream_runner.steps.step_table import StepEvent, StepTable
 from opstream_schemas.events import Trace
 from opstream_schemas.logs.json_formatter import JsonLogFormatter
 from opstream_schemas.operation.commands import truncate_error
 from opstream_schemas.text import truncate_text
 from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 
-from .child_protocol import FRAME_HEADER, Begun, ChildStart, Reported, decode_start, encode_frame
+from .child_protocol import (
+    FRAME_HEADER,
+    Begun,
+    ChildStart,
+    Reported,
+    StepDone,
+    StepRecorded,
+    decode_start,
+    decode_step_recorded,
+    encode_frame,
+)
 from .child_warden import stand_guard
 from .invocation import (
     UNEXPECTED_ERROR,
@@ -65,18 +80,24 @@ _LAST_SPANS_SECONDS: Final = 0.5
 
 
 class RunnerChannel:
-    """Sends messages to the runner.
+    """Sends messages to the runner, and takes its answers to steps.
 
-    A thread writes them. A signal interrupts the main thread anywhere, and would leave half a message behind.
+    A thread writes them, and another one reads once there is a step. A signal interrupts the main thread anywhere, and
+    would leave half a message behind.
 
     Args:
         sock: the connection to the runner.
         operation_id: for the log.
+        on_over: called when the runner answers that the attempt is over.
     """
 
-    def __init__(self, sock: socket.socket, operation_id: str) -> None:
+    def __init__(self, sock: socket.socket, operation_id: str, on_over: Callable[[], None]) -> None:
         self._sock = sock
         self._operation_id = operation_id
+        self._on_over = on_over
+        self._steps: dict[int, concurrent.futures.Future[None]] = {}
+        self._numbers = itertools.count(1)
+        self._reader: threading.Thread | None = None
         self._frames: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="opstream channel", daemon=True)
         self._writer.start()
@@ -84,6 +105,17 @@ class RunnerChannel:
     def send_progress(self, message: Reported) -> None:
         """Queue a progress report; reports are sent in order."""
         self._frames.put(encode_frame(message))
+
+    def record_step(self, event: StepEvent) -> concurrent.futures.Future[None]:
+        """Send an event of a step. The future is done once the runner says that it is stored (`Recorder`)."""
+        recorded: concurrent.futures.Future[None] = concurrent.futures.Future()
+        number = next(self._numbers)
+        self._steps[number] = recorded
+        if self._reader is None:
+            self._reader = threading.Thread(target=self._read, name="opstream answers", daemon=True)
+            self._reader.start()
+        self._frames.put(encode_frame(StepDone(number, event.type, msgspec.Raw(msgspec.json.encode(event)))))
+        return recorded
 
     def send_outcome(self, outcome: HandlerOutcome) -> None:
         """Send the outcome, and return once the kernel has it."""
@@ -97,6 +129,24 @@ class RunnerChannel:
         self._frames.put(last)
         self._frames.put(b"")
         self._writer.join()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while frame := _read_frame(self._sock):
+                self._take(decode_step_recorded(frame))
+
+    def _take(self, answer: StepRecorded) -> None:
+        recorded = self._steps.pop(answer.number)
+        match answer.kind:
+            case "" if not answer.error:
+                recorded.set_result(None)
+            case StepResultTooLarge.__name__:
+                recorded.set_exception(StepResultTooLarge(answer.error))
+            case StepNotRecorded.__name__:
+                recorded.set_exception(StepNotRecorded(answer.error))
+            case _:
+                self._on_over()
+                recorded.set_exception(ActionCanceledError(answer.error))
 
     def _write(self) -> None:
         # Without a runner there is no receiver, and this process is about to be killed.
@@ -119,6 +169,10 @@ class HandlerInterrupt:
         self.is_requested = False
         self.interrupt: Callable[[], None] | None = None
         self._is_entered = False
+
+    def note_request(self) -> None:
+        """Note that the handler is to stop, without an interrupt: it ends by itself."""
+        self.is_requested = True
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """Handle SIGTERM or SIGINT."""
@@ -161,7 +215,7 @@ def main() -> None:
         interrupt = HandlerInterrupt()
         # From here on the attempt counts as begun, whatever the handler does to this process.
         sock.sendall(encode_frame(Begun()))
-        channel = RunnerChannel(sock, start.operation_id)
+        channel = RunnerChannel(sock, start.operation_id, interrupt.note_request)
         context = _make_context(start, channel, interrupt)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, interrupt.on_signal)
@@ -196,9 +250,16 @@ def _watch_lifeline(lifeline: int, parent: int) -> None:
 
 
 def _receive_frame(sock: socket.socket) -> bytes:
+    if not (frame := _read_frame(sock)):
+        sys.exit(1)  # the runner ended before it sent the attempt
+    return frame
+
+
+def _read_frame(sock: socket.socket) -> bytes:
+    """Return the next frame; empty if the runner has ended."""
     head = sock.recv(FRAME_HEADER.size, socket.MSG_WAITALL)
     if len(head) < FRAME_HEADER.size:
-        sys.exit(1)  # the runner ended before it sent the attempt
+        return b""
     (length,) = FRAME_HEADER.unpack(head)
     return sock.recv(length, socket.MSG_WAITALL)
 
@@ -244,6 +305,13 @@ def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerI
         traceparent=start.traceparent,
         report=report,
         cancel_requested=lambda: interrupt.is_requested,
+        make_steps=lambda: StepTable(
+            start.steps,
+            channel.record_step,
+            attempt=start.attempt,
+            limit=start.limit,
+            should_stop=lambda: interrupt.is_requested,
+        ),
     )
 
 

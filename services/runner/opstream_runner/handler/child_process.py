@@ -7,6 +7,7 @@ outlives the attempt. The runner holds a pipe, the lifeline; to close it ends th
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -23,10 +24,22 @@ from opstream_runner.authoring.context import ActionContext
 from opstream_runner.containment.exceptions import type_name
 from opstream_runner.containment.forks import keep_from_forks
 from opstream_runner.containment.log_guard import own_formatter
-from opstream_schemas.events import OperationError
+from opstream_runner.steps.step_errors import StepResultTooLarge
+from opstream_runner.steps.step_table import Recorder, StepEvent, keep_nothing
+from opstream_schemas.events import OperationError, StepFailed, StepStarted, StepSucceeded
 from opstream_schemas.logs.json_formatter import JsonLogFormatter
+from opstream_schemas.steps.step_history import StepRecord
 
-from .child_protocol import FRAME_HEADER, Begun, ChildStart, Reported, decode_child_message, encode_frame
+from .child_protocol import (
+    FRAME_HEADER,
+    Begun,
+    ChildStart,
+    Reported,
+    StepDone,
+    StepRecorded,
+    decode_child_message,
+    encode_frame,
+)
 from .invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped
 
 logger = logging.getLogger(__name__)
@@ -40,6 +53,11 @@ _READ_TIMEOUT: Final = 0.5
 _FRAME_OVERHEAD: Final = 65_536
 """Bytes that a frame may have beyond twice the result's limit; base64 makes the result a third longer."""
 _NOT_STARTED_CODE: Final = 503
+_STEP_EVENTS: Final[dict[str, type[StepEvent]]] = {
+    StepStarted.type: StepStarted,
+    StepSucceeded.type: StepSucceeded,
+    StepFailed.type: StepFailed,
+}
 _FOREIGN_SIGTERM_WAIT: Final = 3.0
 """Seconds to wait after a SIGTERM that the runner did not send: a service manager that stops a whole service also
 signals the runner, and then the handler did not fail."""
@@ -54,6 +72,8 @@ class ChildProcessHandler:
         context: its values are copied into the context that the handler gets.
         limit: the result's maximum, in bytes of JSON.
         report: called with each progress report that is to be recorded.
+        steps: what earlier attempts have recorded of their steps.
+        record_step: called with each event of a step.
         is_traced: whether the context's `traceparent` is that of the attempt's span.
     """
 
@@ -65,6 +85,8 @@ class ChildProcessHandler:
         limit: int,
         report: Callable[[float, str], object],
         *,
+        steps: tuple[StepRecord, ...] = (),
+        record_step: Recorder = keep_nothing,
         is_traced: bool = False,
     ) -> None:
         self._start = ChildStart(
@@ -80,7 +102,9 @@ class ChildProcessHandler:
             log_level=logging.getLogger().level,
             is_log_json=isinstance(own_formatter(), JsonLogFormatter),
             is_traced=is_traced,
+            steps=steps,
         )
+        self._record_step = record_step
         self._lease = action.spec.policy.lease
         self._report = report
         self._process: asyncio.subprocess.Process | None = None
@@ -158,7 +182,7 @@ class ChildProcessHandler:
     async def _supervise_process(
         self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        reading = asyncio.create_task(self._read_messages(reader))
+        reading = asyncio.create_task(self._read_messages(reader, writer))
         ended = asyncio.create_task(process.wait())
         try:
             self._process = process
@@ -177,7 +201,7 @@ class ChildProcessHandler:
             await asyncio.wait([reading], timeout=_READ_TIMEOUT)
             reading.cancel()
 
-    async def _read_messages(self, reader: asyncio.StreamReader) -> None:
+    async def _read_messages(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while self._reported_outcome is None:
                 (length,) = FRAME_HEADER.unpack(await reader.readexactly(FRAME_HEADER.size))
@@ -188,6 +212,8 @@ class ChildProcessHandler:
                         self._has_begun = True
                     case Reported(percent, message):
                         self._report(percent, message)
+                    case StepDone() as done:
+                        self._start_recording_step(done, writer)
                     case Returned() | Raised() | Postponed() | Stopped() as outcome:
                         self._reported_outcome = outcome
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -196,6 +222,22 @@ class ChildProcessHandler:
             # The handler wrote into the channel. The rest can't be read, so the outcome would be lost.
             logger.error("operation %s: its process sent an invalid message: %s", self._start.operation_id, error)  # noqa: TRY400
             self._lifeline.close()
+
+    def _start_recording_step(self, done: StepDone, writer: asyncio.StreamWriter) -> None:
+        type_ = _STEP_EVENTS.get(done.event)
+        if type_ is None:
+            raise msgspec.DecodeError(f"a step of type {done.event!r}")
+        recorded = self._record_step(msgspec.json.decode(done.data, type=type_))
+
+        def answer(recorded: concurrent.futures.Future[None]) -> None:
+            error = recorded.exception()
+            kind, why = ("", "") if error is None else (type(error).__name__, str(error) or "it is over")
+            if isinstance(error, StepResultTooLarge):
+                why = str(error.message)
+            if not writer.is_closing():
+                writer.write(encode_frame(StepRecorded(done.number, why, kind)))
+
+        recorded.add_done_callback(answer)
 
     async def _interpret_exit(self, code: int | None) -> HandlerOutcome:
         reported = self._reported_outcome

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from opstream_schemas.steps.step_history import StepRecord
+
 from .invocation import Postponed, Raised, Returned, Stopped
 
 FRAME_HEADER: Final = struct.Struct("!I")
@@ -17,7 +19,7 @@ FRAME_HEADER: Final = struct.Struct("!I")
 
 
 class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
-    """The runner's only message: the handler to run and its input."""
+    """The runner's first message: the handler to run and its input."""
 
     module: str
     """Import path of the module that holds the action."""
@@ -36,6 +38,18 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     is_log_json: bool = False
     is_traced: bool = False
     """Whether `traceparent` is that of the attempt's span, in which spans of the handler are nested."""
+    steps: tuple[StepRecord, ...] = ()
+    """What earlier attempts have recorded of their steps."""
+
+
+class StepRecorded(msgspec.Struct, frozen=True):
+    """The runner's answer to a `StepDone`."""
+
+    number: int
+    error: str = ""
+    """Why it is not stored; empty if it is."""
+    kind: str = ""
+    """`StepResultTooLarge`, `StepNotRecorded`, or anything else for an attempt that is over."""
 
 
 class Begun(msgspec.Struct, frozen=True, tag=True):
@@ -49,11 +63,22 @@ class Reported(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-ChildMessage = Begun | Reported | Returned | Raised | Postponed | Stopped
+class StepDone(msgspec.Struct, frozen=True, tag=True):
+    """An event of a step that is to be recorded."""
+
+    number: int
+    """By which the runner answers; each once."""
+    event: str
+    """Its type."""
+    data: msgspec.Raw
+
+
+ChildMessage = Begun | Reported | StepDone | Returned | Raised | Postponed | Stopped
 """What the child sends. An outcome is its last message."""
 
 decode_start: Final = msgspec.json.Decoder(ChildStart).decode
 decode_child_message: Final = msgspec.json.Decoder(ChildMessage).decode
+decode_step_recorded: Final = msgspec.json.Decoder(StepRecorded).decode
 
 
 def encode_frame(message: Any) -> bytes:  # noqa: ANN401 - any message of this module

@@ -50,7 +50,7 @@ def said_by(outcome: HandlerOutcome) -> list[ChildMessage]:
     """The outcome that the runner reads."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        channel = RunnerChannel(theirs, "op-1")
+        channel = RunnerChannel(theirs, "op-1", lambda: None)
         channel.send_progress(Reported(50.0, "half"))
         channel.send_outcome(outcome)
         theirs.close()
@@ -84,7 +84,7 @@ def test_a_channel_without_a_reader() -> None:
     ours, theirs = socket.socketpair()
     ours.close()
     with theirs:
-        channel = RunnerChannel(theirs, "op-1")
+        channel = RunnerChannel(theirs, "op-1", lambda: None)
         channel.send_progress(Reported(1.0, ""))
         channel.send_outcome(Stopped())
         assert not channel._writer.is_alive()

@@ -29,6 +29,7 @@ from opstream_schemas.operation.commands import (
     Fail,
     FailAttempt,
     FailOperation,
+    RecordStep,
     ReportProgress,
     RequestAction,
     RequestCancel,
@@ -41,7 +42,7 @@ from opstream_schemas.operation.commands import (
     truncate_error,
 )
 from opstream_schemas.operation.state import Operation
-from tests.support.schemas.histories import FAILURE, NOW, History, handed_back, request, started
+from tests.support.schemas.histories import FAILURE, NOW, History, handed_back, request, started, step_done
 
 pytestmark = pytest.mark.unit
 
@@ -49,6 +50,7 @@ LATER = NOW + timedelta(seconds=5)
 START = StartAttempt(runner="runner-b", token="token-b", ticket=1, lease=30.0)
 OF_THE_LIVE_ATTEMPT: list[tuple[Command, EventData]] = [
     (ReportProgress(token="token-1", percent=40.0, message="files"), Progressed(percent=40.0, message="files")),
+    (RecordStep(token="token-1", data=step_done(9)), step_done(1)),
     (Succeed(token="token-1", result=b'{"a":1}'), Succeeded(result=msgspec.Raw(b'{"a":1}'))),
     (Fail(token="token-1", error=FAILURE), Failed(error=FAILURE)),
     (

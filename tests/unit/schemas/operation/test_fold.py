@@ -30,6 +30,7 @@ from opstream_schemas.operation.fold import (
 )
 from opstream_schemas.operation.state import (
     FOLD_VERSION,
+    STEPS_FOLD_VERSION,
     TERMINAL_STATUSES,
     CancelWish,
     LiveAttempt,
@@ -46,6 +47,7 @@ from tests.support.schemas.histories import (
     handed_back,
     request,
     started,
+    step_done,
 )
 
 pytestmark = pytest.mark.unit
@@ -230,6 +232,9 @@ def test_an_operation_can_end_before_it_started(outcome: EventData) -> None:
         ([started(), handed_back(counted=True)], SUCCEEDED),
         ([started(), handed_back(counted=True)], Progressed(percent=1.0)),
         ([started(), handed_back(counted=True)], handed_back(1, counted=True)),
+        ([], step_done()),
+        ([started(), handed_back(counted=True)], step_done()),
+        ([started(), started(2)], step_done(1)),
     ],
 )
 def test_an_impossible_event_is_refused(before: list[EventData], data: EventData) -> None:
@@ -329,11 +334,33 @@ def test_readers_skip_an_unknown_type() -> None:
             position=3,
             stream_sequence=3,
             last_hash=history.events[2].digest,
+            fold_version=STEPS_FOLD_VERSION,
         )
         == skipped
     )
     assert after.percent_complete == 50.0
     assert skipped.skipped == after.skipped == 1
+
+
+def test_steps_change_no_state() -> None:
+    """They have a place in the chain; the version says that a reader without steps would have skipped them."""
+    history = story(started(), step_done(), step_done(step="ship"))
+    before, *_, after = history.states[1:]
+    last = history.events[-1]
+    assert after == msgspec.structs.replace(
+        before, position=4, stream_sequence=4, last_hash=last.digest, fold_version=STEPS_FOLD_VERSION
+    )
+    assert not after.skipped
+
+
+def test_what_an_older_version_has_skipped_is_not_trusted() -> None:
+    """A release without steps counts them as skipped. While the operation is open, they may matter; at its end not."""
+    seen = story(started(), FromTheFuture()).operation
+    older = msgspec.structs.replace(seen, fold_version=FOLD_VERSION)
+    assert (story(started()).operation.is_current, seen.is_current, older.is_current) == (True, True, False)
+    assert story(started(), step_done()).operation.is_current
+    assert msgspec.structs.replace(older, status=Status.SUCCEEDED).is_current
+    assert not msgspec.structs.replace(seen, fold_version=STEPS_FOLD_VERSION + 1).is_current
 
 
 def test_a_known_type_is_never_skipped() -> None:

@@ -42,9 +42,11 @@ export function buildLife(events, now) {
       if (attempt && attempt.end === undefined) close(attempt, at, "lost");
       if (waitingSince !== undefined) life.waits.push({ begin: waitingSince, end: at, after: attempt?.number ?? 0 });
       waitingSince = undefined;
-      life.attempts.push({ number: data.attempt, runner: data.runner, lease: data.lease, begin: at, progress: [] });
+      life.attempts.push({ number: data.attempt, runner: data.runner, lease: data.lease, begin: at, progress: [], steps: [] });
     } else if (name === "progressed") {
       attempt?.progress.push({ at, percent: data.percent, message: data.message ?? "" });
+    } else if (name.startsWith("step-")) {
+      attempt?.steps.push({ at, name: stepName(data), end: name.slice(5), seconds: data.seconds ?? 0, error: data.error });
     } else if (name === "attempt-failed") {
       if (attempt) {
         close(attempt, at, data.counted ? "failed" : "released");
@@ -79,6 +81,10 @@ function close(attempt, at, how) {
   attempt.how = how;
 }
 
+function stepName(data) {
+  return data.key ? `${data.name} (${data.key})` : data.name;
+}
+
 /** Return a short sentence for what an event says. */
 export function eventSummary({ name, data }) {
   switch (name) {
@@ -88,6 +94,12 @@ export function eventSummary({ name, data }) {
       return `attempt ${data.attempt} on ${data.runner}`;
     case "progressed":
       return [`${round(data.percent)} %`, data.message].filter(Boolean).join(", ");
+    case "step-started":
+      return stepName(data);
+    case "step-succeeded":
+      return [stepName(data), data.tries > 1 && `${data.tries} tries`].filter(Boolean).join(", ");
+    case "step-failed":
+      return `${stepName(data)}: ${data.error?.code} ${data.error?.message ?? ""}`;
     case "attempt-failed":
       return `attempt ${data.attempt}: ${data.error?.code} ${data.error?.message ?? ""}`;
     case "cancel-requested":

@@ -74,6 +74,16 @@ function attemptRow(scale, attempt, pause, life) {
       }),
     );
   }
+  for (const step of attempt.steps.slice(-60)) {
+    parts.push(
+      h("span", {
+        class: "dot",
+        "data-step": step.name,
+        style: { "--at": `${place(scale, step.at)}%` },
+        title: `Step ${step.name} ${step.end} at ${clock(step.at)}${step.seconds ? `, took ${duration(step.seconds * 1000)}` : ""}`,
+      }),
+    );
+  }
   if (pause && pause.end > pause.begin) {
     const text = attempt.retryAt ? `Pause until ${clock(attempt.retryAt)}` : "Pause";
     parts.push(bar(scale, pause.begin, pause.end, pause.isLive ? "pause live" : "pause", `${text}, ${duration(pause.end - pause.begin)}`));

@@ -1,0 +1,5 @@
+"""The data of events, in modules by subject: `base.py` has what all share, `steps.py` the events of steps.
+
+Code imports all of them from `opstream_schemas.events`, which has the other types, the envelope and the codec. A module
+here knows neither of those.
+"""
