@@ -35,6 +35,7 @@ async def upload_finish(request: UploadFinish, ctx: ActionContext) -> Book:
         operation_id=ctx.operation_id,
         metadata=request.metadata,
         progress=ctx.progress,
+        step=ctx.step,
     )
 
 

@@ -13,6 +13,7 @@ Each of its methods may be killed at any line and run again, or run twice at onc
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -41,6 +42,16 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[[float, str], Awaitable[None]]
 """Called with a percentage, 0 to 100, and a text."""
+Step = Callable[..., Awaitable[Any]]
+"""`ActionContext.step`: name, function, its arguments and `key`."""
+
+FILES_A_STEP = 16
+"""Files that are verified in one step. A later attempt begins behind the last whole one."""
+
+
+async def run_step(_name: str, function: Callable[..., Awaitable[Any]], *args: Any, key: object = "") -> Any:  # noqa: ANN401, ARG001
+    """Run a step, and remember nothing: for callers without an operation."""
+    return await function(*args)
 
 
 class Shelf:
@@ -108,6 +119,7 @@ class Shelf:
         operation_id: str,
         metadata: dict[str, Any],
         progress: Progress,
+        step: Step = run_step,
     ) -> Book:
         """Verify the uploaded files, publish them as the book's next version and remove the one before.
 
@@ -128,7 +140,7 @@ class Shelf:
             )
         published = await self._version(layout, transaction.version)
         if published is None:
-            published = await self._publish(layout, transaction, operation_id, metadata, progress)
+            published = await self._publish(layout, transaction, operation_id, metadata, progress, step)
         await self._clean_up(layout, published, transaction_id)
         if published.operation_id != operation_id:
             raise _already_finished(published)
@@ -171,11 +183,12 @@ class Shelf:
         operation_id: str,
         metadata: dict[str, Any],
         progress: Progress,
+        step: Step,
     ) -> Version:
         """Publish, or return the version that another attempt or transaction has published."""
         path = layout.version(transaction.version)
         try:
-            files = await self._verify(layout, transaction, progress)
+            files = await self._verify(layout, transaction, progress, step)
             book = Book(
                 book_id=transaction.book_id,
                 version=transaction.version,
@@ -193,14 +206,27 @@ class Shelf:
                 raise
             return published
 
-    async def _verify(self, layout: Layout, transaction: Transaction, progress: Progress) -> list[PublishedFile]:
+    async def _verify(
+        self, layout: Layout, transaction: Transaction, progress: Progress, step: Step
+    ) -> list[PublishedFile]:
         source = layout.uploads(transaction.version, transaction.transaction_id)
         target = layout.files(transaction.version, transaction.transaction_id)
         verified: list[PublishedFile] = []
-        for index, file in enumerate(transaction.files):
+        for first in range(0, len(transaction.files), FILES_A_STEP):
+            # The arguments are what a later attempt compares; what only reports is bound before.
+            verify = functools.partial(self._verify_files, progress, len(transaction.files))
+            files = transaction.files[first : first + FILES_A_STEP]
+            verified += await step("verify", verify, source, target, first, files, key=first)
+        return verified
+
+    async def _verify_files(
+        self, progress: Progress, count: int, source: str, target: str, first: int, files: list[AnnouncedFile]
+    ) -> list[PublishedFile]:
+        verified: list[PublishedFile] = []
+        for index, file in enumerate(files, start=first):
 
             async def seen(part: float, index: int = index, path: str = file.path) -> None:
-                await progress(100 * (index + part) / len(transaction.files), f"verifying {path}")
+                await progress(100 * (index + part) / count, f"verifying {path}")
 
             try:
                 size = await copy_verified(
