@@ -66,6 +66,18 @@ class ReceivedMessage(Msg):
         self._is_parsed = True
         self._parsed = headers
 
+    def broker_header(self, name: bytes) -> str | None:
+        """Return a header that the broker adds behind those of the sender; None without it. No other one is parsed.
+
+        Args:
+            name: as the broker writes it.
+        """
+        block = self._block
+        if block is None:
+            return None
+        before, found, after = block.rpartition(b"\r\n" + name + b": ")
+        return after.partition(_LINE_END)[0].decode("utf-8", "replace") if found and before else None
+
 
 def parse_headers(client: Client, block: bytes) -> dict[str, str] | None:
     """Return the headers of a block as nats-py parses them; None without any, or for a block that it can't parse."""

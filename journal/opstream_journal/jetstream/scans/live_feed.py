@@ -88,10 +88,12 @@ class LiveFeed:
 
     def receive(self, message: ReceivedMessage) -> None:
         """Take a message. One that no stream has republished is ignored."""
-        headers = message.headers or {}
+        number, time = message.broker_header(b"Nats-Sequence"), message.broker_header(b"Nats-Time-Stamp")
+        if number is None or time is None:
+            return
         try:
-            sequence, nanoseconds = int(headers["Nats-Sequence"]), nanoseconds_of(headers["Nats-Time-Stamp"])
-        except (KeyError, ValueError):
+            sequence, nanoseconds = int(number), nanoseconds_of(time)
+        except ValueError:
             return
         if self._bytes > _MAX_WAITING_BYTES or len(self._waiting) >= _MAX_WAITING:
             self._waiting.clear()
