@@ -54,7 +54,7 @@ lock: $(READY) ## write all lock files of Python again; newest versions with ARG
 	  --no-header --no-emit-index-url "$$@"; } && \
 	lock --extra dev $(ARGS) --output-file requirements-dev.lock pyproject.toml && \
 	lock --extra postgres --constraint requirements-dev.lock $(ARGS) --output-file requirements.lock pyproject.toml && \
-	for peer in celery restate saq; do \
+	for peer in celery dbos restate saq; do \
 	  lock $(ARGS) --output-file bench/peers/requirements/$$peer.txt bench/peers/requirements/$$peer.in || exit 1; done
 
 clean: ## remove .venv and caches; the data of `make up` in .opstream stays

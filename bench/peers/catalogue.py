@@ -13,11 +13,12 @@ from typing import Final
 import msgspec
 
 from bench.harness.process_usage import BenchFailed
-from bench.peers.installation import CELERY, RESTATE, SAQ, STRACE
+from bench.peers.installation import CELERY, DBOS, POSTGRES, RESTATE, SAQ, STRACE
 from bench.peers.probe import Route
 from bench.peers.running_peer import HOST, RunningPeer
 
 _ACTIONS: Final = "bench.peers.apps.opstream_noop"
+_STEPS: Final = "bench.peers.apps.opstream_steps"
 _UVICORN: Final = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
 _EVERY_SECOND: Final = "everysec"
 _ALWAYS: Final = "always"
@@ -34,7 +35,7 @@ class Peer(msgspec.Struct, frozen=True):
     about: str
 
 
-def _opstream(running: RunningPeer) -> Route:
+def _opstream(running: RunningPeer, actions: str = _ACTIONS) -> Route:
     """Each service a process of its own, as in production."""
     nats_port, port, *health = map(str, running.free_ports(5))
     nats = ("--nats", f"nats://{HOST}:{nats_port}")
@@ -45,19 +46,19 @@ def _opstream(running: RunningPeer) -> Route:
     running.start_opstream("projector", *nats, "--health-port", health[0])
     concurrency = _slots(running)
     running.start_opstream(
-        "runner", *nats, "--health-port", health[1], "--actions", _ACTIONS, "--concurrency", concurrency
+        "runner", *nats, "--health-port", health[1], "--actions", actions, "--concurrency", concurrency
     )
     running.start_opstream("webhooks", *nats, "--health-port", health[2])
     running.start_opstream("api", *nats, "--port", port, port=int(port))
     return _opstream_route(int(port))
 
 
-def _opstream_up(running: RunningPeer) -> Route:
+def _opstream_up(running: RunningPeer, module: str = _ACTIONS) -> Route:
     """`opstream up`, with its defaults."""
     nats_port, port = running.free_ports(2)
     data = str(running.data_folder("journal"))
     ports = ("--port", str(port), "--nats-port", str(nats_port))
-    actions = ("--actions", _ACTIONS, "--concurrency", _slots(running))
+    actions = ("--actions", module, "--concurrency", _slots(running))
     running.start_opstream("up", *ports, "--data-dir", data, *actions, port=port, is_server=True)
     return _opstream_route(port)
 
@@ -107,7 +108,15 @@ def _celery(running: RunningPeer) -> Route:
     return _door(running, running.installed.program(CELERY, "uvicorn"), "celery_noop:app", variables)
 
 
-def _restate(running: RunningPeer) -> Route:
+def _dbos(running: RunningPeer) -> Route:
+    """DBOS on PostgreSQL as it comes, which syncs each commit; the status is polled."""
+    (port,) = running.free_ports(1)
+    running.start_postgres("postgres", port)
+    variables = {"DATABASE_URL": f"postgresql+psycopg://postgres@{HOST}:{port}/postgres"}
+    return _door(running, running.installed.program(DBOS, "uvicorn"), "dbos_steps:app", variables)
+
+
+def _restate(running: RunningPeer, app: str = "restate_noop:app") -> Route:
     """Restate's server, which syncs, and its handler; the GET waits for the end, as its documentation shows."""
     ingress, admin, node, handler = running.free_ports(4)
     variables = {
@@ -121,9 +130,7 @@ def _restate(running: RunningPeer) -> Route:
     running.start("server", server, port=admin, variables=variables, is_server=True)
     hypercorn = str(running.installed.program(RESTATE, "hypercorn"))
     address = f"{HOST}:{handler}"
-    running.start(
-        "handler", [hypercorn, "restate_noop:app", "--bind", address, "--worker-class", "uvloop"], port=handler
-    )
+    running.start("handler", [hypercorn, app, "--bind", address, "--worker-class", "uvloop"], port=handler)
     _register(f"http://{HOST}:{admin}/deployments", f"http://{address}")
     return Route(
         url=f"http://{HOST}:{ingress}",
@@ -164,6 +171,12 @@ PEERS: Final = {
     "saq-sync": Peer(lambda running: _saq(running, _ALWAYS), (SAQ,), "as saq; Redis syncs every write"),
     "celery": Peer(_celery, (CELERY,), "Celery and Redis behind FastAPI, late acks; Redis syncs once a second"),
     "restate": Peer(_restate, (RESTATE,), "Restate; its server syncs in groups; the GET waits for the end (`attach`)"),
+    "opstream-steps": Peer(lambda running: _opstream(running, _STEPS), (), "as opstream, with three steps"),
+    "opstream-up-steps": Peer(lambda running: _opstream_up(running, _STEPS), (), "as opstream-up, with three steps"),
+    "restate-steps": Peer(
+        lambda running: _restate(running, "restate_steps:app"), (RESTATE,), "as restate, with three steps (`ctx.run`)"
+    ),
+    "dbos-steps": Peer(_dbos, (DBOS, POSTGRES), "DBOS on PostgreSQL behind FastAPI, with three steps"),
     "restate-poll": Peer(_restate_poll, (RESTATE,), "as restate; the result is polled (`output`)"),
 }
 DEFAULT: Final = ("opstream", "opstream-up", "saq", "celery", "restate")

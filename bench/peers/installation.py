@@ -1,7 +1,7 @@
-"""What the peers need: virtual environments, Restate's server from npm, redis-server and strace from Debian.
+"""What the peers need: virtual environments, Restate's server from npm; Redis, PostgreSQL and strace from Debian.
 
 `python -m bench.peers.installation`, or `make peers`, installs it. All versions are pinned: by the hashed requirements
-in `requirements`, by the lock in `npm`; the two Debian packages are those of the system. What is there already stays.
+in `requirements`, by the lock in `npm`; the Debian packages are those of the system. What is there already stays.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from opstream.terminal.console import CommandError
 SAQ: Final = "saq"
 CELERY: Final = "celery"
 RESTATE: Final = "restate"
+DBOS: Final = "dbos"
 REDIS: Final = "redis-server"
+POSTGRES: Final = "postgresql"
 STRACE: Final = "strace"
-ENVIRONMENTS: Final = (SAQ, CELERY, RESTATE)
+ENVIRONMENTS: Final = (SAQ, CELERY, RESTATE, DBOS)
 
 FOLDER_VARIABLE: Final = "OPSTREAM_BENCH_PEERS"
 """Names another folder than `.peers` for what is installed, so that several checkouts can share it."""
@@ -35,6 +37,12 @@ _MACHINES: Final = {"x86_64": "x64", "aarch64": "arm64"}
 _NPM: Final = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 _STAMP: Final = "installed.txt"
 """In each environment: the requirements that it was made from."""
+
+
+def postgres_programs() -> Path | None:
+    """Return the folder with `initdb` and `postgres` of the newest version of Debian; None if there is none."""
+    found = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()]
+    return max(found, key=lambda path: int(path.parent.name)) if found else None
 
 
 class Installation:
@@ -70,6 +78,8 @@ class Installation:
             yield "Restate's server"
         if {SAQ, CELERY} & {*needs} and shutil.which(REDIS) is None:
             yield REDIS
+        if POSTGRES in needs and postgres_programs() is None:
+            yield POSTGRES
         if STRACE in needs and shutil.which(STRACE) is None:
             yield STRACE
 
@@ -128,6 +138,7 @@ class Installation:
 
     def _install_debian(self) -> None:
         lacking = [name for name in (REDIS, STRACE) if shutil.which(name) is None]
+        lacking += [] if postgres_programs() else [POSTGRES]
         if not lacking:
             return
         names = " ".join(lacking)

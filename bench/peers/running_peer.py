@@ -18,7 +18,7 @@ from typing import Final, Self
 from bench.harness.process_usage import BenchFailed
 from bench.harness.slow_disk import slowed
 from bench.peers import process_tree
-from bench.peers.installation import Installation
+from bench.peers.installation import Installation, postgres_programs
 from opstream.local.ports import ListenAddress, free_ports
 from opstream.local.processes import SUPERVISOR_VARIABLE
 
@@ -112,6 +112,28 @@ class RunningPeer:
         command = [sys.executable, "-P", "-m", "opstream", name, *options, "--log-level", "warning"]
         variables = {"PYTHONPATH": "", SUPERVISOR_VARIABLE: str(os.getpid())}
         self.start(name, command, port=port, variables=variables, is_server=is_server)
+
+    def start_postgres(self, name: str, port: int) -> None:
+        """Start a PostgreSQL with its defaults and an empty database `postgres`, whose owner needs no password.
+
+        Raises:
+            BenchFailed: it can't be set up, or does not start.
+        """
+        programs = postgres_programs()
+        if programs is None:
+            raise BenchFailed("there is no PostgreSQL: run 'make peers'")
+        # It refuses to run as root, and to let another user's folder be its own.
+        user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
+        self.folder.chmod(0o755)
+        data = self.data_folder(name)
+        if user:
+            shutil.chown(data, "nobody", "nogroup")
+        made = [*user, str(programs / "initdb"), "--username=postgres", "--auth=trust", f"--pgdata={data}"]
+        done = subprocess.run(made, cwd=data, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BenchFailed(f"initdb failed: {done.stderr}")
+        where = ["-h", HOST, "-p", str(port), "-k", str(data)]
+        self.start(name, [*user, str(programs / "postgres"), "-D", str(data), *where], port=port, is_server=True)
 
     def finish(self, name: str) -> None:
         """Wait for the good end of a process that only prepares.
