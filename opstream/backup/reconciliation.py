@@ -32,6 +32,7 @@ from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, Inv
 from opstream_schemas.events import OperationError
 from opstream_schemas.integrity.setback import SetbackEvidence
 from opstream_schemas.operation.commands import FailAttempt
+from opstream_schemas.operation.dispatch_decision import WAIT_REASON
 from opstream_schemas.operation.resource_lock import Claim
 from opstream_schemas.operation.state import LiveAttempt, Operation
 
@@ -153,7 +154,7 @@ class Reconciler:
     async def _move(self, operation: Operation) -> None:
         """Schedule what an operation waits for. A timer that is there is replaced; one too many does no harm."""
         connection, kind = self._connection, operation.kind
-        if operation.hold and operation.attempt:
+        if operation.hold and operation.attempt and not operation.has_let_go:
             await self._restore_lock(operation)
         if operation.live is not None:
             operation = await self._end_attempt(operation, operation.live)
@@ -162,9 +163,8 @@ class Reconciler:
         await schedule_deadline(connection, kind, operation.id, operation.deadline)
         waiting = operation.waiting
         if waiting is not None:
-            await schedule_wake_up(
-                connection, kind, operation.id, RETRY_REASON, at=waiting.retry_at, armed_by=waiting.sequence
-            )
+            why = RETRY_REASON if operation.wait is None else WAIT_REASON
+            await schedule_wake_up(connection, kind, operation.id, why, at=waiting.retry_at, armed_by=waiting.sequence)
         elif operation.live is None:
             requested = operation.stream_sequence if operation.position == 1 else 0
             await send_wake_up(connection, kind, operation.id, START_REASON, armed_by=requested)
@@ -186,7 +186,12 @@ class Reconciler:
 
     async def _restore_lock(self, operation: Operation) -> None:
         messages = await self._journal.messages(operation.id)
-        claim = Claim(operation_id=operation.id, sequence=messages[0].sequence, kind=str(operation.kind))
+        claim = Claim(
+            operation_id=operation.id,
+            sequence=messages[0].sequence,
+            kind=str(operation.kind),
+            let_go=operation.let_go,
+        )
         self._returned += await self._locks.restore_owner(operation.hold, claim)
 
 

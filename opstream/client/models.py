@@ -114,8 +114,8 @@ class OperationEvent(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     """Number of the event within its operation, from 1."""
     name: str
-    """`requested`, `started`, `progressed`, `step-started`, `step-succeeded`, `step-failed`, `attempt-failed`,
-    `cancel-requested`, `succeeded`, `failed`, `canceled`."""
+    """`requested`, `started`, `progressed`, `step-started`, `step-succeeded`, `step-failed`, `waiting`,
+    `attempt-failed`, `cancel-requested`, `succeeded`, `failed`, `canceled`."""
     time: datetime
     """When it was recorded; with a time zone."""
     data: EventData | None

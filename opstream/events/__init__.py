@@ -23,6 +23,7 @@ from .model import (
     ActionStepStarted,
     ActionStepSucceeded,
     ActionSucceeded,
+    ActionWaiting,
     Event,
 )
 from .subscribe import subscribe
@@ -40,6 +41,7 @@ __all__ = [
     "ActionStepStarted",
     "ActionStepSucceeded",
     "ActionSucceeded",
+    "ActionWaiting",
     "Backoff",
     "BrokerCredentials",
     "Event",

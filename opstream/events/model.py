@@ -218,6 +218,21 @@ class ActionStepFailed(Event, frozen=True, kw_only=True):
     tries: int = 1
 
 
+class ActionWaiting(Event, frozen=True, kw_only=True):
+    """An attempt ended, because its action waits; the next one goes on behind the wait."""
+
+    name: ClassVar[str] = "waiting"
+
+    attempt: int = 1
+    wait: str = ""
+    """The name that the action gives it."""
+    key: str = ""
+    until: datetime | None = None
+    """When it is over; None for a wait that ends otherwise."""
+    hold: bool = False
+    """True if the operation keeps its exclusive resource meanwhile."""
+
+
 class ActionAttemptFailed(Event, frozen=True, kw_only=True):
     """An attempt ended without an outcome; the next follows at `retry_at`."""
 
@@ -281,6 +296,7 @@ _CLASS_OF_DATA: Final[dict[type[wire.EventData], type[Event]]] = {
     wire.StepStarted: ActionStepStarted,
     wire.StepSucceeded: ActionStepSucceeded,
     wire.StepFailed: ActionStepFailed,
+    wire.WaitBegun: ActionWaiting,
     wire.AttemptFailed: ActionAttemptFailed,
     wire.CancelRequested: ActionCancelRequested,
     wire.Succeeded: ActionSucceeded,

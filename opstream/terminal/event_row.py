@@ -18,6 +18,7 @@ from opstream_schemas.events import (
     StepStarted,
     StepSucceeded,
     Succeeded,
+    WaitBegun,
 )
 
 from .console import coloured, printable
@@ -67,6 +68,9 @@ def _describe(data: EventData | None) -> str:
             return f"{step_text(data)}: {bytes(data.result).decode()}"
         case StepFailed():
             return f"{step_text(data)}: {data.error.code}: {data.error.message}"
+        case WaitBegun():
+            name = f"{data.wait} ({data.key})" if data.key else data.wait
+            return name if data.until is None else f"{name}, until {as_utc(data.until):%Y-%m-%d %H:%M:%SZ}"
         case Succeeded():
             return bytes(data.result).decode()
         case Failed() | AttemptFailed():

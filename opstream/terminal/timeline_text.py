@@ -95,6 +95,8 @@ def _phase_lines(phase: Phase, attempt: TimelineAttempt | None, *, has_colour: b
         yield "queued", took
     elif phase.kind is PhaseKind.WAITING:
         retry = f", to be tried again at {_time_text(attempt.retry_at)}" if attempt and attempt.retry_at else ""
+        if attempt and attempt.end == "waits":
+            retry = f", as its action asked for, until {_time_text(attempt.retry_at)}" if attempt.retry_at else ""
         yield "waited", f"{took}{retry}"
     elif attempt is None:
         yield "running", f"{took}; the event of its start has expired, or was removed"

@@ -16,10 +16,20 @@ from .bulk.records import Authority, BulkProgress
 from .errors import InvalidEvent
 from .event_types.base import EventData, Instant, NonEmpty, OperationError
 from .event_types.steps import StepFailed, StepStarted, StepSucceeded
+from .event_types.waits import WaitBegun
 from .names import Kind, check_operation_id
 from .text import MAX_NESTING, check_json
 
-__all__ = ["EventData", "Instant", "NonEmpty", "OperationError", "StepFailed", "StepStarted", "StepSucceeded"]
+__all__ = [
+    "EventData",
+    "Instant",
+    "NonEmpty",
+    "OperationError",
+    "StepFailed",
+    "StepStarted",
+    "StepSucceeded",
+    "WaitBegun",
+]
 """What other modules import from here although another one has it."""
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
@@ -186,6 +196,7 @@ EVENT_DATA: Final[tuple[type[EventData], ...]] = (
     StepStarted,
     StepSucceeded,
     StepFailed,
+    WaitBegun,
     AttemptFailed,
     CancelRequested,
     Succeeded,

@@ -35,6 +35,8 @@ class WaitingReason(StrEnum):
     """A runner of the version of the action that it was requested for."""
     PAUSED = "Paused"
     """An operator has paused the action."""
+    SLEEP = "Sleep"
+    """The end of a wait that the action asked for. It has started, and is in `waitingFor` all the same."""
 
 
 class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -49,7 +51,7 @@ class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     operation_id: str = ""
     """Resource: the operation that has the resource, if the caller may read it."""
     until: datetime | None = None
-    """Rate, Retry and StartTime: when it may begin. Paused: when the pause ends by itself."""
+    """Rate, Retry and StartTime: when it may begin. Sleep: when it goes on. Paused: when the pause ends by itself."""
     attempt: int = 0
     """Retry: the number of the attempt that failed."""
     error: OperationError | None = None
@@ -65,7 +67,7 @@ class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     by: str = ""
     """Paused: the operator who paused the action; empty for readers of a tenant."""
     message: str = ""
-    """Paused: why, in the operator's words."""
+    """Paused: why, in the operator's words. Sleep: the name that the action gives the wait."""
 
 
 class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -132,17 +134,26 @@ def build_status_monitor(
         started_at=operation.started_at,
         finished_at=operation.finished_at,
         attempt=operation.attempt,
-        retry_at=operation.waiting.retry_at if operation.waiting else None,
+        retry_at=operation.waiting.retry_at if operation.waiting and operation.wait is None else None,
         percent_complete=percent,
         message=message,
         queue_position=blocked_by.position if blocked_by else 0,
-        waiting_for=blocked_by.reason if blocked_by and operation.status is Status.NOT_STARTED else "",
+        waiting_for=_waiting_for(operation, blocked_by),
         blocked_by=blocked_by,
         cancel_requested=operation.cancel is not None and not operation.is_terminal,
         cancel_requested_at=cancel_requested_at,
         labels=operation.labels,
         retry_of=operation.retry_of,
     )
+
+
+def _waiting_for(operation: Operation, blocked_by: BlockedBy | None) -> str:
+    """Return what an operation waits for that has not begun, or whose action waits; empty for any other."""
+    if operation.status is not Status.NOT_STARTED and operation.wait is None:
+        return ""
+    if blocked_by is not None:
+        return blocked_by.reason
+    return "" if operation.wait is None else WaitingReason.SLEEP
 
 
 class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -30,6 +30,7 @@ from .events import (
     StepStarted,
     StepSucceeded,
     Succeeded,
+    WaitBegun,
     decode_event,
     digest,
 )
@@ -46,7 +47,7 @@ class PhaseKind(StrEnum):
     """No attempt has started: no runner was free, or it waited for its resource lock or rate limit."""
     RUNNING = "running"
     WAITING = "waiting"
-    """An attempt ended without an outcome, and the next one has not started."""
+    """An attempt ended without an outcome, or its action waits, and the next one has not started."""
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -87,9 +88,8 @@ class TimelineAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="
     ended_at: Instant | None = None
     """None while it runs, and for a lost attempt, whose end is not known."""
     end: str = ""
-    """`succeeded`, `failed`, `canceled`, `handed back` (released), or `lost`: the next attempt started, or the
-    operation
-    ended, without an event of this one. Empty while it runs."""
+    """`succeeded`, `failed`, `canceled`, `handed back` (released), `waits` (its action sleeps), or `lost`: the next
+    attempt started, or the operation ended, without an event of this one. Empty while it runs."""
     error: OperationError | None = None
     counted: bool = True
     """True if it counts towards the action's `max_attempts`."""
@@ -290,6 +290,11 @@ class _TimelineBuilder:
             case StepStarted() | StepSucceeded() | StepFailed():
                 if (running := self._running_attempt()) is not None:
                     _add_step(running.steps, data, event.time)
+            case WaitBegun():
+                if (running := self._running_attempt()) is not None:
+                    running.retry_at, running.counted = data.until, False
+                self._end_attempt("waits", event.time)
+                self._begin_phase(PhaseKind.WAITING, data.attempt, at)
             case AttemptFailed():
                 if (running := self._running_attempt()) is not None:
                     running.retry_at, running.counted = data.retry_at, data.counted

@@ -53,6 +53,7 @@ POINTS_OF_PART: Final = {
         CrashPoint.RUNNER_HANDLED,
         CrashPoint.RUNNER_CONCLUDED,
         CrashPoint.RUNNER_ATTEMPT_FAILED,
+        CrashPoint.RUNNER_WAITING,
         CrashPoint.RUNNER_WAKE_ARMED,
         CrashPoint.HOLD_TAKEN,
         CrashPoint.HOLD_LEFT,

@@ -46,9 +46,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """Of all its handlers."""
 
     def __str__(self) -> str:
-        return f"{self.part}-{self.point}"
+        return f"{self.part}-{self.point}-{self.action}"
 
 
+NAP = {"seconds": 0.4}
 CASES = [
     Case(part="api", point=CrashPoint.API_RECORDED),
     Case(part="api", point=CrashPoint.JOURNAL_PUBLISHES),
@@ -74,6 +75,10 @@ CASES = [
     Case(part="runner", point=f"{CrashPoint.RUNNER_STEP_DONE}:3", action="stepping-apart", attempt=2, calls=2),
     Case(part="runner", point=CrashPoint.RUNNER_ATTEMPT_FAILED, action="flaky", work={"bad": 1}, attempt=2, calls=2),
     Case(part="runner", point=CrashPoint.RUNNER_WAKE_ARMED, action="flaky", work={"bad": 1}, attempt=2, calls=2),
+    Case(part="runner", point=CrashPoint.RUNNER_WAITING, action="napping", work=NAP, attempt=3, calls=3),
+    Case(part="runner", point=f"{CrashPoint.RUNNER_WAITING}:2", action="napping", work=NAP, attempt=3, calls=3),
+    Case(part="runner", point=CrashPoint.RUNNER_WAKE_ARMED, action="napping", work=NAP, attempt=3, calls=3),
+    Case(part="runner", point=CrashPoint.HOLD_LEFT, action="napping", work=NAP, operations=2, attempt=3, calls=3),
     Case(part="runner", point=CrashPoint.HOLD_TAKEN, action="alone"),
     Case(part="runner", point=CrashPoint.HOLD_LEFT, action="alone", work={"seconds": 0.2}, operations=2),
     Case(part="runner", point=CrashPoint.HOLD_HANDED_OVER, action="alone", work={"seconds": 0.2}, operations=2),
@@ -107,11 +112,14 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosSystem]:
 async def test_point(system: ChaosSystem, case: Case) -> None:
     """The process ends at the point; its successor finishes the work, and repeats nothing that was recorded."""
     system.revive()  # not in a thread: the kernel ends processes together with the thread that started them
-    resources = ("one",) if case.point.startswith("hold") else ()
+    resources = ("one",) if case.point.startswith("hold") or case.action == "napping" else ()
     job = Job(action=case.action, ends=frozenset({case.end}), resources=resources, work=lambda _: case.work, cancels=0)
     # The projector releases locks of what has ended, too: without it, the runner surely passes its point.
     rivals = ("projector",) if case.part == "runner" and resources else ()
-    ids = [f"{case.part}-{case.point.replace('.', '-').replace(':', '-')}-{n}" for n in range(case.operations)]
+    ids = [
+        f"{case.part}-{case.action}-{case.point.replace('.', '-').replace(':', '-')}-{n}"
+        for n in range(case.operations)
+    ]
     async with Clients(system.apis, seed=0, jobs=[job]) as clients, asyncio.TaskGroup() as group:
         for part in (case.part, *rivals):
             system.kill(part)

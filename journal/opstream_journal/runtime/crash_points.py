@@ -42,6 +42,8 @@ class CrashPoint(StrEnum):
     """The outcome is stored; its message is not acknowledged yet."""
     RUNNER_ATTEMPT_FAILED = "runner.attempt-failed"
     """A failed attempt is stored; the wake-up for the next one is not scheduled yet."""
+    RUNNER_WAITING = "runner.waiting"
+    """That an operation waits is stored; the wake-up at the end of the wait is not scheduled yet."""
     RUNNER_WAKE_ARMED = "runner.wake-armed"
     """The wake-up for the next attempt is scheduled; the message of this one is not acknowledged yet."""
     HOLD_TAKEN = "hold.taken"

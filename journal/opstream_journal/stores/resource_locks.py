@@ -21,7 +21,7 @@ from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.kv import KeyValueBucket, KeyValueEntry
 from opstream_journal.journal import Journal
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
-from opstream_schemas.events import Canceled, Failed, Requested, Succeeded
+from opstream_schemas.events import Canceled, Failed, Requested, Succeeded, WaitBegun
 from opstream_schemas.names import Kind, check_operation_id
 from opstream_schemas.operation.resource_lock import (
     CheckOperation,
@@ -124,6 +124,26 @@ class ResourceLocks:
             return
         crash_point(CrashPoint.HOLD_LEFT)
         await self._remove_waiter(operation.hold, operation.id)
+        await self._resolve(operation.hold, None, is_listing=False)
+
+    async def let_go(self, operation: Operation) -> None:
+        """If the operation waits without its lock, give that to the first waiter. It may have claimed it again since:
+        then nothing happens.
+
+        Raises:
+            JournalError: the broker did not answer, or refused; repeat the call.
+        """
+        if not operation.hold or not operation.has_let_go:
+            return
+        crash_point(CrashPoint.HOLD_LEFT)
+        entry = await self._bucket.get(_owner_key(operation.hold))
+        owner = _owner(entry)
+        if owner is not None:
+            is_old = owner.operation_id == operation.id and owner.let_go < operation.let_go
+            # Who comes second, or after the operation has claimed it again, finds another revision.
+            if not is_old or not await self._bucket.remove(_owner_key(operation.hold), entry.revision):
+                return
+        # Without an owner, too: the process that removed it may have died before it looked at the queue.
         await self._resolve(operation.hold, None, is_listing=False)
 
     async def wake(self, claim: Claim) -> None:
@@ -262,7 +282,7 @@ class ResourceLocks:
         if last is None:
             return OperationStage.ENDED
         event = last.subject.rpartition(".")[2]
-        if event == Requested.name:
+        if event in {Requested.name, WaitBegun.name}:
             return OperationStage.REQUESTED
         return OperationStage.ENDED if event in _TERMINAL_EVENTS else OperationStage.STARTED
 

@@ -29,6 +29,7 @@ from opstream_schemas.events import (
     StepSucceeded,
     Succeeded,
     Trace,
+    WaitBegun,
     digest,
     encode_event,
 )
@@ -90,6 +91,7 @@ def _after_request(data: type[EventData], result: object) -> Sequence[EventData]
         StepStarted: (started, StepStarted(attempt=1, step="charge", input_hash=_INPUT_HASH)),
         StepSucceeded: (started, _step_succeeded()),
         StepFailed: (started, StepFailed(attempt=1, step="ship", input_hash=_INPUT_HASH, error=error, seconds=0.3)),
+        WaitBegun: (started, WaitBegun(attempt=1, wait="cool down", until=_BEGIN + timedelta(days=3))),
         AttemptFailed: (started, _attempt_failed()),
         CancelRequested: (started, wish),
         Succeeded: (started, Succeeded(result=_raw(SAMPLE_RESULT if result is msgspec.UNSET else result))),
@@ -147,6 +149,7 @@ _RUNNER_EVENTS: Final = (
     StepStarted,
     StepSucceeded,
     StepFailed,
+    WaitBegun,
     AttemptFailed,
     Succeeded,
     Failed,

@@ -30,6 +30,7 @@ from opstream_schemas.events import (
     StepStarted,
     StepSucceeded,
     Succeeded,
+    WaitBegun,
 )
 from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.names import Kind
@@ -100,6 +101,7 @@ _RUN_EVENTS: Final = (
     StepStarted,
     StepSucceeded,
     StepFailed,
+    WaitBegun,
     AttemptFailed,
     Succeeded,
     Failed,

@@ -27,6 +27,7 @@ from opstream_schemas.events import (
     StepStarted,
     StepSucceeded,
     Succeeded,
+    WaitBegun,
 )
 from opstream_schemas.text import truncate_text
 
@@ -71,6 +72,13 @@ class RecordStep(Command, frozen=True, kw_only=True):
 
     token: str
     data: StepStarted | StepSucceeded | StepFailed
+
+
+class BeginWait(Command, frozen=True, kw_only=True):
+    """End the attempt, because its action waits. Another one goes on behind the wait."""
+
+    token: str
+    data: WaitBegun
 
 
 class Succeed(Command, frozen=True, kw_only=True):
@@ -162,6 +170,8 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
             return Progressed(percent=float(command.percent), message=message, bulk=command.bulk)
         case RecordStep(data=data):
             return msgspec.structs.replace(data, attempt=_check_live(operation, command.token))
+        case BeginWait(data=wait):
+            return msgspec.structs.replace(wait, attempt=_check_live(operation, command.token))
         case Succeed():
             _check_live(operation, command.token)
             return Succeeded(result=msgspec.Raw(command.result.strip()))

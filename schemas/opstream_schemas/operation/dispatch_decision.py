@@ -21,6 +21,8 @@ RETRY_REASON: Final = "retry"
 """Why a wake-up is scheduled: the next attempt is due after a backoff. The last token of its subject."""
 START_REASON: Final = "start"
 """The same: the operation's start time."""
+WAIT_REASON: Final = "wait"
+"""The same: the end of a wait that the action asked for."""
 SWEEP_REASON: Final = "overdue"
 """The same: the projector's sweep found nothing else that would move the operation on."""
 UNDECIDABLE_RETRY_SECONDS: Final = 60.0
@@ -123,4 +125,6 @@ def _decide_waiting(operation: Operation, trigger: Trigger) -> DispatchDecision:
     # may be about to acknowledge this message, and then no message would be left for the new attempt.
     if waiting.sequence == trigger.scheduled_by:
         return BeginAttempt(8)
+    if operation.wait is not None:
+        return ScheduleWake(9, waiting.retry_at, waiting.sequence, WAIT_REASON)
     return ScheduleWake(9, waiting.retry_at if waiting.counted else None, waiting.sequence)

@@ -30,12 +30,13 @@ from opstream_schemas.events import (
     StepStarted,
     StepSucceeded,
     Succeeded,
+    WaitBegun,
 )
 from opstream_schemas.names import Kind
 from opstream_schemas.subjects import event_subject
 from opstream_schemas.text import format_count
 
-from .state import FOLD_VERSION, STEPS_FOLD_VERSION, CancelWish, LiveAttempt, Operation, Status, Waiting
+from .state import FOLD_VERSION, STEPS_FOLD_VERSION, CancelWish, CurrentWait, LiveAttempt, Operation, Status, Waiting
 
 
 def initial(event: RecordedEvent) -> Operation:
@@ -239,7 +240,7 @@ def _position_changes(event: RecordedEvent) -> dict[str, object]:
 def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, object]:
     data = event.data
     live = operation.live
-    ended = {"live": None, "waiting": None, "attempt_error": None, "finished_at": event.time}
+    ended = {"live": None, "waiting": None, "wait": None, "attempt_error": None, "finished_at": event.time}
     match data:
         case Started() if data.attempt == operation.attempt + 1:
             return {
@@ -253,6 +254,7 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
                     lease=data.lease,
                 ),
                 "waiting": None,
+                "wait": None,
                 "started_at": operation.started_at or event.time,
                 "percent_complete": None,
                 "message": "",
@@ -261,6 +263,17 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
             return {"percent_complete": data.percent, "message": data.message}
         case StepStarted() | StepSucceeded() | StepFailed() if live is not None and data.attempt == live.number:
             return {"fold_version": STEPS_FOLD_VERSION}
+        case WaitBegun() if live is not None and data.attempt == live.number:
+            until = operation.deadline if data.until is None else min(data.until, operation.deadline)
+            return {
+                "live": None,
+                "waiting": Waiting(ticket=live.ticket, counted=False, retry_at=until, sequence=event.sequence),
+                "wait": CurrentWait(name=data.wait, key=data.key, hold=data.hold),
+                "let_go": operation.let_go if data.hold else event.sequence,
+                "attempt_error": None,
+                "uncounted": operation.uncounted + 1,
+                "fold_version": STEPS_FOLD_VERSION,
+            }
         case AttemptFailed() if live is not None and data.attempt == live.number:
             waiting = Waiting(ticket=live.ticket, counted=data.counted, retry_at=data.retry_at, sequence=event.sequence)
             return {

@@ -38,6 +38,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     The message that brought it into the queue is acknowledged, or soon will be. So no attempt may start under the
     ticket of that message.
     """
+    let_go: int = 0
+    """`Operation.let_go` when the claim was made. A process that is late must not take away what was claimed since."""
 
     @property
     def order(self) -> tuple[int, str]:
@@ -49,7 +51,7 @@ class OperationStage(Enum):
     """What the journal says about an operation."""
 
     REQUESTED = auto()
-    """No attempt has started."""
+    """No attempt has started, or its action waits."""
     STARTED = auto()
     ENDED = auto()
     """It has an outcome, or has expired."""
@@ -122,6 +124,8 @@ def decide_lock(lock: LockState, claim: Claim | None, known: Mapping[str, Operat
     owner = lock.owner
     if owner is not None:
         if claim is not None and owner.operation_id == claim.operation_id:
+            if owner.let_go < claim.let_go:  # not given on yet; nobody may do that from now on
+                return GrantLock(claim)
             return LockOwned(owner.is_handed)
         stage = known.get(owner.operation_id)
         if stage is None:

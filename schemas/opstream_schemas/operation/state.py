@@ -15,8 +15,8 @@ from opstream_schemas.names import Kind
 FOLD_VERSION: Final = 2
 """Raise it when the fold returns another result for the same events. Snapshots of another version are not used."""
 STEPS_FOLD_VERSION: Final = 3
-"""That of an operation with steps, or with events that this version has skipped. So only snapshots of such operations
-are folded again where another release wrote or reads them."""
+"""That of an operation with steps or waits, or with events that this version has skipped. So only snapshots of such
+operations are folded again where another release wrote or reads them."""
 
 
 class Status(StrEnum):
@@ -51,6 +51,15 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     retry_at: Instant
     sequence: int
     """Stream sequence of the `attempt-failed` event. The wake-up timer that it schedules carries this number."""
+
+
+class CurrentWait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the action waits for; `Waiting` says until when."""
+
+    name: str
+    key: str = ""
+    hold: bool = False
+    """True if the operation keeps its exclusive resource meanwhile."""
 
 
 class CancelWish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,6 +107,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """Number of attempts that were released without counting towards `max_attempts`."""
     live: LiveAttempt | None = None
     waiting: Waiting | None = None
+    wait: CurrentWait | None = None
+    """Of an operation that waits because its action asked for it; None for the pause before a further attempt."""
+    let_go: int = 0
+    """Stream sequence of its last event that let its exclusive resource go; 0 for none."""
     attempt_error: OperationError | None = None
     """Error of the last attempt; None after an outcome."""
     started_at: Instant | None = None
@@ -126,6 +139,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
         return self.fold_version == FOLD_VERSION and (not self.skipped or self.is_terminal)
 
     @property
+    def has_let_go(self) -> bool:
+        """Return True if the operation waits without its exclusive resource, which others may have meanwhile."""
+        return self.wait is not None and not self.wait.hold
+
+    @property
     def public_id(self) -> str:
         """Return the id by which its client knows the operation."""
         return self.own_id or self.id
@@ -139,6 +157,13 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     def due_at(self) -> datetime:
         """Return the time from which on it waits to begin: its start time, or its request if that came later."""
         return self.created_at if self.start_at is None else max(self.created_at, self.start_at)
+
+    @property
+    def goes_on_at(self) -> datetime | None:
+        """Return the time before which nothing of it runs: its start time, or the end of a sleep; None for neither."""
+        if self.is_terminal:
+            return None
+        return self.start_at if self.wait is None or self.waiting is None else self.waiting.retry_at
 
     @property
     def is_terminal(self) -> bool:

@@ -41,10 +41,12 @@ class LockReleaser:
         self._locks = locks
 
     async def apply(self, operation: Operation) -> None:
-        """Release the lock, if the operation has ended and its action uses one.
+        """Release the lock, if its action uses one and the operation has ended, or waits without it.
 
         Raises:
             JournalError: the broker did not answer, or refused; call it again.
         """
+        if operation.hold and operation.has_let_go:
+            await self._locks.let_go(operation)
         if operation.hold and operation.is_terminal:
             await self._locks.release(operation)

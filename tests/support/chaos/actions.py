@@ -204,7 +204,7 @@ async def stepping(request: Work, ctx: ActionContext) -> Done:
     isolation="process",
 )
 def stepping_apart(request: Work, ctx: ActionContext) -> Done:
-    """The same in a plain handler, in a child process; its process ends behind the steps in some attempts."""
+    """The same in a plain handler, in a child process."""
 
     def part(number: int, total: int) -> int:
         _mark(f"step part {number}", "stepping-apart", ctx)
@@ -217,7 +217,32 @@ def stepping_apart(request: Work, ctx: ActionContext) -> Done:
             _pause(request.seconds / 3)
         assert ctx.step("once", part, 0, total, at_most_once=True) == 6
         if ctx.attempt <= request.bad:
-            os._exit(CRASHED)
+            raise RuntimeError(f"attempt {ctx.attempt}")
+        return Done(request.number, ctx.attempt)
+
+
+@action(
+    "chaos:napping",
+    lease=LEASE,
+    max_attempts=MANY,
+    backoff=BACKOFF,
+    backoff_max=BACKOFF_MAX,
+    exclusive="resource",
+    exclusive_group="naps",
+)
+async def napping(request: Work, ctx: ActionContext) -> Done:
+    """Sleep twice, without the resource and with it, and do a step after each; fail behind them in some attempts."""
+
+    def part(number: int) -> int:
+        _mark(f"step part {number}", "napping", ctx)
+        return number
+
+    with marked("napping", ctx):
+        for number in (1, 2):
+            await ctx.sleep(request.seconds, key=number, hold=number == 2)
+            await ctx.step("part", part, number, key=number)
+        if ctx.attempt <= request.bad:
+            raise RuntimeError(f"attempt {ctx.attempt}")
         return Done(request.number, ctx.attempt)
 
 

@@ -24,13 +24,14 @@ from opstream_schemas.events import (
     Started,
     StepSucceeded,
     Succeeded,
+    WaitBegun,
 )
 from opstream_schemas.operation.state import Operation
 from tests.support.chaos.actions import CONCURRENCY, MARKS, Mark
 from tests.support.chaos.clients import ClientView
 from tests.support.chaos.jobs import CANCELED, JOBS, LIMITED, UNTRIED
 from tests.support.chaos.state import FinalState, stale_holds, stale_timers
-from tests.support.system.invariants import Stored, breaches, decoded
+from tests.support.system.invariants import breaches, decoded
 
 _ONCE: Final = "step part 0"
 """The mark of the step that must run at most once (`actions.stepping`)."""
@@ -134,16 +135,16 @@ def _steps(left: FinalState, marks: list[Mark]) -> Iterator[str]:
 
 
 def _exclusions(left: FinalState, marks: list[Mark]) -> Iterator[str]:
-    """An operation has its resource exclusively, from its first attempt to its end."""
+    """An operation has its resource exclusively, from its first attempt to its end; not while it waits without it."""
     histories = left.evidence.histories()
     spans: dict[str, list[tuple[int, int, str]]] = {}
     for operation_id, operation in left.operations.items():
         if operation.hold and operation.attempt:
-            first = _first_start(histories[operation_id])
-            spans.setdefault(operation.hold, []).append((first, operation.stream_sequence, operation_id))
+            found = [(*span, operation_id) for span in _spans(decoded(histories[operation_id]))]
+            spans.setdefault(operation.hold, []).extend(found)
     for held in spans.values():
         for (begin, end, one), (later, _, other) in itertools.pairwise(sorted(held)):
-            if later < end:
+            if later < end and one != other:
                 yield f"{one}: held its resource from {begin} to {end}, and {other} started at {later}"
     for calls in _calls_by_hold(left, marks).values():
         owners = [call for call in calls if call.is_owner]
@@ -168,8 +169,17 @@ def _crowds(left: FinalState) -> Iterator[str]:
             yield f"{operation_id}: began at {sequence} as one of {len(live)}: {sorted(live)}"
 
 
-def _first_start(history: list[Stored]) -> int:
-    return next(event.sequence for event in decoded(history) if isinstance(event.data, Started))
+def _spans(events: list[RecordedEvent]) -> Iterator[tuple[int, int]]:
+    """From where to where an operation has its resource."""
+    begin = 0
+    for event in events:
+        if isinstance(event.data, Started) and not begin:
+            begin = event.sequence
+        elif isinstance(event.data, WaitBegun) and not event.data.hold and begin:
+            yield begin, event.sequence
+            begin = 0
+    if begin:
+        yield begin, events[-1].sequence
 
 
 class _Call(NamedTuple):

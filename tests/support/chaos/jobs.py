@@ -80,6 +80,7 @@ JOBS: Final = (
     Job(action="flaky", weight=8, ends=_GOOD, work=_bad, cancels=0.1),
     Job(action="stepping", weight=8, ends=_GOOD | {INTERRUPTED}, work=_bad, cancels=0.1),
     Job(action="stepping-apart", weight=2, ends=_GOOD | {INTERRUPTED}, work=_bad, cancels=0.1),
+    Job(action="napping", weight=6, ends=_GOOD, work=_bad, resources=RESOURCES, cancels=0.1),
     Job(action="throttled", weight=5, ends=_GOOD, work=_bad),
     Job(action="hopeless", weight=4, ends=frozenset({"Failed 500", LOST}), max_attempts=FEW),
     Job(action="timed", weight=3, ends=_GOOD, work=_bad),

@@ -120,8 +120,47 @@ def handle_plain(request: Work, ctx: ActionContext) -> Any:
     return end(request, ctx, first, second)
 
 
+class Naps(msgspec.Struct):
+    """What `step:naps` does."""
+
+    file: str
+    seconds: tuple[float, ...] = (0.3, 0.3)
+    hold: bool = False
+    swallow: bool = False
+    """Catch every `Exception` around the sleeps."""
+
+
+async def nap(request: Naps, ctx: ActionContext) -> Any:
+    """A step, and then a sleep, for each of the times."""
+    try:
+        for number, seconds in enumerate(request.seconds):
+            await ctx.step("note", note, request.file, f"step {number}", key=number)
+            await ctx.sleep(seconds, key=number, hold=request.hold)
+    except Exception:
+        if not request.swallow:
+            raise
+    finally:
+        note(request.file, f"unwound {ctx.attempt}")
+    return ctx.attempt
+
+
+def nap_plain(request: Naps, ctx: ActionContext) -> Any:
+    """The same in a plain handler."""
+    try:
+        for number, seconds in enumerate(request.seconds):
+            ctx.step("note", note, request.file, f"step {number}", key=number)
+            ctx.sleep(seconds, key=number, hold=request.hold)
+    finally:
+        note(request.file, f"unwound {ctx.attempt}")
+    return ctx.attempt
+
+
+nap_in_loop = action("step:naps", lease=1.0, max_attempts=1)(nap)
+nap_in_thread = action("step:naps-plain", lease=1.0, max_attempts=1)(nap_plain)
+nap_apart = action("step:naps-apart", isolation="process", max_attempts=1)(nap)
+nap_plain_apart = action("step:naps-plain-apart", isolation="process", max_attempts=1)(nap_plain)
+nap_alone = action("step:naps-alone", exclusive="resource", lease=1.0)(nap)
 in_loop = action("step:async", backoff=0.05, lease=1.0)(handle)
 in_thread = action("step:plain", backoff=0.05, lease=1.0)(handle_plain)
 in_loop_apart = action("step:async-apart", isolation="process", backoff=0.05, cancel_grace=0.5)(handle)
 in_thread_apart = action("step:plain-apart", isolation="process", backoff=0.05, cancel_grace=0.5)(handle_plain)
-ACTIONS = (in_loop, in_thread, in_loop_apart, in_thread_apart)

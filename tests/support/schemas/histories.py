@@ -30,11 +30,13 @@ from opstream_schemas.events import (
     StepSucceeded,
     Succeeded,
     Trace,
+    WaitBegun,
     decode_event,
     encode_event,
 )
 from opstream_schemas.names import ALWAYS_RESERVED, RESERVED_RESOURCES, Kind
 from opstream_schemas.operation.commands import (
+    BeginWait,
     Command,
     ConfirmCancel,
     Fail,
@@ -145,6 +147,11 @@ def step_done(attempt: int = 1, *, step: str = "copy", key: str = "", result: by
     )
 
 
+def waits(attempt: int = 1, *, until: datetime | None = DEADLINE - timedelta(hours=1), **changes: Any) -> WaitBegun:
+    """The action of an attempt sleeps."""
+    return WaitBegun(attempt=attempt, wait="sleep", until=until, **changes)
+
+
 def handed_back(attempt: int = 1, *, counted: bool, retry_at: datetime = NOW) -> AttemptFailed:
     """The end of an attempt that is followed by another."""
     error = OperationError(code="Throttled", message="try again")
@@ -250,6 +257,14 @@ event_data: st.SearchStrategy[EventData] = st.one_of(
         seconds=seconds,
         tries=st.integers(1, 99),
     ),
+    st.builds(
+        WaitBegun,
+        attempt=st.integers(1, 99),
+        wait=named,
+        key=texts,
+        until=st.none() | instants,
+        hold=st.booleans(),
+    ),
     st.builds(AttemptFailed, attempt=st.integers(1, 99), error=errors, retry_at=instants, counted=st.booleans()),
     st.builds(CancelRequested, by=texts, reason=texts),
     st.builds(Succeeded, result=raws),
@@ -260,6 +275,8 @@ event_data: st.SearchStrategy[EventData] = st.one_of(
 step_events = st.sampled_from([StepStarted, StepSucceeded, StepFailed]).flatmap(
     lambda type_: event_data.filter(lambda data: type(data) is type_)
 )
+
+wait_events = event_data.filter(lambda data: isinstance(data, WaitBegun))
 
 events: st.SearchStrategy[Event] = st.builds(
     Event,
@@ -282,7 +299,7 @@ def commands(draw: st.DrawFn, history: History) -> Command:
     token = st.sampled_from([*history.tokens[-1:] * 4, *history.tokens, "stranger"])
     live = history.operation.live
     tickets = st.sampled_from([*([live.ticket] * 3 if live else []), 1, history.events[-1].sequence])
-    likely = ["start", "progress", "step", "back", "back"] if live else ["start"] * 5
+    likely = ["start", "progress", "step", "back", "wait"] if live else ["start"] * 5
     choice = draw(st.sampled_from([*likely, *likely, "start", "progress", "back", "cancel", "outcome", "again"]))
     match choice:
         case "start":
@@ -293,6 +310,8 @@ def commands(draw: st.DrawFn, history: History) -> Command:
             return ReportProgress(token=draw(token), percent=percent, message=draw(texts))
         case "step":
             return RecordStep(token=draw(token), data=draw(step_events))
+        case "wait":
+            return BeginWait(token=draw(token), data=draw(wait_events))
         case "back":
             return FailAttempt(
                 token=draw(token), error=draw(errors), retry_at=draw(instants), counted=draw(st.booleans())

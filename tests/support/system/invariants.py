@@ -37,6 +37,7 @@ from opstream_schemas.events import (
     StepFailed,
     StepStarted,
     StepSucceeded,
+    WaitBegun,
     decode_event,
     digest,
 )
@@ -250,7 +251,7 @@ def _recorded_once(events: list[RecordedEvent]) -> Iterator[str]:
     for data in (event.data for event in events):
         if isinstance(data, Started):
             attempt = data.attempt
-        elif isinstance(data, StepStarted | StepSucceeded | StepFailed) and data.attempt != attempt:
+        elif isinstance(data, StepStarted | StepSucceeded | StepFailed | WaitBegun) and data.attempt != attempt:
             yield f"invariant 3: {data.name} of attempt {data.attempt} once attempt {attempt} had started"
         if isinstance(data, StepSucceeded):
             step = (data.step, data.key, data.input_hash)

@@ -35,6 +35,7 @@ from opstream_schemas.events import (
     StepSucceeded,
     Succeeded,
     Trace,
+    WaitBegun,
     decode_event,
     encode_event,
     recorded_event,
@@ -105,6 +106,7 @@ FULL: list[EventData] = [
         tries=3,
     ),
     StepFailed(attempt=2, step="ship", key="7", input_hash=INPUT_HASH, error=ERROR, seconds=0.5, tries=3),
+    WaitBegun(attempt=2, wait="cool down", key="7", until=RETRY_AT, hold=True),
     AttemptFailed(attempt=2, error=ERROR, retry_at=RETRY_AT, counted=True),
     CancelRequested(by="ann@example.org", reason="wrong book"),
     Succeeded(result=msgspec.Raw(b'{"uploads": ["a.txt"]}')),
@@ -125,6 +127,7 @@ MINIMAL: list[EventData] = [
     StepStarted(attempt=1, step="charge", input_hash=INPUT_HASH),
     StepSucceeded(attempt=1, step="copy", input_hash=INPUT_HASH, result=msgspec.Raw(b"null"), seconds=0.0),
     StepFailed(attempt=1, step="ship", input_hash=INPUT_HASH, error=BARE_ERROR, seconds=0.0),
+    WaitBegun(attempt=1, wait="sleep"),
     AttemptFailed(attempt=1, error=BARE_ERROR, retry_at=RETRY_AT, counted=False),
     CancelRequested(),
     Failed(error=BARE_ERROR),
@@ -180,9 +183,15 @@ _STEP = StepStarted(attempt=1, step="charge", input_hash=INPUT_HASH)
 OPERATIONS["operation.with-steps.json"] = (
     History("0197f1c2-7b1e-7000-8000-000000000001").append(FULL[0], _STARTED, _STEP).operation
 )
+_SLEEP = WaitBegun(attempt=1, wait="cool down", key="7", until=RETRY_AT)
+SLEEPING = History("0197f1c2-7b1e-7000-8000-000000000001").append(FULL[0], _STARTED, _SLEEP).operation
+OPERATIONS["operation.sleeping.json"] = SLEEPING
 MONITORS = {f"monitor.{state}.json": build_status_monitor(operation(state)) for state in STATES} | {
     "monitor.scheduled.json": build_status_monitor(
         SCHEDULED, blocked_by=BlockedBy(reason=WaitingReason.START_TIME, until=SCHEDULED.start_at)
+    ),
+    "monitor.sleeping.json": build_status_monitor(
+        SLEEPING, blocked_by=BlockedBy(reason=WaitingReason.SLEEP, until=RETRY_AT, message="cool down")
     ),
     "monitor.queued.json": build_status_monitor(
         operation("not-started"), blocked_by=BlockedBy(reason=WaitingReason.RESOURCE, position=2)

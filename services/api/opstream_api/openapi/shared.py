@@ -144,7 +144,10 @@ _BLOCKED_BY: Final[Json] = {
             "type": "string",
             "description": "`Resource`: the operation that has the resource, if the caller may read it.",
         },
-        "until": {**_INSTANT, "description": "`Rate` and `Retry`: when it may begin. `Paused`: when the pause ends."},
+        "until": {
+            **_INSTANT,
+            "description": "`Rate`, `Retry`, `Sleep`: when it goes on. `Paused`: when the pause ends.",
+        },
         "attempt": {"type": "integer", "minimum": 1, "description": "`Retry`: the number of the attempt that failed."},
         "error": {"$ref": SCHEMAS + "OperationError", "description": "`Retry`: why that attempt failed."},
         "version": {"type": "integer", "description": "`Version`: of the action that it was requested for."},

@@ -56,7 +56,7 @@ class UsualTimes:
         usual = self._seconds.get(operation.kind)
         if usual is None or usual > MOST:
             return 0.0
-        if operation.start_at is not None and operation.start_at > now:
+        if operation.goes_on_at is not None and operation.goes_on_at > now:
             return 0.0
         age = max(0.0, (now - operation.due_at).total_seconds())
         return max(0.0, min(_TIMES_AS_LONG * usual - age, MOST))

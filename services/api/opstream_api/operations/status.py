@@ -34,20 +34,19 @@ DEFAULT_RETRY_AFTER: Final = 1
 _MOST_CANCEL_TIMES: Final = 10_000
 
 MAX_START_POLL: Final = 60
-"""Whole seconds between polls of an operation whose start time is far: it may be canceled before."""
+"""Whole seconds between polls of an operation that begins, or goes on, much later: it may be canceled before."""
 
 
 def poll_delay(operation: Operation, usual: int, now: datetime) -> int:
-    """Return the whole seconds to wait before the next poll: longer than usual until a start time has come.
+    """Return the whole seconds to wait before the next poll: longer than usual before a start time, and in a sleep.
 
     Args:
         operation: its state.
         usual: those of its action.
         now: with time zone.
     """
-    if operation.start_at is None or operation.is_terminal:
-        return usual
-    return max(usual, min(math.ceil((operation.start_at - now).total_seconds()), MAX_START_POLL))
+    until = operation.goes_on_at
+    return usual if until is None else max(usual, min(math.ceil((until - now).total_seconds()), MAX_START_POLL))
 
 
 class StatusReader:
@@ -164,7 +163,10 @@ class StatusReader:
 
     async def _find_blocker(self, operation: Operation, sees: Callable[[Operation], bool] | None) -> BlockedBy | None:
         has_begun_to_wait = operation.start_at is None or operation.start_at <= self._now()
-        if has_begun_to_wait and operation.hold and operation.status is Status.NOT_STARTED:
+        may_queue = operation.status is Status.NOT_STARTED or (
+            operation.has_let_go and self._waiting_reasons.is_due(operation)
+        )
+        if has_begun_to_wait and operation.hold and may_queue:
             position = await self._queue_positions.position_of(operation)
             if position:
                 is_due = self._waiting_reasons.is_due(operation)

@@ -129,6 +129,8 @@ class WaitingReasons:
             JournalError: the broker did not respond, or refused.
         """
         waiting = operation.waiting
+        if waiting is not None and operation.wait is not None and self._now() < waiting.retry_at:
+            return BlockedBy(reason=WaitingReason.SLEEP, until=waiting.retry_at, message=operation.wait.name)
         if waiting is not None and self._now() < waiting.retry_at:
             return BlockedBy(
                 reason=WaitingReason.RETRY,

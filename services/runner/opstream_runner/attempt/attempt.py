@@ -28,6 +28,7 @@ from opstream_runner.handler.invocation import Postponed, Raised
 from opstream_runner.handler.supervision import RunningHandler, StopReason, StopSignal, supervise
 from opstream_runner.steps.step_table import StepTable
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
+from opstream_schemas.events import WaitBegun
 from opstream_schemas.operation.commands import ReportProgress
 from opstream_schemas.operation.state import Operation
 from opstream_schemas.steps.step_history import StepRecord
@@ -58,6 +59,7 @@ class Attempt:
         operation: the state in which this attempt is the live one.
         action_input: JSON from the `requested` event.
         steps: what earlier attempts have recorded of their steps.
+        waits: the waits that are over.
         message: the delivery that caused the attempt.
         handler_loop: runs async handlers.
         on_handled: called once, when the handler has ended and its outcome is still to be recorded.
@@ -71,6 +73,7 @@ class Attempt:
         operation: Operation,
         action_input: msgspec.Raw,
         steps: tuple[StepRecord, ...],
+        waits: tuple[WaitBegun, ...],
         message: DeliveredMessage,
         handler_loop: HandlerLoop,
         on_handled: Callable[[], None],
@@ -86,6 +89,7 @@ class Attempt:
         self._action = action
         self._input = action_input
         self._steps = steps
+        self._waits = waits
         self._step_recorder: StepRecorder | None = None
         self._message = message
         self._live = operation.live
@@ -103,6 +107,11 @@ class Attempt:
         self._heartbeat_task: asyncio.Task[None] | None = None
         self._is_notified = False
         self._progress_tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def operation(self) -> Operation:
+        """The operation as this attempt has seen it last."""
+        return self._recorder.operation
 
     async def run(self) -> None:
         """Run the handler and complete the attempt.
@@ -206,6 +215,7 @@ class Attempt:
                 limit,
                 report,
                 steps=self._steps,
+                waits=self._waits,
                 record_step=lambda event: self._recorder_of_steps().record(event),
                 is_traced=tracing.is_on,
             )
@@ -219,6 +229,7 @@ class Attempt:
             attempt=self._live.number,
             limit=self._dependencies.result_limit,
             should_stop=self._should_stop,
+            waits=self._waits,
         )
 
     def _recorder_of_steps(self) -> StepRecorder:

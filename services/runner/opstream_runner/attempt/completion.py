@@ -26,14 +26,22 @@ from opstream_journal import (
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.timers import schedule_wake_up, send_wake_up
 from opstream_runner.dependencies import RunnerDependencies
-from opstream_runner.handler.invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped
+from opstream_runner.handler.invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped, Suspended
 from opstream_runner.handler.supervision import CLEANUP_REASONS, StopReason, StopSignal
 from opstream_schemas.action_spec import Policy
 from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation.backoff import backoff_delay, retry_time
-from opstream_schemas.operation.commands import Command, ConfirmCancel, Fail, FailAttempt, Succeed, deadline_outcome
-from opstream_schemas.operation.dispatch_decision import RETRY_REASON
+from opstream_schemas.operation.commands import (
+    BeginWait,
+    Command,
+    ConfirmCancel,
+    Fail,
+    FailAttempt,
+    Succeed,
+    deadline_outcome,
+)
+from opstream_schemas.operation.dispatch_decision import RETRY_REASON, WAIT_REASON
 from opstream_schemas.operation.failure_line import canceled_line, end_fields, error_text, failure_line
 from opstream_schemas.operation.state import Operation, Status, Waiting
 
@@ -110,9 +118,11 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
                 return self._release(now)
             case Returned(result):
                 return Succeed(token=self.token, result=result)
+            case Suspended(wait) if operation.cancel is None and self.stop_reason is not StopReason.DEADLINE:
+                return BeginWait(token=self.token, data=wait)
             case Raised(error, is_meant=True):
                 return Fail(token=self.token, error=error)
-            case Stopped(is_left_behind=False) if operation.cancel is not None:
+            case Stopped(is_left_behind=False) | Suspended() if operation.cancel is not None:
                 return ConfirmCancel(token=self.token)
             case _ if self.stop_reason is StopReason.DEADLINE:
                 return Fail(token=self.token, error=deadline_outcome(operation).error)
@@ -124,7 +134,7 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
                 return self._retry_or_fail(operation, now, error)
             case Raised(error):
                 return self._retry_or_fail(operation, now, error)
-            case Stopped():
+            case Stopped() | Suspended():
                 return self._release(now)
 
     def _release(self, now: datetime) -> FailAttempt:
@@ -240,6 +250,8 @@ class Completion:
             crash_point(CrashPoint.RUNNER_CONCLUDED)
             # Not confirmed: if this ack is lost, the message comes again, and the decision table acknowledges it.
             await self._message.ack()
+        elif operation.wait is not None:
+            await self._begin_wait(operation, waiting)
         elif waiting.counted:
             await self._schedule_retry(operation, waiting, result)
         else:
@@ -269,9 +281,18 @@ class Completion:
             at.isoformat(" ", "milliseconds"),
             extra=end_fields(operation, error),
         )
+        await self._arm(operation, waiting, RETRY_REASON)
+
+    async def _begin_wait(self, operation: Operation, waiting: Waiting) -> None:
+        crash_point(CrashPoint.RUNNER_WAITING)
+        logger.debug("operation %s waits until %s", operation.id, waiting.retry_at)
+        await self._arm(operation, waiting, WAIT_REASON)
+
+    async def _arm(self, operation: Operation, waiting: Waiting, why: str) -> None:
+        """Schedule the wake-up for the next attempt, then acknowledge the message."""
         try:
             await schedule_wake_up(
-                self._connection, operation.kind, operation.id, RETRY_REASON, at=at, armed_by=waiting.sequence
+                self._connection, operation.kind, operation.id, why, at=waiting.retry_at, armed_by=waiting.sequence
             )
         except (JournalUnavailable, JournalFull) as error:
             # The next delivery of the message schedules the wake-up (row 9), as after a crash.

@@ -8,11 +8,14 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
+from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, SupportsFloat, TypeVar, overload
 
 from opstream_runner.errors import ActionCanceledError
 from opstream_runner.steps.step_call import StepCall, StepOptions
 from opstream_runner.steps.step_table import NO_LIMIT, StepEvent, StepTable, keep_nothing
+from opstream_runner.steps.wait_call import WaitCall, checked_moment, end_of_sleep
+from opstream_schemas.events import WaitBegun
 
 T = TypeVar("T")
 
@@ -185,9 +188,6 @@ class ActionContext:
             StepResultTooLarge: its result has more bytes of JSON than a result may have.
             ActionCanceledError: a plain handler's attempt has lost its lease, or should stop between two tries.
         """
-        if self._steps is None:
-            with _creation:
-                self._steps = self._steps or self._make_steps()
         options = StepOptions(
             on_changed=on_changed,
             at_most_once=at_most_once,
@@ -197,18 +197,77 @@ class ActionContext:
         )
         caller = sys._getframe(1)  # noqa: SLF001 - documented, as a tool for messages
         place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
-        call = StepCall(self._steps, name, key, function, args, kwargs, options, place)
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return call.run()
-        return call.run_async()
+        call = StepCall(self._table(), name, key, function, args, kwargs, options, place)
+        return call.run_async() if _is_in_loop() else call.run()
+
+    def sleep(self, seconds: float, name: str = "sleep", *, key: str | int = "", hold: bool = False) -> Any:  # noqa: ANN401
+        """Wait for some seconds, days or months, holding nothing; an async handler awaits it.
+
+        The attempt ends here, its handler is unwound (`finally` runs), and its slot is free. The next attempt begins at
+        the end of the sleep, from the first line, and finds this call over. So do what must not be repeated in steps,
+        and let nothing else of the handler be under way. It survives the end of every process.
+
+        Args:
+            seconds: 0 to ten years.
+            name: by which later attempts find it; unique among the waits of an attempt, together with `key`.
+            key: which of several of the name, as in a loop.
+            hold: keep the operation's exclusive resource meanwhile. Otherwise it queues for it again afterwards.
+
+        Raises:
+            InvalidStep: the attempt had a wait of that name and key before, or something about it is not valid.
+        """
+        return self._wait(end_of_sleep(seconds), name, key, hold=hold)
+
+    def sleep_until(self, moment: datetime, name: str = "sleep", *, key: str | int = "", hold: bool = False) -> Any:  # noqa: ANN401
+        """Wait until a moment, as `sleep` does. One that has passed is over at once.
+
+        Args:
+            moment: with a time zone.
+            name: see `sleep`.
+            key: see `sleep`.
+            hold: see `sleep`.
+
+        Raises:
+            InvalidStep: as `sleep`.
+        """
+        return self._wait(checked_moment(moment), name, key, hold=hold)
+
+    def _wait(self, until: datetime, name: str, key: str | int, *, hold: bool) -> Any:  # noqa: ANN401
+        caller = sys._getframe(2)  # noqa: SLF001 - documented, as a tool for messages
+        place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+        call = WaitCall(self._table(), name, key, until, hold=hold, place=place)
+        return call.run_async() if _is_in_loop() else call.run()
+
+    def _table(self) -> StepTable:
+        if self._steps is None:
+            with _creation:
+                self._steps = self._steps or self._make_steps()
+        return self._steps
 
     def _steps_of_a_test(self) -> StepTable:
-        return StepTable((), self._keep_step, attempt=self.attempt, limit=NO_LIMIT, should_stop=self._cancel_requested)
+        return StepTable(
+            (),
+            self._keep_step,
+            attempt=self.attempt,
+            limit=NO_LIMIT,
+            should_stop=self._cancel_requested,
+            on_wait=self._keep_wait,
+        )
+
+    def _keep_wait(self, wait: WaitBegun) -> None:
+        """Sleep no time in a unit test."""
 
     def _keep_step(self, event: StepEvent) -> Future[None]:
         return keep_nothing(event)
+
+
+def _is_in_loop() -> bool:
+    """Return True in an event loop, where an async handler awaits; False in the thread of a plain one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 _creation: Final = threading.Lock()
@@ -247,6 +306,8 @@ class RecordingContext(ActionContext):
         """All reports, in order. opstream records fewer: one for each percent, or every 10 seconds."""
         self.steps: list[StepEvent] = []
         """What the handler's steps have recorded, in order: starts, results and failures."""
+        self.waits: list[WaitBegun] = []
+        """The handler's sleeps, in order. They take no time."""
         self._stop = threading.Event()
         super().__init__(
             operation_id=operation_id,
@@ -264,6 +325,9 @@ class RecordingContext(ActionContext):
     def _keep(self, percent: float, message: str) -> Awaitable[None]:
         self.reports.append(ProgressReport(percent, message))
         return COMPLETED
+
+    def _keep_wait(self, wait: WaitBegun) -> None:
+        self.waits.append(wait)
 
     def _keep_step(self, event: StepEvent) -> Future[None]:
         self.steps.append(event)

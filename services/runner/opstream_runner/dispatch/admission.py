@@ -122,8 +122,10 @@ class AdmissionControl:
         await self._locks.release(operation)
 
     async def try_release_lock(self, operation: Operation) -> None:
-        """Do the same as `release_lock`, but log an error: the projector will release the lock."""
+        """Do the same as `release_lock`, also for an operation that waits without its lock, but log an error: the
+        projector will release the lock."""
         try:
+            await self._locks.let_go(operation)
             await self._locks.release(operation)
         except JournalError as error:
             logger.info("operation %s: the projector has to release its lock: %s", operation.id, error)
@@ -134,6 +136,7 @@ class AdmissionControl:
             sequence=request_sequence,
             kind=str(operation.kind),
             replaces=self._policy.on_conflict == "replace",
+            let_go=operation.let_go,
         )
         lock = operation.hold
         answer = await self._locks.acquire(lock, claim)

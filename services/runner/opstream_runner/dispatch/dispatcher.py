@@ -361,6 +361,7 @@ class Dispatcher:
             operation,
             loaded.action_input,
             loaded.steps,
+            loaded.waits,
             message,
             self._handler_loop,
             partial(self._release_slot, slot),
@@ -378,7 +379,7 @@ class Dispatcher:
             if self._attempts.get(operation.id) is attempt:
                 del self._attempts[operation.id]
         if operation.hold:
-            await self._admission.try_release_lock(operation)
+            await self._admission.try_release_lock(attempt.operation)
 
     async def _append_event(self, operation: Operation, data: EventData) -> RecordedEvent:
         deps = self._dependencies

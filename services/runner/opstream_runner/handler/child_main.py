@@ -311,6 +311,7 @@ def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerI
             attempt=start.attempt,
             limit=start.limit,
             should_stop=lambda: interrupt.is_requested,
+            waits=start.waits,
         ),
     )
 

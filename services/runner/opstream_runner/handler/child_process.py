@@ -26,7 +26,7 @@ from opstream_runner.containment.forks import keep_from_forks
 from opstream_runner.containment.log_guard import own_formatter
 from opstream_runner.steps.step_errors import StepResultTooLarge
 from opstream_runner.steps.step_table import Recorder, StepEvent, keep_nothing
-from opstream_schemas.events import OperationError, StepFailed, StepStarted, StepSucceeded
+from opstream_schemas.events import OperationError, StepFailed, StepStarted, StepSucceeded, WaitBegun
 from opstream_schemas.logs.json_formatter import JsonLogFormatter
 from opstream_schemas.steps.step_history import StepRecord
 
@@ -40,7 +40,7 @@ from .child_protocol import (
     decode_child_message,
     encode_frame,
 )
-from .invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped
+from .invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped, Suspended
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class ChildProcessHandler:
         limit: the result's maximum, in bytes of JSON.
         report: called with each progress report that is to be recorded.
         steps: what earlier attempts have recorded of their steps.
+        waits: the waits that are over.
         record_step: called with each event of a step.
         is_traced: whether the context's `traceparent` is that of the attempt's span.
     """
@@ -86,6 +87,7 @@ class ChildProcessHandler:
         report: Callable[[float, str], object],
         *,
         steps: tuple[StepRecord, ...] = (),
+        waits: tuple[WaitBegun, ...] = (),
         record_step: Recorder = keep_nothing,
         is_traced: bool = False,
     ) -> None:
@@ -103,6 +105,7 @@ class ChildProcessHandler:
             is_log_json=isinstance(own_formatter(), JsonLogFormatter),
             is_traced=is_traced,
             steps=steps,
+            waits=waits,
         )
         self._record_step = record_step
         self._lease = action.spec.policy.lease
@@ -214,7 +217,7 @@ class ChildProcessHandler:
                         self._report(percent, message)
                     case StepDone() as done:
                         self._start_recording_step(done, writer)
-                    case Returned() | Raised() | Postponed() | Stopped() as outcome:
+                    case Returned() | Raised() | Postponed() | Stopped() | Suspended() as outcome:
                         self._reported_outcome = outcome
         except (asyncio.IncompleteReadError, ConnectionError):
             return

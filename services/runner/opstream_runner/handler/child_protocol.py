@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import msgspec
 
+from opstream_schemas.events import WaitBegun
 from opstream_schemas.steps.step_history import StepRecord
 
-from .invocation import Postponed, Raised, Returned, Stopped
+from .invocation import Postponed, Raised, Returned, Stopped, Suspended
 
 FRAME_HEADER: Final = struct.Struct("!I")
 """The length of the message that follows, in bytes."""
@@ -40,6 +41,8 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `traceparent` is that of the attempt's span, in which spans of the handler are nested."""
     steps: tuple[StepRecord, ...] = ()
     """What earlier attempts have recorded of their steps."""
+    waits: tuple[WaitBegun, ...] = ()
+    """The waits that are over."""
 
 
 class StepRecorded(msgspec.Struct, frozen=True):
@@ -73,7 +76,7 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
     data: msgspec.Raw
 
 
-ChildMessage = Begun | Reported | StepDone | Returned | Raised | Postponed | Stopped
+ChildMessage = Begun | Reported | StepDone | Returned | Raised | Postponed | Stopped | Suspended
 """What the child sends. An outcome is its last message."""
 
 decode_start: Final = msgspec.json.Decoder(ChildStart).decode

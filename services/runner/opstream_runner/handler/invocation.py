@@ -28,8 +28,9 @@ from opstream_runner.containment.exceptions import contains_only, is_kind, log_e
 from opstream_runner.containment.forks import leave_fork
 from opstream_runner.errors import ActionCanceledError, ActionError, RetryAfter, UnreadableInput
 from opstream_runner.steps.step_errors import InvalidStep
+from opstream_runner.steps.suspension import AttemptSuspended
 from opstream_schemas.errors import ErrorCode
-from opstream_schemas.events import OperationError
+from opstream_schemas.events import OperationError, WaitBegun
 from opstream_schemas.operation.commands import CODE_LIMIT, truncate_error
 from opstream_schemas.text import truncate_text
 
@@ -84,7 +85,13 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
     """True if it still runs: a plain handler in a thread can't be forced to stop."""
 
 
-HandlerOutcome = Returned | Raised | Postponed | Stopped
+class Suspended(msgspec.Struct, frozen=True, tag=True):
+    """The handler ended because its operation waits."""
+
+    wait: WaitBegun
+
+
+HandlerOutcome = Returned | Raised | Postponed | Stopped | Suspended
 
 
 class Awaiting:
@@ -211,6 +218,8 @@ def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, erro
     leave_fork()
     faults: list[str] = []
     only = sole_exception(error)  # a task group wraps what one of its tasks raises
+    if is_kind(only, AttemptSuspended):
+        return Suspended(only.wait)
     if is_kind(only, InvalidStep):
         text = "operation %s: %s uses a step wrongly in attempt %s: %s"
         log_exception(logger, only, text, context.operation_id, action.kind, context.attempt, only.why)

@@ -91,7 +91,7 @@ class StepCall:
         options: StepOptions,
         place: str,
     ) -> None:
-        self._step, self._key = _name(step, "name"), _name(key, "key") if key != "" else ""
+        self._step, self._key = checked_name(step, "name"), checked_name(key, "key") if key != "" else ""
         if not callable(function):
             raise InvalidStep(f"step {step!r}: its second argument is the function to call, not {function!r}")
         self._table = table
@@ -288,7 +288,12 @@ class StepCall:
             threading.Event().wait(min(left, _STOP_POLL))
 
 
-def _name(value: object, what: str) -> str:
+def checked_name(value: object, what: str) -> str:
+    """Return the name or key of a step or wait as text.
+
+    Raises:
+        InvalidStep: it is neither a text nor a whole number, or too long.
+    """
     text = str(value) if isinstance(value, str) or type(value) is int else ""
     if not 0 < len(text) <= NAME_LIMIT or not text.isprintable():
         raise InvalidStep(f"the {what} of a step must be 1 to {NAME_LIMIT} printable characters, not {value!r}")

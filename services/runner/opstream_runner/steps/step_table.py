@@ -1,4 +1,4 @@
-"""The steps of one attempt: which names it has used, what earlier attempts have recorded, and where records go."""
+"""The steps and waits of one attempt: which names it has used, what earlier ones have recorded, where records go."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from opstream_schemas.events import StepFailed, StepStarted, StepSucceeded
+from opstream_schemas.events import StepFailed, StepStarted, StepSucceeded, WaitBegun
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 from opstream_schemas.steps.step_history import StepHistory, StepRecord
 
 from .step_errors import InvalidStep
+from .suspension import suspend
 
 StepEvent = StepStarted | StepSucceeded | StepFailed
 Recorder = Callable[[StepEvent], "concurrent.futures.Future[None]"]
@@ -29,10 +30,12 @@ def keep_nothing(_event: StepEvent) -> concurrent.futures.Future[None]:
 
 
 class StepTable:
-    """The steps of one attempt. Any thread may use it.
+    """The steps and waits of one attempt. Any thread may use it.
 
     Args:
         records: of earlier attempts, in the order of their events.
+        waits: those of earlier attempts, all of which are over: each attempt after one began at its end.
+        on_wait: called with a wait that is to begin.
         record: records an event.
         attempt: the number of this attempt.
         limit: a result's maximum, in bytes of JSON.
@@ -47,31 +50,40 @@ class StepTable:
         attempt: int,
         limit: int,
         should_stop: Callable[[], bool],
+        waits: Iterable[WaitBegun] = (),
+        on_wait: Callable[[WaitBegun], None] = suspend,
     ) -> None:
         self.history = StepHistory(records)
         self.record = record
         self.attempt = attempt
         self.limit = limit
         self.should_stop = should_stop
-        self._places: dict[tuple[str, str], str] = {}
+        self.on_wait = on_wait
+        self._over = {(wait.wait, wait.key) for wait in waits}
+        self._places: dict[tuple[str, str, str], str] = {}
         self._lock = threading.Lock()
 
-    def claim(self, step: str, key: str, place: str) -> None:
-        """Note that this attempt has come to a step.
+    def is_over(self, wait: str, key: str) -> bool:
+        """Return True if an earlier attempt has waited under this name and key."""
+        return (wait, key) in self._over
+
+    def claim(self, step: str, key: str, place: str, *, what: str = "step") -> None:
+        """Note that this attempt has come to a step, or a wait.
 
         Args:
             step: its name.
             key: its key; empty for none.
             place: where in the code, for the message.
+            what: `step` or `wait`; names of one need not differ from those of the other.
 
         Raises:
-            InvalidStep: it has come to a step of that name and key before.
+            InvalidStep: it has come to one of that name and key before.
         """
         with self._lock:
-            before = self._places.setdefault((step, key), place)
+            before = self._places.setdefault((what, step, key), place)
             is_second = before is not place
         if is_second:
-            what = f"step {step!r} with the key {key!r}" if key else f"step {step!r}"
+            what = f"{what} {step!r} with the key {key!r}" if key else f"{what} {step!r}"
             remedy = "another key" if key else "another name, or each a key, as in a loop"
             raise InvalidStep(f"{what} is there twice: at {before}, and at {place}: give one {remedy}")
 

@@ -28,6 +28,7 @@ from tests.support.api.service import UPLOAD, Api, serving
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import KIND
 from tests.support.runner.stage import HandlerGate, Input, RunnerStage, gated
+from tests.support.schemas.histories import started, waits
 from tests.support.system import kill_actions
 from tests.support.system.processes import Process
 from tests.support.system.wait import eventually
@@ -94,6 +95,28 @@ async def test_no_runner_since(api: Api, stage: RunnerStage) -> None:
     await stage.request("op-1")
     found = await is_blocked(api, "op-1", "Runner")
     assert before <= datetime.fromisoformat(found["since"]) <= datetime.now(UTC)
+
+
+async def test_a_sleep(api: Api, stage: RunnerStage) -> None:
+    """It is Running, and waits for a time, which is no retry; afterwards it waits for a runner, as anything else."""
+    async with stage.runner([gated(HandlerGate())]):
+        pass
+    await stage.request("op-1")
+    await stage.append("op-1", started())
+    until = datetime.now(UTC) + timedelta(hours=1)
+    await stage.append("op-1", waits(until=until, key="7"))
+    answer = await api.status("op-1")
+    status = answer.json()
+    assert answer.headers["Retry-After"] == "60"
+    assert (status["status"], status["waitingFor"], status.get("retryAt")) == ("Running", "Sleep", None)
+    assert status["blockedBy"] == {"reason": "Sleep", "until": status["blockedBy"]["until"], "message": "sleep"}
+    assert abs(datetime.fromisoformat(status["blockedBy"]["until"]) - until) < timedelta(milliseconds=1)
+
+    await stage.request("op-2")
+    await stage.append("op-2", started())
+    await stage.append("op-2", waits(until=datetime.now(UTC)))
+    found = await is_blocked(api, "op-2", "Runner")
+    assert (await api.status("op-2")).json()["waitingFor"] == "Runner", found
 
 
 async def test_a_killed_runner(api: Api, broker: Broker, stage: RunnerStage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from opstream_api.operations.brief_waits import MOST, UsualTimes
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.state import FOLD_VERSION, Operation, Status
+from opstream_schemas.operation.state import FOLD_VERSION, CurrentWait, Operation, Status, Waiting
 
 pytestmark = pytest.mark.unit
 
@@ -61,6 +61,13 @@ def test_a_start_time_is_not_waited_for() -> None:
     begun = msgspec.structs.replace(operation(age=60.0), start_at=NOW - timedelta(seconds=0.03))
     assert times.wait_of(msgspec.structs.replace(begun, start_at=NOW + timedelta(milliseconds=1)), NOW) == 0
     assert times.wait_of(begun, NOW) == pytest.approx(0.05)
+    asleep = msgspec.structs.replace(
+        begun,
+        wait=CurrentWait(name="sleep"),
+        waiting=Waiting(ticket=1, counted=False, retry_at=NOW + timedelta(seconds=1), sequence=3),
+    )
+    assert times.wait_of(asleep, NOW) == 0
+    assert times.wait_of(msgspec.structs.replace(asleep, waiting=None), NOW) == pytest.approx(0.05)
 
 
 def test_an_unusually_old_operation_is_not_waited_for() -> None:

@@ -8,14 +8,22 @@ import msgspec
 import pytest
 
 from opstream_runner.attempt.completion import AttemptResult
-from opstream_runner.handler.invocation import UNEXPECTED_ERROR, HandlerOutcome, Postponed, Raised, Returned, Stopped
+from opstream_runner.handler.invocation import (
+    UNEXPECTED_ERROR,
+    HandlerOutcome,
+    Postponed,
+    Raised,
+    Returned,
+    Stopped,
+    Suspended,
+)
 from opstream_runner.handler.supervision import StopReason
 from opstream_schemas.action_spec import Policy
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError
-from opstream_schemas.operation.commands import ConfirmCancel, Fail, FailAttempt, Succeed
+from opstream_schemas.operation.commands import BeginWait, ConfirmCancel, Fail, FailAttempt, Succeed
 from opstream_schemas.operation.state import CancelWish, Operation
-from tests.support.schemas.histories import History, request, started
+from tests.support.schemas.histories import History, request, started, waits
 
 pytestmark = pytest.mark.unit
 
@@ -29,6 +37,8 @@ failed = Raised(MEANT, is_meant=True)
 broken = Raised(UNEXPECTED_ERROR, is_meant=False)
 postponed = Postponed(THROTTLED, 30.0)
 left = Stopped(is_left_behind=True)
+NAP = waits(until=NOW + timedelta(seconds=60))
+asleep = Suspended(NAP)
 
 
 def running(attempt: int = 1, *, deadline: float = 3600.0, is_canceled: bool = False) -> Operation:
@@ -141,7 +151,7 @@ def test_a_canceled_handler_that_stopped(reason: StopReason) -> None:
     assert result_of(Stopped(), reason).command(running(is_canceled=True), NOW) == ConfirmCancel(token="token")
 
 
-@pytest.mark.parametrize("outcome", [broken, postponed, Stopped(), left])
+@pytest.mark.parametrize("outcome", [broken, postponed, Stopped(), left, asleep])
 def test_the_deadline(outcome: HandlerOutcome) -> None:
     """A handler that the deadline stopped, and that did not return, fails its operation as DeadlineExceeded."""
     command = result_of(outcome, StopReason.DEADLINE).command(running(), NOW)
@@ -158,6 +168,19 @@ def test_a_runner_that_stops(outcome: HandlerOutcome, is_canceled: bool) -> None
     assert (command.counted, command.retry_at, command.error.code) == (False, NOW, ErrorCode.RUNNER_STOPPED)
 
 
+@pytest.mark.parametrize("reason", [None, StopReason.TIMEOUT, StopReason.SHUTDOWN, StopReason.LEASE_UNVERIFIED])
+def test_a_sleep(reason: StopReason | None) -> None:
+    """It is recorded, also in the last attempt, by a runner that stops, and beyond a timeout."""
+    assert result_of(asleep, reason).command(running(3), NOW) == BeginWait(token="token", data=NAP)
+    assert not result_of(asleep, reason).is_discarded
+
+
+@pytest.mark.parametrize("reason", [None, StopReason.CANCEL, StopReason.DEADLINE, StopReason.SHUTDOWN])
+def test_no_sleep_after_a_cancel_request(reason: StopReason | None) -> None:
+    """Nothing of it runs any more, so it is canceled."""
+    assert result_of(asleep, reason).command(running(is_canceled=True), NOW) == ConfirmCancel(token="token")
+
+
 def test_attempts_that_do_not_count() -> None:
     """Released attempts use up no attempt, and make no delay longer."""
     operation = msgspec.structs.replace(running(5), uncounted=4)
@@ -166,7 +189,7 @@ def test_attempts_that_do_not_count() -> None:
 
 POSSIBLE = [
     (outcome, reason, is_canceled)
-    for outcome in (Returned(b"7"), failed, broken, postponed, Stopped(), left)
+    for outcome in (Returned(b"7"), failed, broken, postponed, Stopped(), left, asleep)
     for reason in (None, *StopReason)
     for is_canceled in (False, True)
     # A cancel request is in the operation, and a handler that is canceled is never left behind.

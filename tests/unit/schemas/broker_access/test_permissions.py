@@ -83,6 +83,7 @@ EVENT_WRITERS: Final = {
     "step-started": {Role.RUNNER},
     "step-succeeded": {Role.RUNNER},
     "step-failed": {Role.RUNNER},
+    "waiting": {Role.RUNNER},
     "attempt-failed": {Role.RUNNER, Role.PROJECTOR},
     "succeeded": {Role.RUNNER},
     "failed": {Role.RUNNER, Role.PROJECTOR},

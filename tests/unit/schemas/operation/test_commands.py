@@ -24,6 +24,7 @@ from opstream_schemas.events import (
     Succeeded,
 )
 from opstream_schemas.operation.commands import (
+    BeginWait,
     Command,
     ConfirmCancel,
     Fail,
@@ -42,7 +43,7 @@ from opstream_schemas.operation.commands import (
     truncate_error,
 )
 from opstream_schemas.operation.state import Operation
-from tests.support.schemas.histories import FAILURE, NOW, History, handed_back, request, started, step_done
+from tests.support.schemas.histories import FAILURE, NOW, History, handed_back, request, started, step_done, waits
 
 pytestmark = pytest.mark.unit
 
@@ -51,6 +52,7 @@ START = StartAttempt(runner="runner-b", token="token-b", ticket=1, lease=30.0)
 OF_THE_LIVE_ATTEMPT: list[tuple[Command, EventData]] = [
     (ReportProgress(token="token-1", percent=40.0, message="files"), Progressed(percent=40.0, message="files")),
     (RecordStep(token="token-1", data=step_done(9)), step_done(1)),
+    (BeginWait(token="token-1", data=waits(9)), waits(1)),
     (Succeed(token="token-1", result=b'{"a":1}'), Succeeded(result=msgspec.Raw(b'{"a":1}'))),
     (Fail(token="token-1", error=FAILURE), Failed(error=FAILURE)),
     (

@@ -21,7 +21,7 @@ from opstream_schemas.operation.dispatch_decision import (
     decide_dispatch,
 )
 from opstream_schemas.operation.state import Operation
-from tests.support.schemas.histories import DEADLINE, FAILURE, NOW, History, handed_back, request, started
+from tests.support.schemas.histories import DEADLINE, FAILURE, NOW, History, handed_back, request, started, waits
 
 pytestmark = pytest.mark.unit
 
@@ -32,6 +32,8 @@ RETRY_AT = NOW + timedelta(minutes=5)
 START_AT = NOW + timedelta(hours=1)
 WISH = CancelRequested(by="ann", reason="late")
 COUNTED = handed_back(counted=True, retry_at=RETRY_AT)
+NAP_END = DEADLINE - timedelta(hours=1)
+NAP = waits(until=NAP_END)
 UNCOUNTED = handed_back(counted=False, retry_at=RETRY_AT)
 MAX_ATTEMPTS = 2
 
@@ -108,6 +110,13 @@ TABLE: list[tuple[int, str, Operation | None, Trigger, datetime, DispatchDecisio
     (9, "counted, under this ticket", after(started(), COUNTED), MINE, NOW, ScheduleWake(9, RETRY_AT, 3)),
     (9, "handed back under this ticket", after(started(), UNCOUNTED), MINE, NOW, ScheduleWake(9, None, 3)),
     (9, "handed back under another ticket", after(started(), UNCOUNTED), OTHER, NOW, ScheduleWake(9, None, 3)),
+    (8, "the end of this sleep", after(started(), NAP), wake(3), NOW, BeginAttempt(8)),
+    (9, "asleep, under its own ticket", after(started(), NAP), MINE, NOW, ScheduleWake(9, NAP_END, 3, "wait")),
+    (9, "asleep, given its lock", after(started(), NAP), wake(1), NOW, ScheduleWake(9, NAP_END, 3, "wait")),
+    (9, "asleep beyond its deadline", after(started(), waits(until=LATE)), OTHER, NOW,
+     ScheduleWake(9, DEADLINE, 3, "wait")),
+    (9, "asleep for good", after(started(), waits(until=None)), OTHER, NOW, ScheduleWake(9, DEADLINE, 3, "wait")),
+    (7, "a sleep uses no attempt up", after(started(), NAP, started(2)), MINE, NOW, BeginAttempt(7)),
     (9, "an older wake", after(started(), COUNTED, started(2), handed_back(2, counted=True)), wake(3), NOW,
      ScheduleWake(9, NOW, 5)),
     (9, "no clock: the time has come", after(started(), COUNTED), MINE, RETRY_AT, ScheduleWake(9, RETRY_AT, 3)),

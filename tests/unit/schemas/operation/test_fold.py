@@ -33,6 +33,7 @@ from opstream_schemas.operation.state import (
     STEPS_FOLD_VERSION,
     TERMINAL_STATUSES,
     CancelWish,
+    CurrentWait,
     LiveAttempt,
     Operation,
     Status,
@@ -48,6 +49,7 @@ from tests.support.schemas.histories import (
     request,
     started,
     step_done,
+    waits,
 )
 
 pytestmark = pytest.mark.unit
@@ -235,6 +237,10 @@ def test_an_operation_can_end_before_it_started(outcome: EventData) -> None:
         ([], step_done()),
         ([started(), handed_back(counted=True)], step_done()),
         ([started(), started(2)], step_done(1)),
+        ([], waits()),
+        ([started(), started(2)], waits(1)),
+        ([started(), waits()], waits()),
+        ([started(), waits()], SUCCEEDED),
     ],
 )
 def test_an_impossible_event_is_refused(before: list[EventData], data: EventData) -> None:
@@ -351,6 +357,23 @@ def test_steps_change_no_state() -> None:
         before, position=4, stream_sequence=4, last_hash=last.digest, fold_version=STEPS_FOLD_VERSION
     )
     assert not after.skipped
+
+
+def test_a_sleep() -> None:
+    """It ends the attempt without counting it, and says until when; without `hold` the lock is let go for good."""
+    history = story(started(), waits(key="7"))
+    operation = history.operation
+    assert (operation.status, operation.live, operation.attempts_used) == (Status.RUNNING, None, 0)
+    assert operation.waiting == Waiting(ticket=1, counted=False, retry_at=DEADLINE - timedelta(hours=1), sequence=3)
+    assert operation.wait == CurrentWait(name="sleep", key="7")
+    assert (operation.let_go, operation.has_let_go) == (3, True)
+    history.append(started(2, ticket=9))
+    assert (history.operation.wait, history.operation.waiting, history.operation.let_go) == (None, None, 3)
+    assert not history.operation.has_let_go
+    history.append(waits(2, hold=True))
+    assert (history.operation.let_go, history.operation.has_let_go) == (3, False)
+    history.append(Canceled())
+    assert (history.operation.wait, history.operation.waiting) == (None, None)
 
 
 def test_what_an_older_version_has_skipped_is_not_trusted() -> None:

@@ -47,6 +47,12 @@ export function buildLife(events, now) {
       attempt?.progress.push({ at, percent: data.percent, message: data.message ?? "" });
     } else if (name.startsWith("step-")) {
       attempt?.steps.push({ at, name: stepName(data), end: name.slice(5), seconds: data.seconds ?? 0, error: data.error });
+    } else if (name === "waiting") {
+      if (attempt) {
+        close(attempt, at, "waits");
+        attempt.retryAt = data.until ? Date.parse(data.until) : undefined;
+      }
+      waitingSince = at;
     } else if (name === "attempt-failed") {
       if (attempt) {
         close(attempt, at, data.counted ? "failed" : "released");
@@ -100,6 +106,8 @@ export function eventSummary({ name, data }) {
       return [stepName(data), data.tries > 1 && `${data.tries} tries`].filter(Boolean).join(", ");
     case "step-failed":
       return `${stepName(data)}: ${data.error?.code} ${data.error?.message ?? ""}`;
+    case "waiting":
+      return data.until ? `${stepName(data)}, until ${data.until}` : stepName(data);
     case "attempt-failed":
       return `attempt ${data.attempt}: ${data.error?.code} ${data.error?.message ?? ""}`;
     case "cancel-requested":

@@ -30,6 +30,7 @@ const REASONS = {
   Retry: "Pause before another attempt",
   Version: "No runner of its version",
   StartTime: "Start time",
+  Sleep: "Its action sleeps",
   Paused: "The action is paused",
 };
 
@@ -69,6 +70,8 @@ function blockedText(blocked, monitor) {
       return ["No runner has the version that it was requested for", `It was requested for version ${blocked.version}; runners have ${(blocked.runnerVersions ?? []).join(", ") || "others"}.`];
     case "StartTime":
       return startText(monitor);
+    case "Sleep":
+      return ["Its action waits for a time", blocked.until ? `It goes on at ${at(blocked.until)}.` : "It goes on when that has come."];
     case "Paused":
       return ["The action is paused", pausedText(blocked)];
     default:

@@ -13,6 +13,7 @@ const NAMES = {
   "step-started": "Step begins",
   "step-succeeded": "Step done",
   "step-failed": "Step failed",
+  waiting: "Waits",
   "attempt-failed": "Attempt failed",
   "cancel-requested": "Cancel requested",
   succeeded: "Succeeded",

@@ -11,6 +11,7 @@ const HOW = {
   failed: ["Failed", "Failed", "failed"],
   canceled: ["Canceled", "Canceled", "stopped on request"],
   released: ["NotStarted", "Released", "released: its runner stopped, and it does not count"],
+  waits: ["NotStarted", "Waits", "ended, because its action waits; it does not count"],
   lost: ["alert", "Lost", "lost: its runner went silent, or was cut off"],
 };
 

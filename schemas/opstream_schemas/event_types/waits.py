@@ -1,0 +1,25 @@
+"""The event of an attempt that waits: for a time, holding nothing (docs/adr/0069)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from .base import EventData, Instant
+
+
+class WaitBegun(EventData, frozen=True, kw_only=True):
+    """An attempt ended because its action waits. The next one goes on behind the wait, and this one does not count."""
+
+    name: ClassVar[str] = "waiting"
+    type: ClassVar[str] = "opstream.action.waiting.v1"
+
+    attempt: int
+    wait: str = msgspec.field(name="name")
+    """The name that the action gives it; with `key` it is unique within an attempt."""
+    key: str = ""
+    until: Instant | None = None
+    """When it is over; None for a wait that only its deadline ends by itself."""
+    hold: bool = False
+    """True if the operation keeps its exclusive resource meanwhile."""
