@@ -23,10 +23,10 @@ pytestmark = pytest.mark.e2e
 NAK_A_MINUTE = b'-NAK {"delay": 60000000000}'
 
 
-async def submit(http: httpx.AsyncClient, operation_id: str, pause: float) -> None:
+async def submit(http: httpx.AsyncClient, operation_id: str, pause: float, nap: float = 0.0) -> None:
     """Submit an operation with steps."""
     headers = {"Operation-Id": operation_id}
-    response = await http.post("/kill:steps", json={"number": 1, "pause": pause}, headers=headers)
+    response = await http.post("/kill:steps", json={"number": 1, "pause": pause, "nap": nap}, headers=headers)
     assert response.status_code == 202, response.text
 
 
@@ -55,6 +55,11 @@ def calls(system: UpgradableSystem, operation_id: str) -> list[str]:
     return (system.folder / "data" / f"steps-{operation_id}").read_text(encoding="utf-8").split()
 
 
+async def _has_event(http: httpx.AsyncClient, operation_id: str, name: str) -> bool:
+    events = (await http.get(f"/status/{operation_id}/events")).json()["value"]
+    return any(one["type"].split(".")[2] == name for one in events)
+
+
 async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
     """API and projector of the last release show an operation with steps as it is; its runner hands one back that a
     runner of this version has left, until one is there again. Then each step has run once, and after the upgrade the
@@ -72,6 +77,11 @@ async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
             assert calls(system, "retried") == ["1", "2"]
             events = (await http.get("/status/retried/events")).json()["value"]
             assert [one["type"].split(".")[2] for one in events][2:4] == ["step-succeeded", "step-succeeded"]
+
+            await submit(http, "asleep", 0, nap=3600)
+            await eventually(lambda: _has_event(http, "asleep", "waiting"), within=20)
+            found = await status(http, "asleep")
+            assert (found["status"], found["attempt"], found.get("waitingFor")) == ("Running", 1, None)
 
             await submit(http, "left", 3600)
             await reaches(http, "left", status="Running", percentComplete=50)
@@ -100,6 +110,8 @@ async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
                 return (await http.post("/status/left:cancel")).status_code == 200
 
             await eventually(is_asked, within=20, poll=0.2)
+            assert (await status(http, "asleep"))["waitingFor"] == "Sleep"
+            assert (await http.post("/status/asleep:cancel")).json()["status"] == "Canceled"
             await reaches(http, "left", within=90, status="Canceled")
             await reaches(http, "retried", status="Succeeded", attempt=2)
             verified = await asyncio.to_thread(run, "verify", "--nats", system.nats, timeout=60)

@@ -25,6 +25,8 @@ class Work(msgspec.Struct, forbid_unknown_fields=True):
     number: int
     pause: float = 0.0
     """Seconds of each step."""
+    nap: float = 0.0
+    """Seconds of a sleep that ends the attempt; only of `kill:steps`."""
 
 
 class Done(msgspec.Struct):
@@ -59,6 +61,8 @@ async def steps(request: Work, ctx: ActionContext) -> Done:
         return number
 
     total = await ctx.step("first", note, 1) + await ctx.step("second", note, 2)
+    if request.nap:
+        await ctx.sleep(request.nap)
     await ctx.progress(50, f"attempt {ctx.attempt}, two steps")
     await asyncio.sleep(request.pause)
     if ctx.attempt == 1 and not request.pause:

@@ -202,7 +202,7 @@ _MONITOR_MEMBERS: Final[Json] = {
     },
     "waitingFor": {
         "type": "string",
-        "description": "What an operation waits for that has not started, where it is known: "
+        "description": "What an operation waits for that has not started, or whose action sleeps, where it is known: "
         + ", ".join(f"`{reason}`" for reason in _BEFORE_START)
         + ". Expect other words, too.",
         "examples": [str(reason) for reason in _BEFORE_START],
