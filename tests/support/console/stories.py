@@ -9,8 +9,18 @@ from typing import Final
 import msgspec
 
 from opstream_journal import Journal
-from opstream_schemas.events import AttemptFailed, EventData, OperationError, Progressed, Started, Succeeded
+from opstream_schemas.events import (
+    AttemptFailed,
+    EventData,
+    Failed,
+    OperationError,
+    Progressed,
+    Started,
+    StepFailed,
+    Succeeded,
+)
 from tests.support.api.service import Api, OperationStory
+from tests.support.schemas.histories import step_done, waits
 
 TIMES_OUT: Final = OperationError(code=503, message="the printer did not answer within 2 s")
 
@@ -31,6 +41,21 @@ async def happened(
     for seconds, data in events:
         await story.append(data, at=story.operation.created_at + timedelta(seconds=seconds))
     return story
+
+
+def stepped() -> Sequence[tuple[float, EventData]]:
+    """Events of an operation with a step, a sleep, and a step that failed."""
+    return (
+        (0.2, began(1)),
+        (0.4, step_done(step="copy", key="7")),
+        (0.5, waits(until=datetime.now(UTC) + timedelta(hours=1))),
+        (0.7, began(2, "runner-2")),
+        (
+            0.9,
+            StepFailed(attempt=2, step="ship", input_hash="0" * 64, error=TIMES_OUT, seconds=0.1, tries=3),
+        ),
+        (1.0, Failed(error=TIMES_OUT)),
+    )
 
 
 def retried() -> Sequence[tuple[float, EventData]]:

@@ -23,7 +23,7 @@ from tests.support.access.desk import serving_with_keys
 from tests.support.api.prefix_proxy import behind
 from tests.support.api.service import OperationStory
 from tests.support.console.browser import Visit
-from tests.support.console.stories import TIMES_OUT, began, happened, retried
+from tests.support.console.stories import TIMES_OUT, began, happened, retried, stepped
 from tests.support.system.wait import eventually
 
 from .conftest import ConsoleDesk
@@ -64,6 +64,20 @@ async def test_the_page_says_how_an_operation_went(desk: ConsoleDesk) -> None:
     assert '"weight": 1.50' in await visit.text('[aria-label="Result"]')
     assert '"id": 12345678901234567890' in await visit.text('[aria-label="Result"]')
     assert '"title": "Moby Dick"' in await visit.text('[aria-label="Input"]')
+    assert visit.complaints == []
+
+
+async def test_steps_and_sleeps(desk: ConsoleDesk) -> None:
+    """The timeline has each step at its place, and an attempt that sleeps is no failure; the history names them."""
+    story = await happened(desk.api, desk.journal, *stepped())
+    visit = await opened(desk, story)
+    tracks = [" ".join(text.split()) for text in await visit.page.locator(".tracks > li").all_inner_texts()]
+    assert tracks == ["Waiting 200 ms before it began", "Attempt 1 300 ms Waits", "Attempt 2 300 ms Failed 503"]
+    steps = visit.page.locator(".tracks [data-step]")
+    assert [await one.get_attribute("data-step") for one in await steps.all()] == ["copy (7)", "ship"]
+    rows = [" ".join(text.split()) for text in await visit.page.locator(".events summary").all_inner_texts()]
+    for number, words in ((3, "Step done copy (7)"), (4, "Waits sleep, until 20"), (6, "Step failed ship: 503")):
+        assert words in rows[number - 1]
     assert visit.complaints == []
 
 
