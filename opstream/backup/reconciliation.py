@@ -154,7 +154,9 @@ class Reconciler:
     async def _move(self, operation: Operation) -> None:
         """Schedule what an operation waits for. A timer that is there is replaced; one too many does no harm."""
         connection, kind = self._connection, operation.kind
-        if operation.hold and operation.attempt and not operation.has_let_go:
+        if operation.has_let_go:
+            await self._locks.let_go(operation)
+        elif operation.hold and operation.attempt:
             await self._restore_lock(operation)
         if operation.live is not None:
             operation = await self._end_attempt(operation, operation.live)

@@ -36,7 +36,7 @@ from opstream_schemas.operation.resource_lock import Claim
 from tests.support.broker.server import Broker, Cluster
 from tests.support.journal.journals import folded, following
 from tests.support.journal.populated_journal import populate, record
-from tests.support.schemas.histories import handed_back, started
+from tests.support.schemas.histories import handed_back, started, waits
 from tests.support.system.processes import Process, run
 from tests.support.system.wait import eventually
 
@@ -245,6 +245,31 @@ async def test_what_has_ended_leaves_its_lock(
     owner = await restored.owner(LOCK)
     assert owner is not None
     assert owner.operation_id == "next"
+
+
+async def test_what_sleeps_has_no_lock(
+    broker: Broker, link: Connection, journal: Journal, empty: Broker, other: Connection, tmp_path: Path
+) -> None:
+    """An operation that sleeps without its resource has its timer again. Its lock, which it still owned when the locks
+    were copied, goes to the next in the queue."""
+    at, until = datetime.now(UTC) + timedelta(hours=8), datetime.now(UTC) + timedelta(hours=1)
+    locks = ResourceLocks(link, journal)
+    await locks.start()
+    events = await record(journal, "asleep", KIND, started(), waits(until=until), hold=LOCK, deadline=at)
+    assert await locks.restore_owner(LOCK, claim_of(events[0]))
+    (waiting,) = await record(journal, "next", KIND, hold=LOCK, deadline=at)
+    await locks.enqueue(LOCK, folded(None, waiting), claim_of(waiting), is_watchful=False)
+    await record(journal, "kept", KIND, started(), waits(until=until, hold=True), hold=FREE, deadline=at)
+    done = await restore(await backup(tmp_path, broker.url), empty.url)
+    assert done.exit_code == 0, done.stderr
+    again = Journal(other, max_msg_size=-1, clock=time.monotonic)
+    await again.start()
+    restored = ResourceLocks(other, again)
+    await restored.start()
+    owners = [await restored.owner(lock) for lock in (LOCK, FREE)]
+    assert [owner.operation_id for owner in owners if owner is not None] == ["next", "kept"]
+    timers = await admin.stream_subjects(other, subjects.TIMERS_STREAM, "timers.>")
+    assert {subjects.timer_subject(KIND, one, "wait") for one in ("asleep", "kept")} <= set(timers)
 
 
 async def test_a_server_that_still_copies_the_journal(
