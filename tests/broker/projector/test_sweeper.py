@@ -26,6 +26,7 @@ from opstream_runner import Action, ActionContext, RetryAfter, action
 from opstream_runner.runner import Runner
 from opstream_schemas import subjects
 from opstream_schemas.events import AttemptFailed, Failed
+from opstream_schemas.operation.resource_lock import Claim
 from opstream_schemas.operation.state import Status
 from tests.support.broker.damage import StreamFiles
 from tests.support.broker.server import Broker
@@ -34,6 +35,7 @@ from tests.support.projector.consistency import rebuilt
 from tests.support.projector.deadlines import command_handler, enforcer, scheduled, scheduler
 from tests.support.projector.projection import projector, running, settled, utc_now
 from tests.support.runner.stage import CONSUMER, HandlerGate, Input, RunnerStage, gated
+from tests.support.schemas.histories import started, waits
 from tests.support.system.wait import eventually
 
 pytestmark = pytest.mark.broker
@@ -133,6 +135,54 @@ async def test_a_lost_retry(stage: RunnerStage, how: str, caplog: pytest.LogCapt
         await settled(stage.link)
         assert await sweep.sweeper.walk() == 0
         assert sweep.conditions.current == []
+
+
+async def test_a_lost_end_of_a_sleep(stage: RunnerStage) -> None:
+    """An operation that sleeps, whose timer is lost with TIMERS, goes on a little later."""
+
+    @action(str(KIND))
+    async def handler(request: Input, ctx: ActionContext) -> int:
+        await ctx.sleep(1.0)
+        return ctx.attempt
+
+    async with sweeping(stage.link, stage.journal) as sweep, stage.runner([handler]):
+        await stage.request("op-1")
+        await stage.reached("op-1", lambda operation: operation.wait)
+        await stage.settled()
+        await empty_timers(stage.link, "purged")
+        await sweep.until_moved(1)
+        operation = await stage.ended("op-1")
+        assert (operation.status, operation.attempt) == (Status.SUCCEEDED, 2)
+
+
+async def test_a_sleeper_whose_runner_died(stage: RunnerStage) -> None:
+    """It still owns its lock, since its runner died before it let that go. The projector gives it to the next one, and
+    leaves an operation alone that has claimed its lock again."""
+    locks = ResourceLocks(stage.link, stage.journal)
+    await locks.start()
+    asked, again, waiting = await asyncio.gather(
+        *(stage.request(one, hold=lock) for one, lock in (("op-1", LOCK), ("op-2", OTHER_LOCK), ("op-3", LOCK)))
+    )
+    for (event,), lock, let_go in ((asked, LOCK, 0), (again, OTHER_LOCK, 2**53)):
+        claim = Claim(operation_id=event.operation_id, sequence=event.sequence, kind=str(KIND), let_go=let_go)
+        assert await locks.restore_owner(lock, claim)
+        await stage.append(event.operation_id, started(ticket=event.sequence))
+    claim = Claim(operation_id="op-3", sequence=waiting[0].sequence, kind=str(KIND))
+    await locks.enqueue(LOCK, await stage.state("op-3"), claim, is_watchful=False)
+    for one in ("op-1", "op-2"):
+        await stage.append(one, waits(until=utc_now() + timedelta(hours=1)))
+    async with sweeping(stage.link, stage.journal):
+
+        async def owners() -> list[str]:
+            found = [await locks.owner(lock) for lock in (LOCK, OTHER_LOCK)]
+            return [one.operation_id for one in found if one is not None]
+
+        async def is_given_on() -> bool:
+            return await owners() == ["op-3", "op-2"]
+
+        await eventually(is_given_on, within=10)
+        await settled(stage.link)
+        assert await owners() == ["op-3", "op-2"]
 
 
 async def test_a_lost_start_time(stage: RunnerStage) -> None:
