@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from opstream_journal import Journal
+from opstream_runner.steps.step_clock import REAL_CLOCK, StepClock
 from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 
 from .attempt_meter import AttemptMeter
@@ -36,3 +37,5 @@ class RunnerDependencies(msgspec.Struct, frozen=True):
     """Measures attempts."""
     tracing: Tracer = NO_TRACING
     """Makes the spans of attempts."""
+    step_clock: StepClock = REAL_CLOCK
+    """The time of steps and waits."""

@@ -230,6 +230,7 @@ class Attempt:
             limit=self._dependencies.result_limit,
             should_stop=self._should_stop,
             waits=self._waits,
+            clock=self._dependencies.step_clock,
         )
 
     def _recorder_of_steps(self) -> StepRecorder:

@@ -216,7 +216,7 @@ class ActionContext:
         Raises:
             InvalidStep: the attempt had a wait of that name and key before, or something about it is not valid.
         """
-        return self._wait(end_of_sleep(seconds), name, key, hold=hold)
+        return self._wait(end_of_sleep(seconds, self._table().clock.now()), name, key, hold=hold)
 
     def sleep_until(self, moment: datetime, name: str = "sleep", *, key: str | int = "", hold: bool = False) -> Any:  # noqa: ANN401
         """Wait until a moment, as `sleep` does. One that has passed is over at once.

@@ -136,11 +136,15 @@ class Dispatcher:
         await self._consumer.start()
         self._consumer.add_demand(self._slots)
         while True:
-            message = await self._consumer.next()
-            slot = _Slot()
-            task = asyncio.create_task(self._handle_message(message, slot), name=message.subject)
-            self._tasks.add(task)
-            task.add_done_callback(partial(self._end_task, slot))
+            self.handle(await self._consumer.next())
+
+    def handle(self, message: DeliveredMessage) -> asyncio.Task[None]:
+        """Begin to handle a message, as `run` does with each that it pulls. The task ends once it is settled."""
+        slot = _Slot()
+        task = asyncio.create_task(self._handle_message(message, slot), name=message.subject)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._end_task, slot))
+        return task
 
     def notify(self, operation_id: str) -> None:
         """If the operation runs here, let its attempt read the journal now, because an event was published."""

@@ -50,11 +50,13 @@ class HandlerLoop:
 
     Args:
         packages: the top-level packages of the actions. A line of theirs is named when the loop is blocked.
+        loop: runs them there, and makes no loop and no thread; the runner's own, as `opstream.testing` does.
     """
 
-    def __init__(self, packages: Collection[str] = ()) -> None:
+    def __init__(self, packages: Collection[str] = (), *, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._packages = packages
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = loop
+        self._is_watched = loop is None
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -89,7 +91,7 @@ class HandlerLoop:
         """Begin a call."""
         self._calls.add(call)
         self.post(self._create_task, call)
-        if self._next_check is None:
+        if self._next_check is None and self._is_watched:
             self._next_check = asyncio.get_running_loop().call_later(_CHECK_INTERVAL, self._check)
 
     def note_end(self, call: HandlerCall) -> None:

@@ -12,10 +12,17 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from opstream_schemas.names import Kind
+
 _T = TypeVar("_T")
 
 _CHECK_INTERVAL: Final = 1.0
 """Seconds between two looks whether the thread still runs."""
+
+
+def handler_thread_name(kind: Kind, operation_id: str) -> str:
+    """Return the name of the thread in which a plain handler runs."""
+    return f"{kind} {operation_id}"
 
 
 async def run_in_thread(function: Callable[[], _T], name: str) -> _T:

@@ -35,7 +35,7 @@ from opstream_schemas.operation.commands import CODE_LIMIT, truncate_error
 from opstream_schemas.text import truncate_text
 
 from .encoded_result import encode_result
-from .handler_thread import run_in_thread
+from .handler_thread import handler_thread_name, run_in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ async def call_handler(
     All of an author's code runs where the handler does: a type may block while it decodes, encodes or is shown.
     """
     if not action.is_async:
-        name = f"{action.kind} {context.operation_id}"
+        name = handler_thread_name(action.kind, context.operation_id)
         call = partial(invoke_in_this_thread, action, action_input, context, limit, nullcontext())
         try:
             return await run_in_thread(call, name)

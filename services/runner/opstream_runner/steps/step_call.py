@@ -10,7 +10,6 @@ import inspect
 import itertools
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -281,11 +280,12 @@ class StepCall:
         return pause
 
     def _wait(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
+        left = seconds
+        while left > 0:
             if self._table.should_stop():
                 raise ActionCanceledError(f"the attempt was asked to stop before step {self._step!r} was tried again")
-            threading.Event().wait(min(left, _STOP_POLL))
+            self._table.clock.pause(min(left, _STOP_POLL))
+            left -= _STOP_POLL
 
 
 def checked_name(value: object, what: str) -> str:

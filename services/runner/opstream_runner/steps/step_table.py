@@ -12,6 +12,7 @@ from opstream_schemas.events import StepFailed, StepStarted, StepSucceeded, Wait
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 from opstream_schemas.steps.step_history import StepHistory, StepRecord
 
+from .step_clock import REAL_CLOCK, StepClock
 from .step_errors import InvalidStep
 from .suspension import suspend
 
@@ -40,6 +41,7 @@ class StepTable:
         attempt: the number of this attempt.
         limit: a result's maximum, in bytes of JSON.
         should_stop: returns True if the attempt should stop.
+        clock: the time of waits and pauses.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class StepTable:
         should_stop: Callable[[], bool],
         waits: Iterable[WaitBegun] = (),
         on_wait: Callable[[WaitBegun], None] = suspend,
+        clock: StepClock = REAL_CLOCK,
     ) -> None:
         self.history = StepHistory(records)
         self.record = record
@@ -59,6 +62,7 @@ class StepTable:
         self.limit = limit
         self.should_stop = should_stop
         self.on_wait = on_wait
+        self.clock = clock
         self._over = {(wait.wait, wait.key) for wait in waits}
         self._places: dict[tuple[str, str, str], str] = {}
         self._lock = threading.Lock()

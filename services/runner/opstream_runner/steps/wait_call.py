@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from opstream_schemas.events import WaitBegun
@@ -49,7 +49,7 @@ class WaitCall:
             AttemptSuspended: it begins.
         """
         is_over = self._table.is_over(self._wait.wait, self._wait.key)
-        if not is_over and self._wait.until is not None and self._wait.until > datetime.now(UTC):
+        if not is_over and self._wait.until is not None and self._wait.until > self._table.clock.now():
             self._table.on_wait(self._wait)
 
     async def run_async(self) -> None:
@@ -57,7 +57,7 @@ class WaitCall:
         self.run()
 
 
-def end_of_sleep(seconds: float) -> datetime:
+def end_of_sleep(seconds: float, now: datetime) -> datetime:
     """Return when a sleep that begins now is over.
 
     Raises:
@@ -65,7 +65,7 @@ def end_of_sleep(seconds: float) -> datetime:
     """
     if type(seconds) not in {int, float} or not 0 <= seconds <= MAX_SLEEP or math.isnan(seconds):
         raise InvalidStep(f"a sleep takes 0 to {MAX_SLEEP:.0f} seconds, not {seconds!r}")
-    return datetime.now(UTC) + timedelta(seconds=seconds)
+    return now + timedelta(seconds=seconds)
 
 
 def checked_moment(until: datetime) -> datetime:
