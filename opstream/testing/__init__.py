@@ -1,0 +1,24 @@
+"""For tests of actions: `run` plays one in this process, `serving` starts a whole opstream on free ports.
+
+`plugin` has the fixtures, and is the only module that imports pytest (docs/testing.md).
+"""
+
+from .errors import CrashFound, RunRefused, StartFailed
+from .local_system import LocalSystem, serving
+from .play.crash_moment import CrashMoment
+from .results import RunResult, StepRun
+from .runs import EVERY_STEP, run, run_async
+
+__all__ = [
+    "EVERY_STEP",
+    "CrashFound",
+    "CrashMoment",
+    "LocalSystem",
+    "RunRefused",
+    "RunResult",
+    "StartFailed",
+    "StepRun",
+    "run",
+    "run_async",
+    "serving",
+]

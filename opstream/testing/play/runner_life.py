@@ -1,0 +1,148 @@
+"""The life of one runner on the broker in memory: it takes message after message, until its operation has ended or it
+dies.
+
+It has the dispatcher, the attempts and the journal of production. What differs is how messages come, and the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from opstream.testing.broker.memory_broker import MemoryBroker
+from opstream.testing.broker.memory_connection import MAX_PAYLOAD, MemoryConnection
+from opstream_journal import DeliveredMessage, Journal
+from opstream_journal.command_handler import CommandHandler
+from opstream_runner import Action
+from opstream_runner.dependencies import RunnerDependencies
+from opstream_runner.dispatch.dispatcher import Dispatcher
+from opstream_runner.handler.handler_loop import HandlerLoop
+from opstream_runner.steps.step_clock import StepClock
+from opstream_schemas.events import decode_event
+from opstream_schemas.operation.commands import FailOperation, deadline_outcome
+from opstream_schemas.operation.fold import fold
+from opstream_schemas.operation.state import Operation
+
+from .crash_moment import CrashPlan
+
+RESULT_LIMIT: Final = 256 * 1024
+"""Bytes of a result: what `opstream runner --max-result` has by default."""
+_OTHERS: Final = "opstream/testing"
+"""CloudEvents source of the events that no runner records."""
+_BUDGET: Final = 1.0
+
+
+class RunnerLife:
+    """One runner.
+
+    Args:
+        broker: the streams.
+        plan: when it dies.
+        action: what it runs.
+        operation_id: the operation.
+        name: its name in events.
+        new_id: makes the ids of events and attempts.
+        loop: runs everything, also async handlers.
+    """
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        plan: CrashPlan,
+        action: Action[Any, Any],
+        operation_id: str,
+        *,
+        name: str,
+        new_id: Callable[[], str],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._broker = broker
+        self._clock = broker.clock
+        self._plan = plan
+        self._action = action
+        self._id = operation_id
+        self._name = name
+        self._new_id = new_id
+        self._loop = loop
+        self.is_dead = False
+
+    async def play(self) -> None:
+        """Handle messages until the operation has ended and all are acknowledged."""
+        connection = MemoryConnection(self._broker, self._publish)
+        dispatcher = await self._dispatcher(connection)
+        others = await self._others()
+        while not (operation := await self._operation(others)).is_terminal or not self._broker.is_settled:
+            delivery = self._broker.next_delivery()
+            if delivery is not None:
+                await dispatcher.handle(DeliveredMessage(connection, connection.delivered(delivery)))
+            elif (moment := self._broker.next_moment()) is None or moment >= operation.deadline:
+                await self._sleep_until(operation.deadline)
+                await self._end_overdue(others, operation)
+            else:
+                await self._sleep_until(moment)
+
+    async def _dispatcher(self, connection: MemoryConnection) -> Dispatcher:
+        journal = self._journal(connection)
+        await journal.start()
+        dependencies = RunnerDependencies(
+            journal=journal,
+            source=f"opstream/runner/{self._name}",
+            now=self._clock.now,
+            monotonic=self._clock.seconds,
+            new_id=self._new_id,
+            result_limit=RESULT_LIMIT,
+            jitter=lambda: 1.0,
+            step_clock=StepClock(self._clock.now, self._clock.advance),
+        )
+        handlers = HandlerLoop(loop=self._loop)
+        return Dispatcher(connection, dependencies, self._action, runner=self._name, slots=1, handler_loop=handlers)
+
+    async def _others(self) -> CommandHandler:
+        """Return what the API and the projector record with. They don't die with this runner."""
+        journal = self._journal(MemoryConnection(self._broker, self._store))
+        await journal.start()
+        return CommandHandler(
+            journal=journal,
+            source=_OTHERS,
+            now=self._clock.now,
+            monotonic=self._clock.seconds,
+            new_id=self._new_id,
+        )
+
+    def _journal(self, connection: MemoryConnection) -> Journal:
+        return Journal(connection, max_msg_size=MAX_PAYLOAD, clock=self._clock.seconds, jitter=lambda low, _: low)
+
+    async def _operation(self, others: CommandHandler) -> Operation:
+        operation = fold(None, await others.journal.events(self._id))
+        if operation is None:
+            raise RuntimeError(f"operation {self._id} was not requested")
+        return operation
+
+    async def _end_overdue(self, others: CommandHandler, operation: Operation) -> None:
+        """Do what the projector does at a deadline."""
+        error = deadline_outcome(operation).error
+        await others.handle(self._id, FailOperation(error=error), budget=_BUDGET)
+
+    async def _sleep_until(self, moment: datetime) -> None:
+        await asyncio.sleep(self._clock.seconds_until(moment))
+
+    async def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
+        """Store what this runner publishes, unless it dies before. It may die afterwards, too."""
+        event = decode_event(payload, 0, subject) if subject.startswith("operations.") else None
+        if self.is_dead or self._plan.before(event):
+            await self._die()
+        answer = self._broker.publish(subject, payload, headers)
+        if self._plan.after(event):
+            await self._die()
+        return answer
+
+    async def _store(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
+        return self._broker.publish(subject, payload, headers)
+
+    async def _die(self) -> None:
+        """Stop the loop for good, and never return."""
+        self.is_dead = True
+        self._loop.stop()
+        await self._loop.create_future()

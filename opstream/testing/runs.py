@@ -1,0 +1,199 @@
+"""`run`: an action in this process, without a broker, on a clock that skips what it would wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, TypeVar, overload
+
+import msgspec
+
+from opstream.testing.play.crash_moment import CrashMoment, CrashPlan
+from opstream.testing.play.request import encoded_input, requested
+from opstream.testing.play.stage import Stage
+from opstream.testing.virtual_time import VirtualClock
+from opstream_runner import Action
+from opstream_schemas.errors import InvalidName
+from opstream_schemas.names import check_operation_id
+
+from .errors import CrashFound, RunRefused
+from .results import RunResult
+
+T = TypeVar("T")
+
+EVERY_STEP: Final = "every step"
+"""For `run(crash_at=...)`: once for each moment at which its runner may die."""
+_OPERATION_ID: Final = "op-1"
+_SHOWN: Final = 10
+"""Moments that a message lists."""
+
+Outcome = Callable[[RunResult[Any]], object]
+"""Returns of a run what must be the same, whenever its runner dies."""
+
+
+@overload
+def run(
+    action: Action[..., Coroutine[Any, Any, T]],
+    action_input: object = ...,
+    *,
+    resource_id: str = ...,
+    operation_id: str = ...,
+    caller: str = ...,
+    start: datetime | None = ...,
+    crash_at: str | CrashMoment = ...,
+    setup: Callable[[], object] | None = ...,
+    check: Callable[[RunResult[T]], object] | None = ...,
+    outcome: Outcome | None = ...,
+) -> RunResult[T]: ...
+@overload
+def run(
+    action: Action[..., T],
+    action_input: object = ...,
+    *,
+    resource_id: str = ...,
+    operation_id: str = ...,
+    caller: str = ...,
+    start: datetime | None = ...,
+    crash_at: str | CrashMoment = ...,
+    setup: Callable[[], object] | None = ...,
+    check: Callable[[RunResult[T]], object] | None = ...,
+    outcome: Outcome | None = ...,
+) -> RunResult[T]: ...
+def run(
+    action: Action[..., Any],
+    action_input: object = b"{}",
+    *,
+    resource_id: str = "",
+    operation_id: str = _OPERATION_ID,
+    caller: str = "",
+    start: datetime | None = None,
+    crash_at: str | CrashMoment = "",
+    setup: Callable[[], object] | None = None,
+    check: Callable[[RunResult[Any]], object] | None = None,
+    outcome: Outcome | None = None,
+) -> RunResult[Any]:
+    """Run an action to its end: all of its attempts, with the code of a runner, in this process and without a broker.
+
+    Waits between attempts take no time, nor does `asyncio.sleep`, as long as nothing real is waited for. Nothing else
+    is different: what the action calls, it calls.
+
+    Args:
+        action: the action.
+        action_input: its input: a dict, an instance of its input type, or JSON as bytes. The API's rules apply.
+        resource_id: of the request's path; empty without one.
+        operation_id: what `ctx.operation_id` has.
+        caller: who asks; empty for nobody that is known.
+        start: when the request comes; with a time zone. None for now.
+        crash_at: a moment at which its runner dies, as text or as `RunResult.moments` has it: another runner goes
+            on when the lease has run out. `"every step"`: one run without, and one more for each of its moments, which
+            must all have the same outcome.
+        setup: called before each run, to put back what a test keeps outside of the action.
+        check: called with the result after each run.
+        outcome: returns what must be the same in all runs; None for status, result and the code of the error.
+
+    Returns:
+        The run in which no runner died, or the one that was asked for.
+
+    Raises:
+        CrashFound: a run whose runner died has another outcome, or its check failed; it lists all such moments.
+        RunRefused: the input is not valid, a run did not come to the moment, or this thread has a running event loop.
+        BaseException: what `setup` raises, and what `check` raises of a run whose runner did not die.
+    """
+    _check(action, operation_id, start)
+    document = encoded_input(action, action_input)
+
+    def play(moment: str) -> RunResult[Any]:
+        if setup is not None:
+            setup()
+        clock, plan = VirtualClock(start or datetime.now(UTC)), CrashPlan(moment)
+        stage = Stage(action, operation_id, clock, plan)
+        stage.request(requested(action, document, resource_id=resource_id, caller=caller, clock=clock))
+        stage.play()
+        if moment and plan.reached is None:
+            raise RunRefused(_not_reached(moment, plan.passed))
+        return RunResult(
+            action,
+            stage.events,
+            seconds=clock.seconds(),
+            crashed_at=plan.reached,
+            moments=tuple(plan.passed),
+        )
+
+    result = play("" if crash_at == EVERY_STEP else str(crash_at))
+    if check is not None:
+        check(result)
+    if crash_at == EVERY_STEP:
+        result.crashes = _crash_everywhere(result, play, check, outcome or _outcome)
+    return result
+
+
+async def run_async(action: Action[..., Any], action_input: object = b"{}", **options: Any) -> RunResult[Any]:  # noqa: ANN401 - those of `run`
+    """Do as `run` does, from a test that is async: in a thread, so that this event loop runs on."""
+    return await asyncio.to_thread(partial(run, action, action_input, **options))
+
+
+def _crash_everywhere(
+    whole: RunResult[Any],
+    play: Callable[[str], RunResult[Any]],
+    check: Callable[[RunResult[Any]], object] | None,
+    outcome: Outcome,
+) -> tuple[RunResult[Any], ...]:
+    crashes: list[RunResult[Any]] = []
+    faults: list[str] = []
+    cause: BaseException | None = None
+    expected = outcome(whole)
+    for moment in map(str, whole.moments):
+        crashed = play(moment)
+        crashes.append(crashed)
+        if outcome(crashed) != expected:
+            faults.append(f"{moment}: {crashed}")
+            continue
+        try:
+            if check is not None:
+                check(crashed)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - `pytest.fail` raises no Exception
+            cause = cause or error
+            faults.append(f"{moment}: the check fails: {str(error) or type(error).__name__}")
+    if faults:
+        kind = whole.operation.kind
+        number = f"{len(faults)} of {len(crashes)} moments"
+        listed = "\n".join(f"- {fault}" for fault in faults)
+        raise CrashFound(
+            f"{kind} is not safe if its runner dies at {number}; without a death it is {whole}\n{listed}\n"
+            'Run one of them alone with crash_at="…", as it is written before the colon.'
+        ) from cause
+    return tuple(crashes)
+
+
+def _outcome(result: RunResult[Any]) -> object:
+    recorded, error = result.operation.result, result.error
+    found = None if isinstance(recorded, msgspec.UnsetType) else bytes(recorded)
+    return result.status, found, error and error.code
+
+
+def _check(action: object, operation_id: str, start: datetime | None) -> None:
+    if not isinstance(action, Action):
+        raise RunRefused(f"{action!r} is no action: give the function that @action(...) decorates")
+    try:
+        check_operation_id(operation_id)
+    except InvalidName as error:
+        raise RunRefused(str(error)) from error
+    if start is not None and start.tzinfo is None:
+        raise RunRefused(f"start needs a time zone (datetime(..., tzinfo=UTC)), {start!r} has none")
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RunRefused("run() can't be called in an event loop, which it would block: write 'await run_async(...)'")
+
+
+def _not_reached(moment: str, passed: list[CrashMoment]) -> str:
+    shown = "; ".join(map(str, passed[:_SHOWN])) + ("; …" if len(passed) > _SHOWN else "")
+    return (
+        f"the run did not come to crash_at={moment!r}, so no runner died. It came to: {shown}. If an earlier run came "
+        "to it, something is kept between the runs: put it back in setup="
+    )
