@@ -165,6 +165,7 @@ class Attempt:
                     task.cancel()
             if self._step_recorder is not None:
                 self._step_recorder.close()
+                self._step_recorder = None  # it refers back to this attempt
 
     def expect_shutdown(self) -> None:
         """Note that the process will end soon. The handler continues until `stop`."""
@@ -234,8 +235,9 @@ class Attempt:
         )
 
     def _recorder_of_steps(self) -> StepRecorder:
-        if self._step_recorder is None:
-            self._step_recorder = StepRecorder(
+        recorder = self._step_recorder
+        if recorder is None:
+            recorder = self._step_recorder = StepRecorder(
                 self._recorder,
                 self._live.token,
                 self._loop,
@@ -243,7 +245,9 @@ class Attempt:
                 on_unreadable=self._give_up_lease,
                 count=lambda failed: self._dependencies.meter.count_step(self._action.kind, has_failed=failed),
             )
-        return self._step_recorder
+        if self._is_over:  # the thread of a handler that was left behind comes to its first step
+            recorder.close()
+        return recorder
 
     def _should_stop(self) -> bool:
         return self._is_over or self._stop_signal.reason is not None

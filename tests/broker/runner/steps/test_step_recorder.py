@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from opstream_journal import Connection, ExpectedVersion, Journal
-from opstream_runner import ActionContext, action
+from opstream_runner import ActionCanceledError, ActionContext, action
 from opstream_runner.attempt.attempt import Attempt
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Canceled, CancelRequested, StepFailed, StepSucceeded
@@ -92,6 +92,34 @@ async def test_an_attempt_that_is_fenced(
         await eventually(lambda: not any(one.running for one in runner._dispatchers.values()), within=10)
     assert await stage.names("op-1") == ["requested", "started", "started"]
     assert after == []
+
+
+@pytest.mark.parametrize("has_steps", [False, True])
+async def test_a_handler_that_was_left_behind(stage: RunnerStage, *, has_steps: bool) -> None:
+    """Its thread can't be stopped, and comes to a step when its attempt is over: nothing is recorded, and it ends."""
+    leave, ends = threading.Event(), []
+
+    @action(str(KIND), lease=1, timeout=0.2, cancel_grace=0.1, max_attempts=1)
+    def handler(request: Input, ctx: ActionContext) -> None:
+        if has_steps:
+            ctx.step("before", lambda: 1)
+        leave.wait(20)
+        try:
+            ctx.step("after", lambda: 2)
+        except BaseException as error:
+            ends.append(type(error))
+            raise
+
+    async with stage.runner([handler]):
+        await stage.request("op-1")
+        ended = await stage.ended("op-1")
+        names = await stage.names("op-1")
+        leave.set()
+        await eventually(lambda: ends, within=10)
+    assert ended.error is not None
+    assert (ended.error.code, ends) == (ErrorCode.ATTEMPT_TIMED_OUT, [ActionCanceledError])
+    assert await stage.names("op-1") == names
+    assert names.count("step-succeeded") == has_steps
 
 
 async def test_a_cancel_request_between(stage: RunnerStage) -> None:
