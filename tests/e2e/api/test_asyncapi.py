@@ -32,7 +32,15 @@ from tests.support.system.wait import eventually
 pytestmark = pytest.mark.e2e
 
 SOURCES: Final = Path(__file__).parent / "asyncapi"
-ACTIONS: Final = ("book.upload-finish", "book.upload-start", "crate.drop", "crate.fill", "crate.guard", "crate.lift")
+ACTIONS: Final = (
+    "book.upload-finish",
+    "book.upload-start",
+    "crate.drop",
+    "crate.fill",
+    "crate.guard",
+    "crate.lift",
+    "crate.pack",
+)
 ACCEPTED: Final = [{"severity": 2, "code": "asyncapi-latest-version", "at": "asyncapi"}]
 """A piece of information, neither error nor warning: that there is an AsyncAPI 3.1, which fewer tools read."""
 ALWAYS: Final = [*(data.name for data in EVENT_DATA), *(f"archive.{data.name}" for data in EVENT_DATA)]
@@ -71,7 +79,7 @@ def journal(system: System) -> list[Stored]:
 
     async def live() -> list[Stored]:
         async with httpx.AsyncClient(base_url=system.api, trust_env=False, timeout=20) as http:
-            await asyncio.gather(*(_finish(http, name) for name in ("fill", "drop", "lift")), _cancel(http))
+            await asyncio.gather(*(_finish(http, name) for name in ("fill", "drop", "lift", "pack")), _cancel(http))
         return await _messages(system, OPERATIONS_STREAM)
 
     return asyncio.run(live())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -46,6 +47,19 @@ async def lift(request: Crate, ctx: ActionContext) -> None:
     """Lift a crate, with the second attempt."""
     if ctx.attempt == 1:
         raise RetryAfter(0, "too heavy for one")
+
+
+@action("crate:pack", retry_after=1)
+async def pack(request: Crate, ctx: ActionContext) -> None:
+    """Pack a crate in steps, and rest between two of them."""
+
+    def seal() -> None:
+        raise OSError("no tape")
+
+    await ctx.step("weigh", lambda: 7, at_most_once=True)
+    await ctx.sleep(0.2, "rest")
+    with contextlib.suppress(OSError):
+        await ctx.step("seal", seal)
 
 
 @action("crate:guard")
