@@ -32,7 +32,7 @@ from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, Inv
 from opstream_schemas.events import OperationError
 from opstream_schemas.integrity.setback import SetbackEvidence
 from opstream_schemas.operation.commands import FailAttempt
-from opstream_schemas.operation.dispatch_decision import WAIT_REASON
+from opstream_schemas.operation.dispatch_decision import wait_reason
 from opstream_schemas.operation.resource_lock import Claim
 from opstream_schemas.operation.state import LiveAttempt, Operation
 
@@ -165,8 +165,11 @@ class Reconciler:
         await schedule_deadline(connection, kind, operation.id, operation.deadline)
         waiting = operation.waiting
         if waiting is not None:
-            why = RETRY_REASON if operation.wait is None else WAIT_REASON
-            await schedule_wake_up(connection, kind, operation.id, why, at=waiting.retry_at, armed_by=waiting.sequence)
+            why = RETRY_REASON if operation.wait is None else wait_reason(operation)
+            at = waiting.retry_at
+            if operation.wait is not None and operation.wait.ready_at is not None:
+                at = operation.wait.ready_at
+            await schedule_wake_up(connection, kind, operation.id, why, at=at, armed_by=waiting.sequence)
         elif operation.live is None:
             requested = operation.stream_sequence if operation.position == 1 else 0
             await send_wake_up(connection, kind, operation.id, START_REASON, armed_by=requested)

@@ -231,6 +231,10 @@ class ActionWaiting(Event, frozen=True, kw_only=True):
     """When it is over; None for a wait that ends otherwise."""
     hold: bool = False
     """True if the operation keeps its exclusive resource meanwhile."""
+    signal: wire.SignalWait | None = None
+    """Of a wait for a signal, whose name is `wait`: its schema, and who may send it."""
+    refused: tuple[wire.RefusedSignal, ...] = ()
+    """Signals of the name that came before, and don't fit."""
 
 
 class ActionAttemptFailed(Event, frozen=True, kw_only=True):
@@ -242,6 +246,35 @@ class ActionAttemptFailed(Event, frozen=True, kw_only=True):
     error: OperationError
     retry_at: datetime | None = None
     counted: bool = True
+
+
+class ActionSignaled(Event, frozen=True, kw_only=True):
+    """A client sent a signal to the operation."""
+
+    name: ClassVar[str] = "signaled"
+
+    signal: str = ""
+    """The name of the signal."""
+    payload: msgspec.Raw = JSON_NULL
+    by: str = ""
+    """Who sent it; empty for an unknown sender."""
+    via: str = ""
+    """`url` if it came by the URL of the wait."""
+    request_id: str = ""
+    """The same for a repeated request; empty if its sender did not name it."""
+    request_hash: str = ""
+
+    @overload
+    def payload_as(self, type: type[T]) -> T: ...
+    @overload
+    def payload_as(self, type: object) -> Any: ...  # noqa: ANN401 - a union, which has no `type[T]`
+    def payload_as(self, type: Any) -> Any:  # noqa: A002 - as msgspec calls it
+        """The payload, decoded as a type that msgspec knows.
+
+        Raises:
+            UnexpectedShape: it is not of that type.
+        """
+        return _decode_as(self.payload, type, self)
 
 
 class ActionCancelRequested(Event, frozen=True, kw_only=True):
@@ -297,6 +330,7 @@ _CLASS_OF_DATA: Final[dict[type[wire.EventData], type[Event]]] = {
     wire.StepSucceeded: ActionStepSucceeded,
     wire.StepFailed: ActionStepFailed,
     wire.WaitBegun: ActionWaiting,
+    wire.Signaled: ActionSignaled,
     wire.AttemptFailed: ActionAttemptFailed,
     wire.CancelRequested: ActionCancelRequested,
     wire.Succeeded: ActionSucceeded,

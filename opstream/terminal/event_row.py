@@ -13,6 +13,7 @@ from opstream_schemas.events import (
     Failed,
     Progressed,
     Requested,
+    Signaled,
     Started,
     StepFailed,
     StepStarted,
@@ -20,6 +21,7 @@ from opstream_schemas.events import (
     Succeeded,
     WaitBegun,
 )
+from opstream_schemas.text import format_count
 
 from .console import coloured, printable
 from .table import text_beside
@@ -69,8 +71,10 @@ def _describe(data: EventData | None) -> str:
         case StepFailed():
             return f"{step_text(data)}: {data.error.code}: {data.error.message}"
         case WaitBegun():
-            name = f"{data.wait} ({data.key})" if data.key else data.wait
-            return name if data.until is None else f"{name}, until {as_utc(data.until):%Y-%m-%d %H:%M:%SZ}"
+            return wait_text(data)
+        case Signaled():
+            who = f" by {data.by}" if data.by else f" by the {data.via}" if data.via else ""
+            return f"{data.signal}{who}: {bytes(data.payload).decode()}"
         case Succeeded():
             return bytes(data.result).decode()
         case Failed() | AttemptFailed():
@@ -84,6 +88,19 @@ def _describe(data: EventData | None) -> str:
 def step_text(data: StepStarted | StepSucceeded | StepFailed) -> str:
     """The name of a step, and its key."""
     return f"{data.step} ({data.key})" if data.key else data.step
+
+
+def wait_text(data: WaitBegun) -> str:
+    """What is waited for, until when, and of a signal how many have to send it."""
+    name = f"{data.wait} ({data.key})" if data.key else data.wait
+    until = f", until {as_utc(data.until):%Y-%m-%d %H:%M:%SZ}" if data.until is not None else ""
+    wait = data.signal
+    if wait is None:
+        return f"{name}{until}"
+    who = f" of {wait.approvers}" if wait.approvers > 1 else ""
+    others = ", not of the requester" if wait.not_requester else ""
+    passed = f", {format_count(len(data.refused), 'signal')} did not fit" if data.refused else ""
+    return f"signal {name}{who}{others}{until}{passed}"
 
 
 def _shortened(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import IO, Final, Protocol, Self
 import click
 
 from opstream_schemas.operation.state import TERMINAL_STATUSES
-from opstream_schemas.status_monitor import StatusMonitor, WaitingReason
+from opstream_schemas.status_monitor import AwaitedSignal, StatusMonitor, WaitingReason
 
 from .console import coloured, printable, supports_colour, terminal_width
 
@@ -34,6 +34,7 @@ _WAITS: Final[Mapping[str, str]] = {
     WaitingReason.RATE: "this action starts no more often than its rate allows",
     WaitingReason.START_TIME: "its start time has not come",
     WaitingReason.VERSION: "no runner has the version of this action that it was requested for",
+    WaitingReason.SIGNAL: "it waits for a signal",
     WaitingReason.PAUSED: "an operator has paused this action",
 }
 
@@ -200,9 +201,16 @@ def _detail(monitor: StatusMonitor) -> str:
         return f"{_WAITS[WaitingReason.RATE]}: it may start at {blocked_by.until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     if blocked_by is not None and blocked_by.reason == WaitingReason.PAUSED and blocked_by.message:
         return f"{_WAITS[WaitingReason.PAUSED]}: {printable(blocked_by.message)}"
+    if blocked_by is not None and blocked_by.signal is not None:
+        return _signal_text(blocked_by.signal)
     if monitor.waiting_for:
         return _WAITS.get(monitor.waiting_for, f"it waits for: {printable(monitor.waiting_for)}")
     return printable(monitor.message)
+
+
+def _signal_text(signal: AwaitedSignal) -> str:
+    count = f", {signal.approvals} of {signal.approvers} have sent it" if signal.approvers > 1 else ""
+    return f"it waits for the signal {printable(signal.name)}{count}"
 
 
 def _retry_text(problem: str, delay: float) -> str:

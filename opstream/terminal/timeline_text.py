@@ -11,7 +11,8 @@ import msgspec
 
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation.state import TERMINAL_STATUSES
-from opstream_schemas.timeline import CancelRequest, Phase, PhaseKind, Timeline, TimelineAttempt
+from opstream_schemas.text import format_count
+from opstream_schemas.timeline import CancelRequest, Phase, PhaseKind, Timeline, TimelineAttempt, TimelineSignal
 
 from .console import coloured, printable
 from .operation_display import STATUS_COLOURS
@@ -72,6 +73,8 @@ def timeline_lines(timeline: Timeline, *, is_whole: bool, has_colour: bool) -> I
     attempts = {attempt.number: attempt for attempt in timeline.attempts}
     for phase in timeline.phases if timeline.events else ():
         yield from _phase_lines(phase, attempts.get(phase.attempt), has_colour=has_colour)
+    for signal in timeline.signals:
+        yield "signal", _signal_text(signal)
     for cancel_request in timeline.wishes:
         yield "stop", f"asked for at {_time_text(cancel_request.at)} {_cancel_text(cancel_request)}"
     yield "", ""
@@ -95,7 +98,10 @@ def _phase_lines(phase: Phase, attempt: TimelineAttempt | None, *, has_colour: b
         yield "queued", took
     elif phase.kind is PhaseKind.WAITING:
         retry = f", to be tried again at {_time_text(attempt.retry_at)}" if attempt and attempt.retry_at else ""
-        if attempt and attempt.end == "waits":
+        if attempt and attempt.waits_for:
+            misfits = f"; {format_count(attempt.refused, 'signal')} did not fit" if attempt.refused else ""
+            retry = f", for the signal {printable(attempt.waits_for)}{misfits}"
+        elif attempt and attempt.end == "waits":
             retry = f", as its action asked for, until {_time_text(attempt.retry_at)}" if attempt.retry_at else ""
         yield "waited", f"{took}{retry}"
     elif attempt is None:
@@ -162,6 +168,11 @@ def _caller_text(caller: str, client_id: str) -> str:
 def _address_text(timeline: Timeline) -> str:
     address = timeline.request.client_address if timeline.request else ""
     return f" from {printable(address)}" if address else ""
+
+
+def _signal_text(signal: TimelineSignal) -> str:
+    who = f"by {printable(signal.by)}" if signal.by else "by an unnamed sender"
+    return f"{printable(signal.name)} at {_time_text(signal.at)} {'by its URL' if signal.via else who}"
 
 
 def _cancel_text(request: CancelRequest) -> str:

@@ -58,6 +58,13 @@ class ErrorCode(StrEnum):
     STEP_INPUT_CHANGED = "StepInputChanged"
     STEP_INTERRUPTED = "StepInterrupted"
     STEP_RESULT_TOO_LARGE = "StepResultTooLarge"
+    INVALID_WAIT = "InvalidWait"
+    WAIT_TIMED_OUT = "WaitTimedOut"
+    REQUEST_ID_REUSED = "RequestIdReused"
+    SIGNAL_TOO_LATE = "SignalTooLate"
+    SIGNAL_REPEATED = "SignalRepeated"
+    SENDER_NOT_ALLOWED = "SenderNotAllowed"
+    TOO_MANY_SIGNALS = "TooManySignals"
 
 
 class SchemasError(Exception):

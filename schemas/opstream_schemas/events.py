@@ -15,6 +15,7 @@ import msgspec
 from .bulk.records import Authority, BulkProgress
 from .errors import InvalidEvent
 from .event_types.base import EventData, Instant, NonEmpty, OperationError
+from .event_types.signals import RefusedSignal, Signaled, SignalWait
 from .event_types.steps import StepFailed, StepStarted, StepSucceeded
 from .event_types.waits import WaitBegun
 from .names import Kind, check_operation_id
@@ -25,6 +26,9 @@ __all__ = [
     "Instant",
     "NonEmpty",
     "OperationError",
+    "RefusedSignal",
+    "SignalWait",
+    "Signaled",
     "StepFailed",
     "StepStarted",
     "StepSucceeded",
@@ -197,6 +201,7 @@ EVENT_DATA: Final[tuple[type[EventData], ...]] = (
     StepSucceeded,
     StepFailed,
     WaitBegun,
+    Signaled,
     AttemptFailed,
     CancelRequested,
     Succeeded,

@@ -22,6 +22,8 @@ No action can have one of these as its resource. `.well-known` needs no entry: a
 
 OPERATION_ID_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
 """Regular expression of an operation id, without anchors, valid in every dialect."""
+SIGNAL_NAME_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
+"""Regular expression of the name of a signal, likewise."""
 NAME_PATTERN: Final = "[a-z0-9-]{1,40}"
 """Regular expression of the name of a resource or an action, likewise."""
 
@@ -34,6 +36,9 @@ MAX_LABELS: Final = 16
 
 _LABEL_REGEX: Final = re.compile(f"({LABEL_KEY_PATTERN})=({LABEL_VALUE_PATTERN})")
 _OPERATION_ID_REGEX: Final = re.compile(OPERATION_ID_PATTERN)
+_SIGNAL_NAME_REGEX: Final = re.compile(SIGNAL_NAME_PATTERN)
+_NO_SIGNALS: Final = frozenset({"events"})
+"""Below a status this is the path of its history."""
 _NAME_REGEX: Final = re.compile(NAME_PATTERN)
 _DURABLE_REGEX: Final = re.compile("[A-Za-z0-9-]{1,64}")
 _RESOURCE_ID_MAX: Final = 256
@@ -52,6 +57,20 @@ def check_operation_id(value: str) -> str:
     """
     if _OPERATION_ID_REGEX.fullmatch(value) is None:
         raise InvalidName(f"operation id {_quoted(value)} must be 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'")
+    return value
+
+
+def check_signal_name(value: str) -> str:
+    """Return `value` if it is the name of a signal (`[A-Za-z0-9_-]{1,64}`, but not `events`).
+
+    Raises:
+        InvalidName: it is not one.
+    """
+    if _SIGNAL_NAME_REGEX.fullmatch(value) is None or value in _NO_SIGNALS:
+        raise InvalidName(
+            f"the name of a signal {_quoted(value)} must be 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-', "
+            "and not 'events'"
+        )
     return value
 
 

@@ -12,6 +12,7 @@ import msgspec
 from .events import OperationError
 from .names import Kind
 from .operation.state import Operation, Status
+from .signals.signal_book import counting
 
 
 class WaitingReason(StrEnum):
@@ -37,6 +38,24 @@ class WaitingReason(StrEnum):
     """An operator has paused the action."""
     SLEEP = "Sleep"
     """The end of a wait that the action asked for. It has started, and is in `waitingFor` all the same."""
+    SIGNAL = "Signal"
+    """A signal that a client sends to it. It has started, and runs on with the next attempt."""
+
+
+class AwaitedSignal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """The signal that an operation waits for: `blockedBy.signal` (docs/adr/0071)."""
+
+    name: str
+    schema: msgspec.Raw
+    """JSON Schema of its payload."""
+    approvers: int = 1
+    """How many different callers have to send it."""
+    approvals: int = 0
+    """How many have."""
+    not_requester: bool = False
+    """True if the caller that requested the operation may not send it."""
+    url: str = ""
+    """Where to POST it, for callers that may; with authentication it needs no credentials, and works once."""
 
 
 class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -68,6 +87,8 @@ class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """Paused: the operator who paused the action; empty for readers of a tenant."""
     message: str = ""
     """Paused: why, in the operator's words. Sleep: the name that the action gives the wait."""
+    signal: AwaitedSignal | None = None
+    """Signal: which, and who may send it."""
 
 
 class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -100,6 +121,8 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """When that was requested; None if it is not known."""
     labels: dict[str, str] | None = None
     """Those of the submit; None without one."""
+    kept_signals: tuple[str, ...] = ()
+    """Names of the signals that were sent to an open operation, and that it does not wait for yet, in their order."""
     retry_of: str = ""
     """The operation that it does again; empty for none."""
     retried_by: str = ""
@@ -122,6 +145,8 @@ def build_status_monitor(
     percent, message = operation.percent_complete, operation.message
     if operation.status is Status.SUCCEEDED:
         percent, message = None if percent is None else 100.0, ""
+    receiver = operation.receiver
+    blocked_by = blocked_by or signal_blocker(operation)
     return StatusMonitor(
         id=operation.public_id,
         status=operation.status,
@@ -143,6 +168,9 @@ def build_status_monitor(
         cancel_requested=operation.cancel is not None and not operation.is_terminal,
         cancel_requested_at=cancel_requested_at,
         labels=operation.labels,
+        kept_signals=()
+        if operation.is_terminal
+        else tuple(one.name for one in receiver.book.kept if one.name != receiver.awaited),
         retry_of=operation.retry_of,
     )
 
@@ -153,7 +181,26 @@ def _waiting_for(operation: Operation, blocked_by: BlockedBy | None) -> str:
         return ""
     if blocked_by is not None:
         return blocked_by.reason
-    return "" if operation.wait is None else WaitingReason.SLEEP
+    return "" if operation.wait is None or operation.wait.signal is not None else WaitingReason.SLEEP
+
+
+def signal_blocker(operation: Operation) -> BlockedBy | None:
+    """Return which signal an operation waits for; None if it waits for none, or has it and begins in a moment."""
+    waiting, receiver = operation.waiting, operation.receiver
+    name, wait = receiver.awaited, receiver.wait
+    if waiting is None or wait is None or operation.has_its_signal:
+        return None
+    return BlockedBy(
+        reason=WaitingReason.SIGNAL,
+        until=waiting.retry_at,
+        signal=AwaitedSignal(
+            name=name,
+            schema=wait.schema,
+            approvers=wait.approvers,
+            approvals=len(counting(name, wait, receiver.book, receiver.requester)),
+            not_requester=wait.not_requester,
+        ),
+    )
 
 
 class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

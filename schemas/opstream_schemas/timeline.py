@@ -25,6 +25,7 @@ from .events import (
     Progressed,
     RecordedEvent,
     Requested,
+    Signaled,
     Started,
     StepFailed,
     StepStarted,
@@ -88,7 +89,7 @@ class TimelineAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="
     ended_at: Instant | None = None
     """None while it runs, and for a lost attempt, whose end is not known."""
     end: str = ""
-    """`succeeded`, `failed`, `canceled`, `handed back` (released), `waits` (its action sleeps), or `lost`: the next
+    """`succeeded`, `failed`, `canceled`, `handed back` (released), `waits`, or `lost`: the next
     attempt started, or the operation ended, without an event of this one. Empty while it runs."""
     error: OperationError | None = None
     counted: bool = True
@@ -99,6 +100,10 @@ class TimelineAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="
     """The last reported percentage."""
     message: str = ""
     steps: list[TimelineStep] = []
+    waits_for: str = ""
+    """The signal because of which it ended; empty for none."""
+    refused: int = 0
+    """How many signals of that name had come before, and did not fit."""
 
 
 class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,6 +112,17 @@ class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     at: Instant
     by: str = ""
     reason: str = ""
+
+
+class TimelineSignal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A signal that was sent to the operation."""
+
+    at: Instant
+    name: str
+    by: str = ""
+    """Who sent it; empty for an unknown sender."""
+    via: str = ""
+    """`url` if it came by the URL of a wait."""
 
 
 class ChainStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -132,6 +148,7 @@ class Timeline(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel")
     attempts: list[TimelineAttempt] = []
     phases: list[Phase] = []
     wishes: list[CancelRequest] = []
+    signals: list[TimelineSignal] = []
     ended_at: Instant | None = None
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: OperationError | None = None
@@ -235,7 +252,7 @@ class _TimelineBuilder:
     """Builds a timeline, event by event."""
 
     def __init__(self, operation_id: str) -> None:
-        self.timeline = Timeline(id=operation_id, attempts=[], phases=[], wishes=[])
+        self.timeline = Timeline(id=operation_id, attempts=[], phases=[], wishes=[], signals=[])
         self._clock: datetime | None = None
         """The latest time so far."""
         self._phase = PhaseKind.QUEUED
@@ -293,6 +310,8 @@ class _TimelineBuilder:
             case WaitBegun():
                 if (running := self._running_attempt()) is not None:
                     running.retry_at, running.counted = data.until, False
+                    if data.signal is not None:
+                        running.waits_for, running.refused = data.wait, len(data.refused)
                 self._end_attempt("waits", event.time)
                 self._begin_phase(PhaseKind.WAITING, data.attempt, at)
             case AttemptFailed():
@@ -300,6 +319,9 @@ class _TimelineBuilder:
                     running.retry_at, running.counted = data.retry_at, data.counted
                 self._end_attempt("failed" if data.counted else "handed back", event.time, data.error)
                 self._begin_phase(PhaseKind.WAITING, data.attempt, at)
+            case Signaled():
+                sent = TimelineSignal(at=event.time, name=data.signal, by=data.by, via=data.via)
+                timeline.signals.append(sent)
             case CancelRequested():
                 timeline.wishes.append(CancelRequest(at=event.time, by=data.by, reason=data.reason))
             case Succeeded():

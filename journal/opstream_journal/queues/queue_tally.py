@@ -18,7 +18,7 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec, Policy
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
-from opstream_schemas.operation.dispatch_decision import START_REASON, WAIT_REASON
+from opstream_schemas.operation.dispatch_decision import START_REASON, TIMEOUT_REASON, WAIT_REASON
 from opstream_schemas.operation.rate_limit import parse_slot
 from opstream_schemas.operation.resource_lock import Claim
 from opstream_schemas.status_monitor import WaitingReason
@@ -68,8 +68,9 @@ class QueueTally:
         _, resource, action, _, why = tokens
         if why == START_REASON:
             self.add(Kind(resource, action), WaitingReason.START_TIME, 0.0)
-        elif why == WAIT_REASON:
-            self.add(Kind(resource, action), WaitingReason.SLEEP, 0.0)
+        elif why in {WAIT_REASON, TIMEOUT_REASON}:
+            reason = WaitingReason.SLEEP if why == WAIT_REASON else WaitingReason.SIGNAL
+            self.add(Kind(resource, action), reason, 0.0)
         elif not subjects.is_deadline(why):
             reason = WaitingReason.RATE if parse_slot(why)[0] else WaitingReason.RETRY
             self.add(Kind(resource, action), reason, max(0.0, self._now - stored_at(message)))

@@ -21,7 +21,7 @@ from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.kv import KeyValueBucket, KeyValueEntry
 from opstream_journal.journal import Journal
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
-from opstream_schemas.events import Canceled, Failed, Requested, Succeeded, WaitBegun
+from opstream_schemas.events import Canceled, Failed, Requested, Signaled, Succeeded, WaitBegun
 from opstream_schemas.names import Kind, check_operation_id
 from opstream_schemas.operation.resource_lock import (
     CheckOperation,
@@ -50,6 +50,8 @@ WAKE_UP_REASON: Final = "hold"
 _OWNER_PREFIX: Final = "h."
 _TRIES: Final = 20
 _RETRY_DELAY: Final = (0.005, 0.05)
+_MAYBE_UNWOKEN: Final = frozenset({Requested.name, WaitBegun.name, Signaled.name})
+"""After one of these no attempt may be live, so that an owner needs its wake-up. One too many does no harm."""
 _TERMINAL_EVENTS: Final = frozenset({Succeeded.name, Failed.name, Canceled.name})
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -282,7 +284,7 @@ class ResourceLocks:
         if last is None:
             return OperationStage.ENDED
         event = last.subject.rpartition(".")[2]
-        if event in {Requested.name, WaitBegun.name}:
+        if event in _MAYBE_UNWOKEN:
             return OperationStage.REQUESTED
         return OperationStage.ENDED if event in _TERMINAL_EVENTS else OperationStage.STARTED
 

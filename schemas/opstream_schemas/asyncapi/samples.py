@@ -23,6 +23,8 @@ from opstream_schemas.events import (
     OperationError,
     Progressed,
     Requested,
+    Signaled,
+    SignalWait,
     Started,
     StepFailed,
     StepStarted,
@@ -93,6 +95,11 @@ def _after_request(data: type[EventData], result: object) -> Sequence[EventData]
         StepFailed: (started, StepFailed(attempt=1, step="ship", input_hash=_INPUT_HASH, error=error, seconds=0.3)),
         WaitBegun: (started, WaitBegun(attempt=1, wait="cool down", until=_BEGIN + timedelta(days=3))),
         AttemptFailed: (started, _attempt_failed()),
+        Signaled: (
+            started,
+            _wait_begun(),
+            Signaled(signal="approval", payload=_raw({"approved": True}), by="bob@example.org"),
+        ),
         CancelRequested: (started, wish),
         Succeeded: (started, Succeeded(result=_raw(SAMPLE_RESULT if result is msgspec.UNSET else result))),
         Failed: (started, Failed(error=error)),
@@ -119,6 +126,17 @@ def _requested(kind: Kind, version: int, value: object) -> Requested:
 def _attempt_failed() -> AttemptFailed:
     error = OperationError(code="StorageThrottled", message="the storage asks for patience")
     return AttemptFailed(attempt=1, error=error, retry_at=_BEGIN + timedelta(seconds=6), counted=True)
+
+
+def _wait_begun() -> WaitBegun:
+    schema = {
+        "type": "object",
+        "properties": {"approved": {"type": "boolean"}},
+        "required": ["approved"],
+        "additionalProperties": False,
+    }
+    wait = SignalWait(schema=_raw(schema), not_requester=True)
+    return WaitBegun(attempt=1, wait="approval", until=_BEGIN + timedelta(hours=8), signal=wait)
 
 
 def _step_succeeded() -> StepSucceeded:

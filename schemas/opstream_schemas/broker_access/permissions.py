@@ -25,6 +25,7 @@ from opstream_schemas.events import (
     Failed,
     Progressed,
     Requested,
+    Signaled,
     Started,
     StepFailed,
     StepStarted,
@@ -141,6 +142,7 @@ def _api(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     for event, why in (
         (CancelRequested, "accepts requests to cancel"),
         (Canceled, "cancels what has not begun"),
+        (Signaled, "accepts signals"),
     ):
         yield Grant(subjects.event_type_subject(event.name), why)
     yield from _reads(_OPERATIONS, "reads operations")

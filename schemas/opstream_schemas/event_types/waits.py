@@ -1,4 +1,4 @@
-"""The event of an attempt that waits: for a time, holding nothing (docs/adr/0069)."""
+"""The event of an attempt that waits: for a time (docs/adr/0069) or a signal (0071), holding nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar
 import msgspec
 
 from .base import EventData, Instant
+from .signals import RefusedSignal, SignalWait
 
 
 class WaitBegun(EventData, frozen=True, kw_only=True):
@@ -17,9 +18,14 @@ class WaitBegun(EventData, frozen=True, kw_only=True):
 
     attempt: int
     wait: str = msgspec.field(name="name")
-    """The name that the action gives it; with `key` it is unique within an attempt."""
+    """The name that the action gives it; with `key` it is unique within an attempt. That of the signal, if it waits for
+    one."""
     key: str = ""
     until: Instant | None = None
     """When it is over; None for a wait that only its deadline ends by itself."""
     hold: bool = False
     """True if the operation keeps its exclusive resource meanwhile."""
+    signal: SignalWait | None = None
+    """The signal that ends it before; None for a wait for a time."""
+    refused: tuple[RefusedSignal, ...] = ()
+    """Signals of the name that came before, and don't fit."""

@@ -22,11 +22,20 @@ RETRY_REASON: Final = "retry"
 START_REASON: Final = "start"
 """The same: the operation's start time."""
 WAIT_REASON: Final = "wait"
-"""The same: the end of a wait that the action asked for."""
+"""The same: the end of a wait for a time, that the action asked for."""
+TIMEOUT_REASON: Final = "timeout"
+"""The same: the end of a wait for a signal."""
+SIGNAL_REASON: Final = "signal"
+"""The same: the signal is there."""
 SWEEP_REASON: Final = "overdue"
 """The same: the projector's sweep found nothing else that would move the operation on."""
 UNDECIDABLE_RETRY_SECONDS: Final = 60.0
 """Seconds after which the message of an operation that can't be folded is delivered again."""
+
+
+def wait_reason(operation: Operation) -> str:
+    """Return why the wake-up is scheduled at the end of the wait that an operation is in."""
+    return WAIT_REASON if operation.wait is None or operation.wait.signal is None else TIMEOUT_REASON
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,5 +135,6 @@ def _decide_waiting(operation: Operation, trigger: Trigger) -> DispatchDecision:
     if waiting.sequence == trigger.scheduled_by:
         return BeginAttempt(8)
     if operation.wait is not None:
-        return ScheduleWake(9, waiting.retry_at, waiting.sequence, WAIT_REASON)
+        at = None if operation.has_its_signal else waiting.retry_at
+        return ScheduleWake(9, at, waiting.sequence, wait_reason(operation))
     return ScheduleWake(9, waiting.retry_at if waiting.counted else None, waiting.sequence)

@@ -25,6 +25,7 @@ from opstream_schemas.events import (
     Progressed,
     RecordedEvent,
     Requested,
+    Signaled,
     Started,
     StepFailed,
     StepStarted,
@@ -33,6 +34,7 @@ from opstream_schemas.events import (
     WaitBegun,
 )
 from opstream_schemas.names import Kind
+from opstream_schemas.signals.signal_book import NO_SIGNALS, SignalBook, is_complete
 from opstream_schemas.subjects import event_subject
 from opstream_schemas.text import format_count
 
@@ -258,6 +260,7 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
                 "started_at": operation.started_at or event.time,
                 "percent_complete": None,
                 "message": "",
+                **_closed_wait(operation),
             }
         case Progressed() if live is not None:
             return {"percent_complete": data.percent, "message": data.message}
@@ -268,7 +271,7 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
             return {
                 "live": None,
                 "waiting": Waiting(ticket=live.ticket, counted=False, retry_at=until, sequence=event.sequence),
-                "wait": CurrentWait(name=data.wait, key=data.key, hold=data.hold),
+                **_begun_wait(operation, data, event.time),
                 "let_go": operation.let_go if data.hold else event.sequence,
                 "attempt_error": None,
                 "uncounted": operation.uncounted + 1,
@@ -282,6 +285,12 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
                 "attempt_error": data.error,
                 "uncounted": operation.uncounted + (not data.counted),
             }
+        case Signaled():
+            book = (operation.signals or NO_SIGNALS).with_signal(data, event.position)
+            wait = operation.wait
+            if wait is not None and wait.ready_at is None:
+                wait = _with_ready(wait, book, operation.caller, event.time)
+            return {"signals": book, "wait": wait, "fold_version": STEPS_FOLD_VERSION}
         case CancelRequested() if operation.cancel is None:
             return {"cancel": CancelWish(by=data.by, reason=data.reason)}
         case Succeeded() if live is not None:
@@ -299,6 +308,32 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
                 f"{_described(event)} can't happen to an operation that is {operation.status}, "
                 f"attempt {operation.attempt}"
             )
+
+
+def _begun_wait(operation: Operation, data: WaitBegun, now: datetime) -> dict[str, object]:
+    wait = CurrentWait(name=data.wait, key=data.key, hold=data.hold)
+    if data.signal is None:
+        return {"wait": wait}
+    wait = msgspec.structs.replace(wait, signal=msgspec.structs.replace(data.signal, schema=data.signal.schema.copy()))
+    book = (operation.signals or NO_SIGNALS).without(one.position for one in data.refused)
+    return {
+        "wait": _with_ready(wait, book, operation.caller, now),
+        "signals": book if operation.signals is not None else None,
+    }
+
+
+def _with_ready(wait: CurrentWait, book: SignalBook, requester: str, now: datetime) -> CurrentWait:
+    """Return a wait with the time since when it has its signals, if it has them."""
+    is_ready = wait.signal is not None and is_complete(wait.name, wait.signal, book, requester)
+    return msgspec.structs.replace(wait, ready_at=now) if is_ready else wait
+
+
+def _closed_wait(operation: Operation) -> dict[str, object]:
+    """Close the wait that an attempt ends by starting: what is there by now is its result, and nothing else ever is."""
+    wait = operation.wait
+    if wait is None or wait.signal is None:
+        return {}
+    return {"signals": (operation.signals or NO_SIGNALS).with_closed(wait.name)}
 
 
 def _described(event: RecordedEvent) -> str:

@@ -26,6 +26,7 @@ class LateCause(StrEnum):
 
     DEADLINE = "deadline"
     RETRY = "retry"
+    SIGNAL = "signal"
     START = "start"
     LEASE = "lease"
 
@@ -78,6 +79,10 @@ def find_late(
     if runners is None:
         return None  # a new consumer begins with the first request that exists
     waiting, live = operation.waiting, operation.live
+    ready_at = operation.wait.ready_at if operation.wait is not None else None
+    if waiting is not None and ready_at is not None:
+        is_late = ready_at + grace < now
+        return Late(cause=LateCause.SIGNAL, since=ready_at, sequence=waiting.sequence) if is_late else None
     if waiting is not None:
         is_late = waiting.retry_at + grace < now
         return Late(cause=LateCause.RETRY, since=waiting.retry_at, sequence=waiting.sequence) if is_late else None

@@ -9,14 +9,16 @@ from typing import Final
 
 import msgspec
 
-from opstream_schemas.events import Instant, OperationError, Trace
+from opstream_schemas.events import Instant, OperationError, SignalWait, Trace
 from opstream_schemas.names import Kind
+from opstream_schemas.signals.signal_book import NO_SIGNALS, SignalBook
+from opstream_schemas.signals.signal_decision import SignalReceiver
 
 FOLD_VERSION: Final = 2
 """Raise it when the fold returns another result for the same events. Snapshots of another version are not used."""
 STEPS_FOLD_VERSION: Final = 3
-"""That of an operation with steps or waits, or with events that this version has skipped. So only snapshots of such
-operations are folded again where another release wrote or reads them."""
+"""That of an operation with steps, waits or signals, or with events that this version has skipped. So only snapshots of
+such operations are folded again where another release wrote or reads them."""
 
 
 class Status(StrEnum):
@@ -43,23 +45,27 @@ class LiveAttempt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """No attempt is live; the next one starts at `retry_at` or later."""
+    """No attempt is live; the next one starts at `retry_at` or later, or once the signal is there."""
 
     ticket: int
     """Ticket of the attempt that ended: stream sequence of the message that caused it."""
     counted: bool
     retry_at: Instant
     sequence: int
-    """Stream sequence of the `attempt-failed` event. The wake-up timer that it schedules carries this number."""
+    """Stream sequence of the `attempt-failed` or `waiting` event. The wake-ups that it causes carry this number."""
 
 
-class CurrentWait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CurrentWait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """What the action waits for; `Waiting` says until when."""
 
     name: str
     key: str = ""
     hold: bool = False
     """True if the operation keeps its exclusive resource meanwhile."""
+    signal: SignalWait | None = None
+    """What it waits for under this name; None for a wait for a time."""
+    ready_at: Instant | None = None
+    """When the signals were there that it waits for, so that its next attempt may begin; None before."""
 
 
 class CancelWish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -121,6 +127,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: OperationError | None = None
     reason: str = ""
+    signals: SignalBook | None = None
+    """What was sent to it; None for nothing."""
     skipped: int = 0
     """Number of events that a reader skipped: of unknown types, or those that a forced end passed over (ADR 0014)."""
     position: int
@@ -132,7 +140,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     def is_current(self) -> bool:
         """Return True if a snapshot of it is as this version would fold it.
 
-        A version that knows no steps has skipped their events, and its number is the lower one.
+        A version that knows no steps, waits or signals has skipped their events, and its number is the lower one.
         """
         if self.fold_version == STEPS_FOLD_VERSION:
             return True
@@ -160,15 +168,37 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
 
     @property
     def goes_on_at(self) -> datetime | None:
-        """Return the time before which nothing of it runs: its start time, or the end of a sleep; None for neither."""
+        """Return the time before which nothing of it runs: its start time, or the end of a sleep.
+
+        None for neither, and for a signal, which may come at any time.
+        """
         if self.is_terminal:
             return None
-        return self.start_at if self.wait is None or self.waiting is None else self.waiting.retry_at
+        if self.wait is None or self.waiting is None:
+            return self.start_at
+        return None if self.wait.signal is not None else self.waiting.retry_at
 
     @property
     def is_terminal(self) -> bool:
         """Return True if the operation has an outcome, so no event can follow."""
         return self.status in TERMINAL_STATUSES
+
+    @property
+    def receiver(self) -> SignalReceiver:
+        """Return what a decision about a signal to it needs to know."""
+        return SignalReceiver(
+            status=self.status,
+            is_terminal=self.is_terminal,
+            requester=self.caller,
+            book=self.signals or NO_SIGNALS,
+            awaited=self.wait.name if self.wait is not None and self.wait.signal is not None else "",
+            wait=self.wait.signal if self.wait is not None else None,
+        )
+
+    @property
+    def has_its_signal(self) -> bool:
+        """Return True if it waits for a signal that is there already, so that its next attempt may begin."""
+        return self.wait is not None and self.wait.ready_at is not None
 
     @property
     def effective_retention(self) -> float:

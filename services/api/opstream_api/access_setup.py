@@ -23,7 +23,9 @@ from .access.operation_access import OperationAccess, OperationIds
 from .access.principal import Principal
 from .access.resource_metadata import ResourceMetadata, challenge
 from .access.scopes import GENERAL_SCOPES
+from .access.signal_access import SignalAccess
 from .access.status_access import StatusAccess
+from .access.tokens.signal_token import SignalTokens
 from .access.tokens.status_token import StatusTokens
 from .operations.status import StatusReader
 from .settings import KEYS, Settings
@@ -98,7 +100,13 @@ async def open_access(
             ends=ends,
             challenge=CHALLENGE if metadata is None else challenge(metadata.url),
             open_paths=() if metadata is None else tuple(path.encode() for path in metadata.paths),
-            status=StatusAccess(StatusTokens(secret), time.time, key_principal, takes_tokens=metadata is not None),
+            status=StatusAccess(
+                StatusTokens(secret),
+                time.time,
+                key_principal,
+                SignalAccess(SignalTokens(secret), time.time, key_principal, takes_tokens=metadata is not None),
+                takes_tokens=metadata is not None,
+            ),
             requests=requests,
             key_principal=key_principal,
             metadata=metadata,

@@ -63,6 +63,7 @@ from .operations.submit import Accepted
 from .pages.console_page import console_routes
 from .pages.docs_page import docs_routes
 from .probes.readiness import readiness
+from .routes.signal_routes import signal_routes
 from .routes.undelivered_routes import allowed_of_undelivered, undelivered_routes
 from .schedule_routes import allowed_of_schedules, schedule_routes
 from .status_routes import ALLOW_POST, ALLOW_READ, READS, STATUS_PREFIX, read_status, status_routes
@@ -75,7 +76,7 @@ _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
 _READ_PATH: Final = re.compile(
     r"/(?:status(?::count)?|actions|status/[^/:]+|status/[^/]+/events|docs(?:/[^/]*)?|console(?:/[^/]*){0,2}|healthz|readyz|(?:openapi|asyncapi)\.json)"
 )
-_ACT_PATH: Final = re.compile(r"/status(?:/[^/]*)?:(?:cancel|retry)")
+_ACT_PATH: Final = re.compile(r"/status(?:/[^/]*)?:(?:cancel|retry)|/status/[^/]*:signal/[^/]+")
 _OK_BODY: Final = b'{"status":"ok"}'
 
 AnyRequest = Request[Any, Any, Any]
@@ -109,6 +110,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         [
             *_metadata_routes(access.metadata if access is not None else None),
             *status_routes(dependencies),
+            *signal_routes(dependencies),
             *schedule_routes(dependencies),
             *action_routes(dependencies),
             *undelivered_routes(dependencies),

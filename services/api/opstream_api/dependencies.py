@@ -32,6 +32,7 @@ from .pages.console_page import ConsolePage
 from .pages.docs_page import DocsPage
 from .request_meter import RequestMeter
 from .schedules.desk import ScheduleDesk
+from .signals.signal_desk import SignalDesk
 from .undelivered.service import Undelivered
 
 
@@ -44,6 +45,7 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     brief_waits: BriefWaits
     canceler: Canceler
     retrier: Retrier
+    signals: SignalDesk
     history: HistoryReader
     bulk: BulkDesk | None = None
     """Takes bulk requests; None for a service without an index."""

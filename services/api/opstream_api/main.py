@@ -75,6 +75,7 @@ from .request_meter import RequestMeter
 from .schedules.service import Schedules, open_schedules
 from .server import Server, make_server
 from .settings import Settings
+from .signals.signal_desk import SignalDesk
 from .undelivered.service import open_undelivered
 
 logger = logging.getLogger(__name__)
@@ -196,9 +197,7 @@ async def connected_api(
             refuse_unserved_after=settings.refuse_unserved_after,
         )
         schedules = await open_schedules(stack, connection, submitter, status, access, recorder, now=_utc_now)
-        canceler = Canceler(
-            journal=journal, status=status, cache=cache, now=_utc_now, clock=time.monotonic, new_id=_new_id
-        )
+        canceler = Canceler(journal, status, cache, now=_utc_now, clock=time.monotonic, new_id=_new_id)
         ids = None if access is None else access.operations.ids
         retrier = Retrier(journal=journal, status=status, submitter=submitter, ids=ids)
         lists, counts = _open_index(settings, access, stack)
@@ -213,6 +212,7 @@ async def connected_api(
                 brief_waits=brief_waits,
                 canceler=canceler,
                 retrier=retrier,
+                signals=SignalDesk(journal, status, cache, now=_utc_now, clock=time.monotonic, new_id=_new_id),
                 bulk=open_bulk(
                     stack,
                     connection,

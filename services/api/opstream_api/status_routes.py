@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection
 from functools import partial
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.operation.state import Operation
 
 from .access.authentication import CHALLENGE, principal_of
-from .access.operation_access import FoundOperation, may_see, shown_blocker
+from .access.operation_access import FoundOperation, may_see
 from .access.principal import Principal
 from .bulk.bulk_caller import ADMIN_ACTS, reaches_others
 from .bulk.bulk_request import parse_bulk_request
@@ -65,6 +65,7 @@ from .operations.cancel import decode_reason
 from .operations.history import STREAM_HEADERS
 from .operations.retry import RetryRequest, check_empty
 from .operations.submit import Accepted
+from .signals.shown_wait import shown_to
 
 ALLOW_READ: Final = "GET, HEAD"
 ALLOW_POST: Final = "POST"
@@ -145,7 +146,7 @@ async def read_status(
     principal = principal_of(scope)
     found = await _find_to_read(dependencies, principal, operation_id)
     logged_request(scope).operation_id = found.stored_id
-    with _shown_as(found):
+    with found.shown_as_own():
         if seconds:
             work = dependencies.watches.wait_until_terminal(found.stored_id, seconds)
             with _until_access_ends(dependencies, principal) as ended:
@@ -163,14 +164,18 @@ async def read_status(
     retried_by = await dependencies.retrier.follow_up_of(operation, found.own_id, sees)
     if monitor.id != found.own_id or retried_by:  # a snapshot of an earlier version does not have its own id
         monitor = msgspec.structs.replace(monitor, id=found.own_id, retried_by=retried_by)
-    if dependencies.access is not None and monitor.blocked_by is not None:
-        monitor = msgspec.structs.replace(monitor, blocked_by=shown_blocker(principal, monitor.blocked_by))
+    base = partial(_base, dependencies, headers, scope)
+    monitor = shown_to(dependencies.access, principal, monitor, operation, base)
     return status_response(
         monitor,
         retry_after=dependencies.status.retry_after(operation),
         waited=seconds or 0,
         is_known=lambda etag: etag_matches(headers, etag),
     )
+
+
+def _base(dependencies: Dependencies, headers: Headers, scope: Scope) -> str:
+    return dependencies.public_url or base_url(headers, scope["scheme"])
 
 
 def _what_it_sees(dependencies: Dependencies, principal: Principal | None) -> Callable[[Operation], bool] | None:
@@ -186,7 +191,7 @@ async def _list(dependencies: Dependencies, request: AnyRequest) -> ASGIApp:
     if dependencies.lists is None:
         raise index_off()
     asked = parse_list_request(scope["query_string"])
-    base = dependencies.public_url or base_url(parse_headers(scope["headers"]), scope["scheme"])
+    base = _base(dependencies, parse_headers(scope["headers"]), scope)
     return _listed(await dependencies.lists.page(asked, visible, base))
 
 
@@ -227,7 +232,7 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
             raise _access_ended(dependencies, principal)  # a body may take minutes
         found, by = await dependencies.access.operations.find_to_cancel(principal, operation_id), principal.subject
         logged.operation_id, logged.caller = found.stored_id, by
-    with _shown_as(found):
+    with found.shown_as_own():
         operation = await dependencies.canceler.cancel(found.stored_id, by=by, reason=reason)
     if found.is_foreign and principal is not None and dependencies.access_recorder is not None:
         dependencies.access_recorder.note_act(AdminAct.CANCELED, principal, found.stored_id)
@@ -243,7 +248,7 @@ async def _retry(dependencies: Dependencies, operation_id: str, request: AnyRequ
     check_query(scope["query_string"])
     headers = parse_headers(scope["headers"])
     caller = dependencies.callers.resolve(scope["client"], headers)
-    base = dependencies.public_url or base_url(headers, scope["scheme"])
+    base = _base(dependencies, headers, scope)
     logged = logged_request(scope)
     logged.operation_id, logged.caller = operation_id, caller.identity
     body = await _read_body(dependencies, request, headers)
@@ -258,7 +263,7 @@ async def _retry(dependencies: Dependencies, operation_id: str, request: AnyRequ
         found = await dependencies.access.operations.find_to_retry(principal, operation_id)
         logged.operation_id, logged.caller = found.stored_id, principal.subject
     asked = RetryRequest(caller=caller, principal=principal, trace=_trace(dependencies, headers))
-    with _shown_as(found):
+    with found.shown_as_own():
         accepted = await dependencies.retrier.retry(
             found.stored_id, found.own_id, asked, _what_it_sees(dependencies, principal)
         )
@@ -281,7 +286,7 @@ async def _bulk(dependencies: Dependencies, act: BulkAct, request: AnyRequest) -
         raise index_off()
     asked = parse_bulk_request(act, scope["query_string"])
     caller = dependencies.callers.resolve(scope["client"], headers)
-    base = dependencies.public_url or base_url(headers, scope["scheme"])
+    base = _base(dependencies, headers, scope)
     asker = bulk_asker(headers, caller, principal, _trace(dependencies, headers), dependencies.new_operation_id)
     logged = logged_request(scope)
     logged.caller = caller.identity if principal is None else principal.subject
@@ -327,7 +332,7 @@ async def _history(dependencies: Dependencies, operation_id: str, request: AnyRe
     principal = principal_of(scope)
     found = await _find_to_read(dependencies, principal, operation_id)
     logged_request(scope).operation_id = found.stored_id
-    with _shown_as(found):
+    with found.shown_as_own():
         return await _shown_history(dependencies, found, principal, request, headers)
 
 
@@ -380,17 +385,6 @@ def _access_ended(dependencies: Dependencies, principal: Principal | None = None
     if principal is not None and not principal.subject:
         return operation_not_found()  # a status token, which is answered so whatever is wrong with it
     return unauthenticated(CHALLENGE if dependencies.access is None else dependencies.access.challenge)
-
-
-@contextlib.contextmanager
-def _shown_as(found: FoundOperation) -> Iterator[None]:
-    """Show the client's own id in errors about an operation, and not the stored one."""
-    try:
-        yield
-    except ApiError as error:
-        if found.stored_id != found.own_id:
-            error.with_id(found.stored_id, found.own_id)
-        raise
 
 
 async def _no_pieces() -> AsyncGenerator[bytes, None]:

@@ -1,4 +1,4 @@
-"""What follows from an operation's new state, besides its snapshot: timers and locks.
+"""What follows from an operation's new state, besides its snapshot: timers, locks, and the end of waits.
 
 Terminal events come from runners, the API and deadlines; the projector sees all of them. It acknowledges an event only
 after the event's after-effects, so none is lost, and each may run more than once.
@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from opstream_journal import Connection
+from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.resource_locks import ResourceLocks
+from opstream_journal.stores.timers import send_wake_up
+from opstream_schemas.operation.dispatch_decision import SIGNAL_REASON
 from opstream_schemas.operation.state import Operation
 
 
@@ -50,3 +54,28 @@ class LockReleaser:
             await self._locks.let_go(operation)
         if operation.hold and operation.is_terminal:
             await self._locks.release(operation)
+
+
+class SignalWaker:
+    """Wakes an operation that has got the signal that it waited for (docs/adr/0071).
+
+    A wake-up too many does nothing: it carries the number of the wait, which the attempt that begins has ended.
+
+    Args:
+        connection: the connection.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def apply(self, operation: Operation) -> None:
+        """Send the wake-up, if the operation waits and has its signal.
+
+        Raises:
+            JournalError: the broker did not answer, or refused; call it again.
+        """
+        waiting = operation.waiting
+        if waiting is None or not operation.has_its_signal:
+            return
+        await send_wake_up(self._connection, operation.kind, operation.id, SIGNAL_REASON, armed_by=waiting.sequence)
+        crash_point(CrashPoint.PROJECTOR_SIGNAL_PASSED)

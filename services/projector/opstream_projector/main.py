@@ -21,7 +21,7 @@ from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.setback_watch import SetbackWatch
 from opstream_schemas.broker_access.permissions import Role
 
-from .after_effects import LockReleaser
+from .after_effects import LockReleaser, SignalWaker
 from .deadline_scanner import DeadlineScanner
 from .deadlines import DeadlineEnforcer, DeadlineScheduler
 from .projection.operation_meter import OperationMeter
@@ -91,7 +91,7 @@ async def _compose(
         snapshots,
         now=_utc_now,
         monotonic=time.monotonic,
-        effects=[scheduler, LockReleaser(locks)],
+        effects=[scheduler, LockReleaser(locks), SignalWaker(connection)],
         meter=meter if settings.health_port else None,
         index=keeper,
     )

@@ -167,7 +167,7 @@ class Sweeper:
                 return
         elif not is_lost(late, traces, position, now=walk.now, grace=self._grace, uncertain_for=self._uncertain_for):
             return
-        if late.cause in {LateCause.START, LateCause.RETRY} and await self._waits_for_another(operation, walk):
+        if late.cause in _BY_WAKE_UP and await self._waits_for_another(operation, walk):
             return
         # The view may be behind, and then there is nothing to do.
         last = await self._handler.journal.last_message(operation.id)
@@ -187,7 +187,7 @@ class Sweeper:
         match late.cause:
             case LateCause.DEADLINE:
                 await send_deadline(self._connection, operation.kind, operation.id)
-            case LateCause.START | LateCause.RETRY:
+            case LateCause.START | LateCause.RETRY | LateCause.SIGNAL:
                 await send_wake_up(self._connection, operation.kind, operation.id, SWEEP_REASON, armed_by=late.sequence)
             case LateCause.LEASE:
                 return await self._end_attempt(operation, now)
@@ -254,9 +254,11 @@ class Sweeper:
         )
 
 
+_BY_WAKE_UP: Final = frozenset({LateCause.START, LateCause.RETRY, LateCause.SIGNAL})
 _WHAT: Final = {
     LateCause.DEADLINE: "its deadline was",
     LateCause.RETRY: "its next attempt was due at",
+    LateCause.SIGNAL: "the signal that it waited for was there at",
     LateCause.START: "no attempt has begun, which was possible from",
     LateCause.LEASE: "its attempt has lost its lease; it was requested at",
 }

@@ -2,14 +2,16 @@
 
 Authors import these exports by way of `opstream`. To read how an operation runs, begin at `dispatch/dispatcher.py`;
 `main.py` builds the process, and `runner.py` joins the dispatchers of all its actions. A folder imports only from the
-folders after it in this list: dispatch, attempt, handler, authoring, steps, containment. HTTP, snapshots and webhooks
-do not belong here.
+folders after it in this list: dispatch, attempt, handler, authoring, steps and waits, containment. HTTP, snapshots and
+webhooks do not belong here.
 """
 
 from .authoring.action import Action, action
-from .authoring.context import ActionContext, ProgressReport, RecordingContext
+from .authoring.context import ActionContext
+from .authoring.recording_context import ProgressReport, RecordingContext
 from .errors import ActionCanceledError, ActionError, InvalidAction, RetryAfter
 from .steps.step_errors import InvalidStep, StepInputChanged, StepInterrupted, StepResultTooLarge
+from .waits.wait_errors import InvalidWait, WaitTimedOut
 
 __all__ = [
     "Action",
@@ -18,11 +20,13 @@ __all__ = [
     "ActionError",
     "InvalidAction",
     "InvalidStep",
+    "InvalidWait",
     "ProgressReport",
     "RecordingContext",
     "RetryAfter",
     "StepInputChanged",
     "StepInterrupted",
     "StepResultTooLarge",
+    "WaitTimedOut",
     "action",
 ]

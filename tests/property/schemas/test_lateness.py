@@ -47,7 +47,8 @@ def traces(draw: st.DrawFn) -> MessageTraces:
 
 def due_times(operation: Operation) -> list[datetime]:
     """The times that the state names, before which nothing can be late."""
-    waiting = [operation.waiting.retry_at] if operation.waiting else []
+    ready_at = operation.wait.ready_at if operation.wait else None
+    waiting = [ready_at or operation.waiting.retry_at] if operation.waiting else []
     return [operation.deadline, *(waiting or [operation.created_at])]
 
 

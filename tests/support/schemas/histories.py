@@ -23,7 +23,10 @@ from opstream_schemas.events import (
     OperationError,
     Progressed,
     RecordedEvent,
+    RefusedSignal,
     Requested,
+    Signaled,
+    SignalWait,
     Started,
     StepFailed,
     StepStarted,
@@ -225,6 +228,34 @@ def requests(draw: st.DrawFn) -> Requested:
     )
 
 
+signal_names = st.sampled_from(["approval", "payment"])
+senders = st.sampled_from(["", "ann", "bob", "cy"])
+signal_waits = st.builds(
+    SignalWait,
+    schema=json_documents().map(msgspec.Raw),
+    approvers=st.integers(1, 3),
+    not_requester=st.booleans(),
+)
+wait_events = st.builds(
+    WaitBegun,
+    attempt=st.integers(1, 99),
+    wait=signal_names | named,
+    key=texts,
+    until=st.none() | instants,
+    hold=st.booleans(),
+    signal=st.none() | signal_waits,
+    refused=st.lists(st.builds(RefusedSignal, position=st.integers(1, 9), reason=texts), max_size=2).map(tuple),
+)
+signal_events = st.builds(
+    Signaled,
+    signal=signal_names,
+    payload=raws,
+    by=senders,
+    via=st.sampled_from(["", "url"]),
+    request_id=texts,
+    request_hash=texts,
+)
+
 event_data: st.SearchStrategy[EventData] = st.one_of(
     requests(),
     st.builds(
@@ -257,14 +288,8 @@ event_data: st.SearchStrategy[EventData] = st.one_of(
         seconds=seconds,
         tries=st.integers(1, 99),
     ),
-    st.builds(
-        WaitBegun,
-        attempt=st.integers(1, 99),
-        wait=named,
-        key=texts,
-        until=st.none() | instants,
-        hold=st.booleans(),
-    ),
+    wait_events,
+    signal_events,
     st.builds(AttemptFailed, attempt=st.integers(1, 99), error=errors, retry_at=instants, counted=st.booleans()),
     st.builds(CancelRequested, by=texts, reason=texts),
     st.builds(Succeeded, result=raws),
@@ -276,7 +301,6 @@ step_events = st.sampled_from([StepStarted, StepSucceeded, StepFailed]).flatmap(
     lambda type_: event_data.filter(lambda data: type(data) is type_)
 )
 
-wait_events = event_data.filter(lambda data: isinstance(data, WaitBegun))
 
 events: st.SearchStrategy[Event] = st.builds(
     Event,
@@ -310,12 +334,12 @@ def commands(draw: st.DrawFn, history: History) -> Command:
             return ReportProgress(token=draw(token), percent=percent, message=draw(texts))
         case "step":
             return RecordStep(token=draw(token), data=draw(step_events))
-        case "wait":
-            return BeginWait(token=draw(token), data=draw(wait_events))
         case "back":
             return FailAttempt(
                 token=draw(token), error=draw(errors), retry_at=draw(instants), counted=draw(st.booleans())
             )
+        case "wait":
+            return BeginWait(token=draw(token), data=draw(wait_events))
         case "cancel":
             return RequestCancel(by=draw(texts), reason=draw(texts))
         case "again":
@@ -351,6 +375,38 @@ def histories(draw: st.DrawFn, *, unknown: bool = False, ending: bool = True) ->
             continue
         if data is not None and (ending or not isinstance(data, TERMINAL_DATA)):
             history.append(data, gap=draw(st.integers(1, 3)))
+    return history
+
+
+@st.composite
+def signal_histories(draw: st.DrawFn) -> History:
+    """A history of attempts that wait, of signals, and of all that may come between, as its writers would write it.
+
+    A name is waited for until its wait is over, and then never again. What was kept and is refused is among the kept.
+    """
+    history = History().append(draw(requests().map(lambda one: msgspec.structs.replace(one, caller="ann"))))
+    for number in range(draw(st.integers(1, 12))):
+        operation = history.operation
+        closed = operation.signals.closed if operation.signals is not None else ()
+        open_names = [name for name in ("approval", "payment", "note") if name not in closed]
+        choice = draw(st.sampled_from(["signal", "signal", "start", "wait", "wait", "sleep", "progress", "back"]))
+        live = operation.live
+        if choice == "signal" and open_names:
+            history.append(msgspec.structs.replace(draw(signal_events), signal=draw(st.sampled_from(open_names))))
+        elif choice == "start" or live is None:
+            history.append(Started(attempt=operation.attempt + 1, runner="r", token="t", ticket=number + 1, lease=30.0))
+        elif choice == "wait" and open_names:
+            name = draw(st.sampled_from(open_names))
+            kept = operation.signals.of(name) if operation.signals is not None else ()
+            refused = tuple(RefusedSignal(position=one.position, reason="") for one in kept if draw(st.booleans()))
+            wait = WaitBegun(attempt=live.number, wait=name, signal=draw(signal_waits), refused=refused)
+            history.append(wait)
+        elif choice == "sleep":
+            history.append(waits(live.number))
+        elif choice == "back":
+            history.append(handed_back(live.number, counted=draw(st.booleans())))
+        else:
+            history.append(Progressed(percent=1.0))
     return history
 
 

@@ -26,6 +26,8 @@ IN_MONITORS_ONLY = {
     ErrorCode.STEP_INPUT_CHANGED,
     ErrorCode.STEP_INTERRUPTED,
     ErrorCode.STEP_RESULT_TOO_LARGE,
+    ErrorCode.INVALID_WAIT,
+    ErrorCode.WAIT_TIMED_OUT,
 }
 
 

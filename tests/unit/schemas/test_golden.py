@@ -28,7 +28,10 @@ from opstream_schemas.events import (
     ForcedEnd,
     OperationError,
     Progressed,
+    RefusedSignal,
     Requested,
+    Signaled,
+    SignalWait,
     Started,
     StepFailed,
     StepStarted,
@@ -50,6 +53,7 @@ pytestmark = pytest.mark.unit
 FOLDER = Path(__file__).parent / "golden"
 ERROR = OperationError(code="ClientOutOfDate", message="update the client to 2.0 → “now”", target="client.version")
 BARE_ERROR = OperationError(code=500, message="the action failed")
+SCHEMA = msgspec.Raw(b'{"type":"object","properties":{"approved":{"type":"boolean"}},"required":["approved"]}')
 INPUT_HASH = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 RETRY_AT = NOW + timedelta(minutes=5)
 START_AT = NOW + timedelta(hours=2)
@@ -106,7 +110,23 @@ FULL: list[EventData] = [
         tries=3,
     ),
     StepFailed(attempt=2, step="ship", key="7", input_hash=INPUT_HASH, error=ERROR, seconds=0.5, tries=3),
-    WaitBegun(attempt=2, wait="cool down", key="7", until=RETRY_AT, hold=True),
+    WaitBegun(
+        attempt=2,
+        wait="approval",
+        key="7",
+        until=RETRY_AT,
+        hold=True,
+        signal=SignalWait(schema=SCHEMA, approvers=2, not_requester=True),
+        refused=(RefusedSignal(position=3, reason="it does not fit: Expected `bool`, got `str`"),),
+    ),
+    Signaled(
+        signal="approval",
+        payload=msgspec.Raw(b'{"approved": true}'),
+        by="bob@example.org",
+        via="url",
+        request_id="47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU",
+        request_hash=INPUT_HASH,
+    ),
     AttemptFailed(attempt=2, error=ERROR, retry_at=RETRY_AT, counted=True),
     CancelRequested(by="ann@example.org", reason="wrong book"),
     Succeeded(result=msgspec.Raw(b'{"uploads": ["a.txt"]}')),
@@ -128,6 +148,7 @@ MINIMAL: list[EventData] = [
     StepSucceeded(attempt=1, step="copy", input_hash=INPUT_HASH, result=msgspec.Raw(b"null"), seconds=0.0),
     StepFailed(attempt=1, step="ship", input_hash=INPUT_HASH, error=BARE_ERROR, seconds=0.0),
     WaitBegun(attempt=1, wait="sleep"),
+    Signaled(signal="approval", payload=msgspec.Raw(b"{}")),
     AttemptFailed(attempt=1, error=BARE_ERROR, retry_at=RETRY_AT, counted=False),
     CancelRequested(),
     Failed(error=BARE_ERROR),
@@ -186,6 +207,12 @@ OPERATIONS["operation.with-steps.json"] = (
 _SLEEP = WaitBegun(attempt=1, wait="cool down", key="7", until=RETRY_AT)
 SLEEPING = History("0197f1c2-7b1e-7000-8000-000000000001").append(FULL[0], _STARTED, _SLEEP).operation
 OPERATIONS["operation.sleeping.json"] = SLEEPING
+_EARLY = Signaled(signal="note", payload=msgspec.Raw(b"{}"), by="cy", request_id="r" * 43, request_hash=INPUT_HASH)
+_WAIT = SignalWait(schema=SCHEMA, approvers=2, not_requester=True)
+_BEGUN = WaitBegun(attempt=1, wait="approval", until=RETRY_AT, signal=_WAIT)
+_APPROVED = Signaled(signal="approval", payload=msgspec.Raw(b'{"approved":true}'), by="bob@example.org")
+AWAITING = History("0197f1c2-7b1e-7000-8000-000000000001").append(FULL[0], _STARTED, _EARLY, _BEGUN, _APPROVED)
+OPERATIONS["operation.awaiting.json"] = AWAITING.operation
 MONITORS = {f"monitor.{state}.json": build_status_monitor(operation(state)) for state in STATES} | {
     "monitor.scheduled.json": build_status_monitor(
         SCHEDULED, blocked_by=BlockedBy(reason=WaitingReason.START_TIME, until=SCHEDULED.start_at)
@@ -193,6 +220,7 @@ MONITORS = {f"monitor.{state}.json": build_status_monitor(operation(state)) for 
     "monitor.sleeping.json": build_status_monitor(
         SLEEPING, blocked_by=BlockedBy(reason=WaitingReason.SLEEP, until=RETRY_AT, message="cool down")
     ),
+    "monitor.awaiting.json": build_status_monitor(AWAITING.operation),
     "monitor.queued.json": build_status_monitor(
         operation("not-started"), blocked_by=BlockedBy(reason=WaitingReason.RESOURCE, position=2)
     ),

@@ -231,6 +231,8 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "OperationNotRetriable",
         "DeliveryNotFound", "DeadLetterNotFound", "HandlingFailed", "ServiceNotRunning",
         "InvalidStep", "StepInputChanged", "StepInterrupted", "StepResultTooLarge",
+        "InvalidWait", "WaitTimedOut", "RequestIdReused", "SignalTooLate", "SignalRepeated", "SenderNotAllowed",
+        "TooManySignals",
     }  # fmt: skip
 
     assert expected == set(ErrorCode)

@@ -5,9 +5,10 @@ An id that a principal can't see is answered exactly as an unknown one, before a
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,7 +21,7 @@ from opstream_schemas.status_monitor import BlockedBy
 
 from .authentication import CHALLENGE
 from .principal import Principal
-from .scopes import ADMIN, CANCEL, READ, SUBMIT, scope_of
+from .scopes import ADMIN, CANCEL, READ, SIGNAL, SUBMIT, scope_of
 
 _STORED_LENGTH: Final = 44
 """Of each id that `OperationIds.stored_id` returns."""
@@ -42,6 +43,16 @@ def may_see(principal: Principal, operation: Operation) -> bool:
         and scopes.reads
         and (operation.caller == principal.subject or scopes.reads_all)
     )
+
+
+def may_signal(principal: Principal, operation: Operation) -> bool:
+    """Return True if a principal may send signals to an operation of its tenant."""
+    scopes = principal.scopes
+    return (_is_own(principal, operation) and scopes.signals) or scopes.may_signal(operation.kind)
+
+
+def _is_own(principal: Principal, operation: Operation) -> bool:
+    return bool(principal.subject and operation.own_id) and operation.caller == principal.subject
 
 
 def shown_blocker(principal: Principal | None, blocked_by: BlockedBy | None) -> BlockedBy | None:
@@ -85,6 +96,16 @@ class FoundOperation(NamedTuple):
     """The id by which its client knows it."""
     is_foreign: bool = False
     """True for an operation of another caller, which an admin cancels, or a caller that reads all does again."""
+
+    @contextlib.contextmanager
+    def shown_as_own(self) -> Iterator[None]:
+        """Show the client's own id in errors about the operation, and not the stored one."""
+        try:
+            yield
+        except ApiError as error:
+            if self.stored_id != self.own_id:
+                error.with_id(self.stored_id, self.own_id)
+            raise
 
 
 class OperationAccess:
@@ -141,6 +162,26 @@ class OperationAccess:
         if not scopes.is_admin and (operation.caller != principal.subject or not operation.own_id):
             if scopes.reads_all:
                 raise forbidden(ADMIN, "cancel operations of other callers")
+            self._on_foreign(principal)
+            raise operation_not_found()
+        return FoundOperation(operation.id, operation.public_id, operation.caller != principal.subject)
+
+    async def find_to_signal(self, principal: Principal, own_id: str) -> FoundOperation:
+        """Return the operation to which a principal sends a signal.
+
+        Raises:
+            ApiError: `Forbidden`: also for an operation that it may only read; `OperationNotFound`: there is none that
+                it may see; as `read`.
+        """
+        scopes = principal.scopes
+        if not (principal.opens_wait or scopes.signals or scopes.signaled):
+            raise forbidden(SIGNAL, "send signals to operations")
+        operation = await self._find(principal, own_id)
+        if not (principal.opens_wait or may_signal(principal, operation)):
+            if _is_own(principal, operation):
+                raise forbidden(SIGNAL, "send signals to operations")
+            if scopes.reads_all:
+                raise forbidden(scope_of(SIGNAL, operation.kind), "send signals to operations of other callers")
             self._on_foreign(principal)
             raise operation_not_found()
         return FoundOperation(operation.id, operation.public_id, operation.caller != principal.subject)

@@ -39,6 +39,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """When the key or token ends; None for never."""
     key_id: str = ""
     """Id of the API key; empty for a token."""
+    opens_wait: int = 0
+    """Of the URL of a wait for a signal: the wait's stream sequence. 0 for anybody else."""
 
     @property
     def owner(self) -> Owner:

@@ -9,6 +9,7 @@ A scope is a text, as a key's record and a token's claim have it:
 | `read:all` | the same for all operations of its tenant |
 | `cancel` | to cancel its own operations |
 | `signal` | to send signals to its own operations |
+| `signal:RESOURCE:ACTION` | to send signals to all operations of its tenant of the actions that match |
 | `run`, `run:RESOURCE:ACTION` | to run attempts of any action, or of those that match |
 | `admin` | all of that in its tenant |
 """
@@ -39,6 +40,7 @@ GENERAL_SCOPES: Final = (SUBMIT, READ, READ_ALL, CANCEL, SIGNAL, RUN, ADMIN)
 
 _PLAIN: Final = frozenset({READ, READ_ALL, CANCEL, SIGNAL, ADMIN})
 _OF_ACTIONS: Final = frozenset({SUBMIT, RUN})
+_WITH_PATTERNS: Final = _OF_ACTIONS | {SIGNAL}
 _ANY: Final = "*"
 _PATTERN_PARTS: Final = 3
 
@@ -70,6 +72,8 @@ class Scopes(msgspec.Struct, frozen=True):
     """Its own operations."""
     signals: bool
     """Its own operations."""
+    signaled: tuple[ActionPattern, ...]
+    """The actions to whose operations it may send signals, of whichever caller."""
     is_admin: bool
 
     @classmethod
@@ -91,12 +95,17 @@ class Scopes(msgspec.Struct, frozen=True):
             reads_all=is_admin or READ_ALL in found,
             cancels=is_admin or CANCEL in found,
             signals=is_admin or SIGNAL in found,
+            signaled=_patterns(SIGNAL, [one for one in found if one != SIGNAL], is_admin=is_admin),
             is_admin=is_admin,
         )
 
     def may_submit(self, kind: Kind) -> bool:
         """Return True if these scopes allow to submit an action, whether or not a runner offers it."""
         return any(pattern.matches(kind) for pattern in self.submits)
+
+    def may_signal(self, kind: Kind) -> bool:
+        """Return True if these scopes allow to send signals to all operations of an action, of whichever caller."""
+        return any(pattern.matches(kind) for pattern in self.signaled)
 
     def may_run(self, kind: Kind) -> bool:
         """Return True if these scopes allow to run attempts of an action."""
@@ -112,7 +121,7 @@ def check_scope(text: str) -> str:
     if text in _PLAIN or text in _OF_ACTIONS:
         return text
     parts = text.split(":")
-    if len(parts) != _PATTERN_PARTS or parts[0] not in _OF_ACTIONS:
+    if len(parts) != _PATTERN_PARTS or parts[0] not in _WITH_PATTERNS:
         raise _unknown(text)
     verb, resource, action = parts
     try:
@@ -121,11 +130,12 @@ def check_scope(text: str) -> str:
                 check_name(name, what)
     except InvalidName as error:
         raise _unknown(text) from error
-    return verb if resource == action == _ANY else text
+    # `signal` alone says less than `signal:*:*`: it is for own operations only.
+    return verb if resource == action == _ANY and verb in _OF_ACTIONS else text
 
 
 def scope_of(verb: str, kind: Kind) -> str:
-    """Return the narrowest scope that allows a verb, `SUBMIT` or `RUN`, for one action."""
+    """Return the narrowest scope that allows a verb, `SUBMIT`, `SIGNAL` or `RUN`, for one action."""
     return f"{verb}:{kind}"
 
 
@@ -139,6 +149,7 @@ def _patterns(verb: str, texts: Iterable[str], *, is_admin: bool) -> tuple[Actio
 def _unknown(text: str) -> InvalidName:
     shown = text if len(text) <= 80 else f"{text[:77]}..."
     return InvalidName(
-        f"{shown!r} is not a scope: write {SUBMIT}:RESOURCE:ACTION, {RUN}:RESOURCE:ACTION (each name may be '*'), "
+        f"{shown!r} is not a scope: write {SUBMIT}:RESOURCE:ACTION, {SIGNAL}:RESOURCE:ACTION, "
+        f"{RUN}:RESOURCE:ACTION (each name may be '*'), "
         f"{SUBMIT}, {READ}, {READ_ALL}, {CANCEL}, {SIGNAL}, {RUN} or {ADMIN}"
     )

@@ -1,4 +1,7 @@
-"""Status tokens at the door: who gets one with a submit, and what a request with one may do (ADR 0047)."""
+"""Status tokens at the door: who gets one with a submit, and what a request with one may do (ADR 0047).
+
+The same query parameter has the token of a signal's URL, which `signal_access` knows.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from opstream_api.errors import operation_not_found
 
 from .principal import Principal
 from .scopes import READ_ALL, Scopes
+from .signal_access import SignalAccess, is_signal_path
 from .tokens.status_token import CLOCK_LEEWAY, STATUS_TOKEN_PARAMETER, StatusGrant, StatusTokens
 
 MAX_UNREVOCABLE_SECONDS: Final = 3600
@@ -38,6 +42,7 @@ class StatusAccess:
         tokens: those of the installation.
         now: returns Unix seconds.
         key_principal: returns the principal of an API key that is in use, by its id; None for any other.
+        signals: knows what the tokens of signals open.
         takes_tokens: the service takes bearer tokens, so a status token may have none of its API keys.
     """
 
@@ -46,9 +51,11 @@ class StatusAccess:
         tokens: StatusTokens,
         now: Callable[[], float],
         key_principal: Callable[[str], Principal | None],
+        signals: SignalAccess,
         *,
         takes_tokens: bool,
     ) -> None:
+        self.signals = signals
         self._tokens = tokens
         self._now = now
         self._key_principal = key_principal
@@ -75,9 +82,13 @@ class StatusAccess:
     def principal(self, token: str, path: str) -> Principal:
         """Return who sends a request with a status token: a principal without a subject, which may read one operation.
 
+        On the path of a signal: with a signal's token.
+
         Raises:
             ApiError: `OperationNotFound`, whatever is wrong with the token.
         """
+        if is_signal_path(path):
+            return self.signals.principal(token, path)
         now = self._now()
         grant = self._tokens.verify(token, _operation_id(path), now)
         if grant is None or not self._is_allowed(grant, now):

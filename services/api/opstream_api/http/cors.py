@@ -18,7 +18,7 @@ ANY_ORIGIN: Final = "*"
 
 EXPOSED: Final = (
     *("Operation-Location", "Operation-Id", "Retry-After", "ETag", "Preference-Applied", "Repeatability-Result"),
-    *("Index-Lag", "Operation-Stored-Id"),
+    *("Index-Lag", "Operation-Stored-Id", "Signal-State"),
     *("WWW-Authenticate", "x-ms-error-code", "x-ms-request-id", "x-ms-client-request-id"),
 )
 """Headers of responses that a page may read, besides those that each page may."""

@@ -206,6 +206,8 @@ def path_template(method: str, path: str) -> str:
         return "/subscribers/parked/{durable}/{sequence}:retry"
     if path.startswith("/status/"):
         rest = path.removeprefix("/status/")
+        if ":signal/" in rest:
+            return "/status/{id}:signal/{name}"
         if rest.endswith("/events"):
             return "/status/{id}/events"
         action = rest.rpartition(":")[2]

@@ -249,7 +249,7 @@ def parse_idempotency_key(headers: Headers, new_operation_id: Callable[[], str])
             raise _invalid_header(
                 f"send either {OPERATION_ID} or {REPEATABILITY_REQUEST_ID}: each names the operation", OPERATION_ID
             )
-        return IdempotencyKey(operation_id=_hash_pair(headers), header=REPEATABILITY_REQUEST_ID)
+        return IdempotencyKey(operation_id=repeatability_hash(headers), header=REPEATABILITY_REQUEST_ID)
     if own is None:
         return IdempotencyKey(operation_id=new_operation_id(), header=OPERATION_ID)
     if is_follow_up_id(own):
@@ -307,7 +307,12 @@ def _decode_segment(segment: bytes) -> str:
         raise ApiError(ErrorCode.INVALID_PARAMETER, "the path is not UTF-8 after percent-decoding") from error
 
 
-def _hash_pair(headers: Headers) -> str:
+def repeatability_hash(headers: Headers) -> str:
+    """Return the hash of the Repeatability headers, 43 characters, which names the request.
+
+    Raises:
+        ApiError: `InvalidHeader`: one of the two is missing, malformed or repeated.
+    """
     request_id = single_value(headers, REPEATABILITY_REQUEST_ID)
     first_sent = single_value(headers, REPEATABILITY_FIRST_SENT)
     if request_id is None or first_sent is None:

@@ -75,13 +75,10 @@ class InputValidator:
     """Validates inputs. It keeps a compiled validator for each action until the catalog entry changes."""
 
     def __init__(self) -> None:
-        self._compiled: dict[Kind, _CompiledAction] = {}
+        self._compiled: dict[Kind, tuple[ActionSpec, CompiledSchema]] = {}
 
     def validate(self, spec: ActionSpec, document: bytes, value: Any) -> tuple[bytes, Any]:  # noqa: ANN401 - JSON
-        """Validate an input: it has to fit the action's schema, and to decode as the runner will decode it.
-
-        To JSON Schema `1.0` and `1e2` are integers, to a decoder they are not. An input that is refused for that alone
-        is recorded with such numbers written as integers: the same JSON value.
+        """Validate an input, as `CompiledSchema.validate` does.
 
         Args:
             spec: the action.
@@ -92,51 +89,34 @@ class InputValidator:
             The input to record, and the same decoded.
 
         Raises:
-            ApiError: `InvalidInput`: it names the first problem, and lists several if they are found in bounded time;
-                `InternalError`: the catalog entry has no valid schema.
+            ApiError: as `CompiledSchema.validate`; `InternalError`: the catalog entry has no valid schema.
         """
-        compiled = self._compile(spec)
-        if compiled.has_sets and _has_many_long_numbers(document):
-            raise ApiError(
-                ErrorCode.INVALID_INPUT,
-                f"the input of {spec.kind} has sets, so it may have at most {MAX_LONG_IN_SETS} whole numbers of 20 "
-                "digits or more: send fewer, or make them texts",
-            )
-        problems = compiled.find_problems(document, value)
-        if not problems:
-            return document, value
-        if compiled.takes(value):
-            whole = json.loads(document, parse_float=_whole_number)
-            spelled = msgspec.json.encode(whole)
-            if not compiled.find_problems(spelled, whole):
-                return spelled, whole
-        first = problems[0]
-        raise ApiError(
-            ErrorCode.INVALID_INPUT,
-            f"the input of {spec.kind} is not valid: {first.message}",
-            target=first.target,
-            details=tuple(problems) if len(problems) > 1 else (),
-        )
+        return self._compile(spec).validate(document, value, f"the input of {spec.kind}")
 
-    def _compile(self, spec: ActionSpec) -> _CompiledAction:
+    def _compile(self, spec: ActionSpec) -> CompiledSchema:
         known = self._compiled.get(spec.kind)
-        if known is not None and known.spec is spec:
-            return known
-        try:
-            compiled = self._compiled[spec.kind] = _CompiledAction(spec)
-        except ValueError as error:
-            logger.exception("the catalog's input schema of %s can't be used", spec.kind)
-            raise ApiError(ErrorCode.INTERNAL_ERROR, f"the schema of {spec.kind} can't be used") from error
+        if known is not None and known[0] is spec:
+            return known[1]
+        compiled = compile_or_fail(spec.input_schema, str(spec.kind))
+        self._compiled[spec.kind] = (spec, compiled)
         return compiled
 
 
-class _CompiledAction:
-    def __init__(self, spec: ActionSpec) -> None:
-        self.spec = spec
-        self.has_sets = b'"uniqueItems":true' in msgspec.json.encode(spec.input_schema)
-        self._decode = schema_decoder(spec.input_schema)
-        self._rules = find_text_rules(spec.input_schema, with_patterns=False)
-        self._schema = spec.input_schema if self._decode is None else validated_part(spec.input_schema)
+class CompiledSchema:
+    """A JSON Schema that documents are validated by.
+
+    Args:
+        schema: as `opstream` announces types, every object closed.
+
+    Raises:
+        ValueError: it is no schema.
+    """
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self.has_sets = b'"uniqueItems":true' in msgspec.json.encode(schema)
+        self._decode = schema_decoder(schema)
+        self._rules = find_text_rules(schema, with_patterns=False)
+        self._schema = schema if self._decode is None else validated_part(schema)
         try:
             self._validator = compile_schema(self._schema)
         except ValueError:
@@ -144,14 +124,49 @@ class _CompiledAction:
             self._validator = compile_schema(self._schema)
         self._problems: InputProblems | None = None
 
-    def takes(self, value: Any) -> bool:  # noqa: ANN401 - JSON
-        """Return True if the schema alone takes an input."""
-        return self._validator.is_valid(value)
+    def validate(self, document: bytes, value: Any, what: str) -> tuple[bytes, Any]:  # noqa: ANN401 - JSON
+        """Validate a document: it has to fit the schema, and to decode as the runner will decode it.
 
-    def find_problems(self, document: bytes, value: Any) -> list[ErrorDetail]:  # noqa: ANN401 - JSON
-        """Return what is wrong with an input; nothing if it is valid."""
+        To JSON Schema `1.0` and `1e2` are integers, to a decoder they are not. A document that is refused for that
+        alone is recorded with such numbers written as integers: the same JSON value.
+
+        Args:
+            document: JSON.
+            value: the same, decoded.
+            what: names it in messages.
+
+        Returns:
+            The document to record, and the same decoded.
+
+        Raises:
+            ApiError: `InvalidInput`: it names the first problem, and lists several if they are found in bounded time.
+        """
+        if self.has_sets and _has_many_long_numbers(document):
+            raise ApiError(
+                ErrorCode.INVALID_INPUT,
+                f"{what} has sets, so it may have at most {MAX_LONG_IN_SETS} whole numbers of 20 digits or more: send "
+                "fewer, or make them texts",
+            )
+        problems = self._find_problems(document, value)
+        if not problems:
+            return document, value
+        if self._validator.is_valid(value):
+            whole = json.loads(document, parse_float=_whole_number)
+            spelled = msgspec.json.encode(whole)
+            if not self._find_problems(spelled, whole):
+                return spelled, whole
+        first = problems[0]
+        raise ApiError(
+            ErrorCode.INVALID_INPUT,
+            f"{what} is not valid: {first.message}",
+            target=first.target,
+            details=tuple(problems) if len(problems) > 1 else (),
+        )
+
+    def _find_problems(self, document: bytes, value: Any) -> list[ErrorDetail]:  # noqa: ANN401 - JSON
+        """Return what is wrong with a document; nothing if it is valid."""
         if not self._validator.is_valid(value):
-            if self._problems is None:  # the first refused input compiles it
+            if self._problems is None:  # the first refused document compiles it
                 self._problems = InputProblems(self._schema)
             return self._problems.find(value)
         if self._decode is not None:
@@ -162,6 +177,19 @@ class _CompiledAction:
             except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
                 return [decoding_problem(error)]
         return []
+
+
+def compile_or_fail(schema: dict[str, Any], what: str) -> CompiledSchema:
+    """Return a compiled schema.
+
+    Raises:
+        ApiError: `InternalError`: it is no schema. The log has the cause.
+    """
+    try:
+        return CompiledSchema(schema)
+    except ValueError as error:
+        logger.exception("the schema of %s can't be used", what)
+        raise ApiError(ErrorCode.INTERNAL_ERROR, f"the schema of {what} can't be used") from error
 
 
 def _has_many_long_numbers(document: bytes) -> bool:

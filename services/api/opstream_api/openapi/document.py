@@ -44,6 +44,7 @@ _DESCRIPTION: Final = (
 )
 _SCHEME: Final = "bearer"
 _STATUS_TOKEN: Final = "statusToken"  # noqa: S105 - a name
+_SIGNAL_TOKEN: Final = "signalToken"  # noqa: S105 - a name
 _WITHOUT_STATUS_TOKEN: Final = frozenset({operations.TAG, schedules.TAG})
 """Tags of the paths that accept an operation, and give no status token for it."""
 _UNKNOWN: Final = Kind("book", "publish")
@@ -95,9 +96,15 @@ def openapi_document(
         "components": {
             "schemas": schemas,
             "responses": error_components(),
-            "parameters": {**PARAMETERS, **SCHEDULE_PARAMETERS, **CONTROL_PARAMETERS, **UNDELIVERED_PARAMETERS},
+            "parameters": {
+                **PARAMETERS,
+                **SCHEDULE_PARAMETERS,
+                **CONTROL_PARAMETERS,
+                **UNDELIVERED_PARAMETERS,
+                **operations.SIGNAL_PARAMETERS,
+            },
             "examples": sample_errors(),
-            "headers": HEADERS,
+            "headers": {**HEADERS, **operations.SIGNAL_HEADERS},
         },
     }
     if has_index:
@@ -122,6 +129,12 @@ def _add_access(document: Json) -> None:
             "name": "token",
             "description": "As `Operation-Location` has it after a submit with `Prefer: status-token`.",
         },
+        _SIGNAL_TOKEN: {
+            "type": "apiKey",
+            "in": "query",
+            "name": "token",
+            "description": "As `blockedBy.signal.url` of a status has it.",
+        },
     }
     components["parameters"] = {**components["parameters"], **ACCESS_PARAMETERS}
     components["responses"] |= access_components()
@@ -138,7 +151,10 @@ def _add_access(document: Json) -> None:
             if "202" in operation["responses"] and not _WITHOUT_STATUS_TOKEN & {*operation["tags"]}:
                 _add_status_token(operation)
             is_of_service = service.TAG in operation["tags"]
-            added = access_responses(is_post=method == "post", needs_scope=not is_of_service)
+            is_signal = operation["operationId"] == operations.SIGNAL
+            if is_signal:
+                operation["security"] = [{_SCHEME: []}, {_SIGNAL_TOKEN: []}]
+            added = access_responses(is_post=method == "post", is_signal=is_signal, needs_scope=not is_of_service)
             operation["responses"] = dict(sorted({**operation["responses"], **added}.items()))
 
 
@@ -160,7 +176,9 @@ def _example_operation(actions: Sequence[DocumentedAction]) -> tuple[Kind, objec
 
 def _tags(actions: Iterable[DocumentedAction]) -> list[Json]:
     described = {action.spec.resource: f"The actions of the resource `{action.spec.resource}`." for action in actions}
-    described[operations.TAG] = "The status of an operation, its cancelation, its retry, its history."
+    described[operations.TAG] = (
+        "The status of an operation, its cancelation, its retry, its history, and signals to it."
+    )
     described[schedules.TAG] = "What begins again and again."
     described[CONTROL_TAG] = "The actions, and what operators do to them."
     described[undelivered.TAG] = "What receivers of webhooks and subscribers did not take."

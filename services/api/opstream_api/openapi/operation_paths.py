@@ -1,4 +1,4 @@
-"""The paths of operations: status, cancel, retry, events. Only their examples depend on the actions. Pure."""
+"""The paths of operations: status, cancel, signal, retry, events. Only their examples depend on the actions. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_schemas.names import Kind
+from opstream_schemas.names import SIGNAL_NAME_PATTERN, Kind
 from opstream_schemas.operation.follow_up import follow_up_id
+from opstream_schemas.signals.signal_decision import SignalState
 
 from .responses import error_responses
 from .samples import OPERATION_ID, sample_history, sample_monitor
@@ -16,6 +17,26 @@ from .shared import SCHEMAS, Json, header_refs, json_content, ref, refs
 TAG: Final = "operations"
 STATUS: Final = "status"
 """`operationId` of the read of a status."""
+SIGNAL: Final = "signal"
+"""`operationId` of a signal."""
+SIGNAL_PARAMETERS: Final[Json] = {
+    "SignalName": {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "description": "The name of the signal, as the action waits for it; not `events`.",
+        "schema": {"type": "string", "pattern": f"^{SIGNAL_NAME_PATTERN}$"},
+        "example": "approval",
+    }
+}
+SIGNAL_HEADERS: Final[Json] = {
+    "Signal-State": {
+        "description": "`Delivered`: the operation waits for it, or did. `Kept`: it does not wait for it yet, so "
+        "whether it fits is seen when it does.",
+        "required": True,
+        "schema": {"type": "string", "enum": [str(state) for state in SignalState]},
+    }
+}
 
 
 def operation_paths(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401 - JSON
@@ -23,6 +44,7 @@ def operation_paths(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa
     return {
         "/status/{operationId}": {"get": _status(kind, result)},
         "/status/{operationId}:cancel": {"post": _cancel(kind)},
+        "/status/{operationId}:signal/{name}": {"post": _signal(kind)},
         "/status/{operationId}:retry": {"post": _retry(kind)},
         "/status/{operationId}/events": {"get": _events(kind, action_input, result)},
     }
@@ -36,7 +58,7 @@ def monitor_links() -> Json:
 
 def _status(kind: Kind, result: Any) -> Json:  # noqa: ANN401 - JSON
     waiting = ("notStarted", "busy", "queued")
-    states = (*waiting, "running", "canceling", "waiting", "succeeded", "failed", "canceled")
+    states = (*waiting, "running", "canceling", "waiting", "awaiting", "succeeded", "failed", "canceled")
     header_names = ("ETag", "Cache-Control", "Vary", "Preference-Applied", "Retry-After")
     return {
         "operationId": STATUS,
@@ -101,6 +123,55 @@ def _cancel(kind: Kind) -> Json:
                 "TooLargeCancel",
                 "UnsupportedCancel",
                 "CrossSiteRequest",
+                "Unavailable",
+            ),
+        },
+    }
+
+
+def _signal(kind: Kind) -> Json:
+    headers = ("Signal-State", "Repeatability-Result")
+    return {
+        "operationId": SIGNAL,
+        "summary": "Send a signal to an operation",
+        "description": (
+            "The body is what the action waits for under this name: JSON that fits `blockedBy.signal.schema` of the "
+            "status, 64 KiB at most; an empty body is `{}`. A signal that comes before its wait is kept. With the "
+            "Repeatability headers a repeated request is the same signal."
+        ),
+        "tags": [TAG],
+        "parameters": refs(
+            "parameters",
+            "StatusId",
+            "SignalName",
+            "Repeatability-Request-ID",
+            "Repeatability-First-Sent",
+            "api-version",
+            "x-ms-client-request-id",
+        ),
+        "requestBody": {
+            "required": False,
+            "content": json_content({}, {"approval": {"value": {"approved": True}}}),
+        },
+        "responses": {
+            "200": {
+                "description": "It is stored durably: the status monitor",
+                "headers": header_refs("Retry-After", *headers),
+                "content": json_content(
+                    {"$ref": SCHEMAS + "StatusMonitor"}, {"running": sample_monitor("running", kind)}
+                ),
+            },
+            "204": {
+                "description": "It is stored durably, and its sender may not read the status",
+                "headers": header_refs(*headers),
+            },
+            **error_responses(
+                "InvalidSignal",
+                "OperationNotFound",
+                "SignalRefused",
+                "SenderNotAllowed",
+                "TooLargeCancel",
+                "UnsupportedCancel",
                 "Unavailable",
             ),
         },

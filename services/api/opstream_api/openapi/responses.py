@@ -31,6 +31,14 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "OperationFinished": (ErrorCode.OPERATION_FINISHED,),
         "NothingToRetry": (ErrorCode.OPERATION_NOT_FOUND, ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),
         "OperationNotRetriable": (ErrorCode.OPERATION_NOT_RETRIABLE, ErrorCode.RESOURCE_BUSY),
+        "InvalidSignal": (ErrorCode.INVALID_INPUT, *_ANY, ErrorCode.REQUEST_ID_REUSED),
+        "SenderNotAllowed": (ErrorCode.CROSS_SITE_REQUEST, ErrorCode.SENDER_NOT_ALLOWED),
+        "SignalRefused": (
+            ErrorCode.OPERATION_FINISHED,
+            ErrorCode.SIGNAL_TOO_LATE,
+            ErrorCode.SIGNAL_REPEATED,
+            ErrorCode.TOO_MANY_SIGNALS,
+        ),
         "ResourceBusy": (ErrorCode.RESOURCE_BUSY,),
         "TooLargeSubmit": (ErrorCode.PAYLOAD_TOO_LARGE,),
         "TooLargeCancel": (ErrorCode.PAYLOAD_TOO_LARGE,),
@@ -57,15 +65,19 @@ _WITH_INDEX: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
 """The errors of a service that lists operations."""
 _OF_EVERY_PATH: Final = ("RequestTimeout", "UnknownHost", "InternalError", "TooManyConnections")
 _OF_SUBMITS: Final = frozenset(
-    {"InvalidSubmit", "UnknownAction", "ResourceBusy", "TooLargeSubmit", "UnsupportedSubmit"}
+    {
+        *("InvalidSubmit", "UnknownAction", "ResourceBusy", "TooLargeSubmit", "UnsupportedSubmit"),
+        *("InvalidSignal", "SenderNotAllowed", "SignalRefused"),
+    }
 )
-"""Errors of a submit whose response has `Repeatability-Result`: nothing was done."""
+"""Errors of a submit or signal whose response has `Repeatability-Result`: nothing was done."""
 
 
 _WITH_AUTHENTICATION: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
     {
         "Unauthenticated": (ErrorCode.UNAUTHENTICATED,),
         "Forbidden": (ErrorCode.FORBIDDEN,),
+        "ForbiddenSignal": (ErrorCode.FORBIDDEN, *_CODES["SenderNotAllowed"]),
         "TooManyRequests": (ErrorCode.TOO_MANY_REQUESTS,),
         **{
             name: (*_CODES[name], ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE)
@@ -103,9 +115,10 @@ def access_components() -> Json:
     return {name: _error(name, codes) for name, codes in _WITH_AUTHENTICATION.items()}
 
 
-def access_responses(*, is_post: bool, needs_scope: bool) -> Json:
+def access_responses(*, is_post: bool, is_signal: bool, needs_scope: bool) -> Json:
     """Return the error responses by status that a path has besides, if the service asks for credentials."""
-    denied = {"403": ref("responses", "ForbiddenOrCrossSite" if is_post else "Forbidden")} if needs_scope else {}
+    forbidden = "ForbiddenSignal" if is_signal else "ForbiddenOrCrossSite" if is_post else "Forbidden"
+    denied = {"403": ref("responses", forbidden)} if needs_scope else {}
     limited = {"429": ref("responses", "TooManyRequests")}
     return {"401": ref("responses", "Unauthenticated"), **denied, **limited}
 

@@ -19,7 +19,15 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import first_event
 from opstream_schemas.operation.resource_lock import busy_error
 from opstream_schemas.operation.state import Status
-from opstream_schemas.status_monitor import ErrorBody, ErrorObject, StatusMonitor, WaitingReason, request_hash
+from opstream_schemas.status_monitor import (
+    AwaitedSignal,
+    BlockedBy,
+    ErrorBody,
+    ErrorObject,
+    StatusMonitor,
+    WaitingReason,
+    request_hash,
+)
 
 from .shared import Json
 
@@ -65,6 +73,24 @@ _STATES: Final[Mapping[str, tuple[str, Json]]] = MappingProxyType(
             "An attempt was lost, and the next one begins later",
             {"retry_at": _STARTED + timedelta(minutes=1)},
         ),
+        "awaiting": (
+            "It waits for a signal",
+            {
+                "waiting_for": WaitingReason.SIGNAL,
+                "blocked_by": BlockedBy(
+                    reason=WaitingReason.SIGNAL,
+                    until=_STARTED + timedelta(days=1),
+                    signal=AwaitedSignal(
+                        name="approval",
+                        schema=msgspec.Raw(b'{"type":"object","properties":{"approved":{"type":"boolean"}}}'),
+                        approvers=2,
+                        approvals=1,
+                        not_requester=True,
+                        url=f"https://api.example.com/status/{OPERATION_ID}:signal/approval",
+                    ),
+                ),
+            },
+        ),
         "succeeded": ("It returned a result", {"status": Status.SUCCEEDED, "finished_at": _FINISHED}),
         "failed": ("It failed", {"status": Status.FAILED, "error": _FAILURE, "finished_at": _FINISHED}),
         "canceled": ("It was canceled and has stopped", {"status": Status.CANCELED, "finished_at": _FINISHED}),
@@ -76,8 +102,8 @@ def sample_monitor(state: str, kind: Kind, *, resource_id: str = RESOURCE_ID, re
     """Build an example of a status monitor.
 
     Args:
-        state: one of `notStarted`, `busy`, `queued`, `running`, `canceling`, `waiting`, `succeeded`, `failed`,
-            `canceled`.
+        state: one of `notStarted`, `busy`, `queued`, `running`, `canceling`, `waiting`, `awaiting`, `succeeded`,
+            `failed`, `canceled`.
         kind: the operation's action.
         resource_id: the resource's own id; empty without one.
         result: the action's result; used for `succeeded`.
@@ -267,6 +293,31 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             "Another operation owns the resource, and the action does not wait",
             busy_error(Kind("book", "upload-start"), RESOURCE_ID, OPERATION_ID).message,
             {"target": RESOURCE_ID},
+        ),
+        ErrorCode.REQUEST_ID_REUSED: (
+            "The Repeatability headers belong to another signal",
+            "another signal was sent with these Repeatability headers: send each with headers of its own",
+            {},
+        ),
+        ErrorCode.SENDER_NOT_ALLOWED: (
+            "The sender is not proven, or has requested the operation",
+            "who has requested the operation can't send 'approval': another caller has to",
+            {},
+        ),
+        ErrorCode.SIGNAL_TOO_LATE: (
+            "The operation does not wait for it any more",
+            "the operation does not wait for 'approval' any more: it has its answer, or its time was over",
+            {},
+        ),
+        ErrorCode.SIGNAL_REPEATED: (
+            "Different callers have to send it, and this one has",
+            "2 different callers have to send 'approval', and this one has sent it already",
+            {},
+        ),
+        ErrorCode.TOO_MANY_SIGNALS: (
+            "The operation takes no more signals",
+            "an operation takes 1000 signals in all, and keeps 100 for waits that have not begun",
+            {},
         ),
         ErrorCode.PAYLOAD_TOO_LARGE: ("The body is too large", "the body has more than 262144 bytes", {}),
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: (

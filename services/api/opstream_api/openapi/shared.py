@@ -146,7 +146,8 @@ _BLOCKED_BY: Final[Json] = {
         },
         "until": {
             **_INSTANT,
-            "description": "`Rate`, `Retry`, `Sleep`: when it goes on. `Paused`: when the pause ends.",
+            "description": "`Rate`, `Retry`, `Sleep`: when it goes on. `Paused`: when the pause ends. `Signal`: when "
+            "the wait ends without it.",
         },
         "attempt": {"type": "integer", "minimum": 1, "description": "`Retry`: the number of the attempt that failed."},
         "error": {"$ref": SCHEMAS + "OperationError", "description": "`Retry`: why that attempt failed."},
@@ -166,6 +167,7 @@ _BLOCKED_BY: Final[Json] = {
             "description": "`Paused`: the operator who paused the action, for readers of no tenant.",
         },
         "message": {"type": "string", "description": "`Paused`: why, in the operator's words."},
+        "signal": {"$ref": SCHEMAS + "AwaitedSignal", "description": "`Signal`: which, and who may send it."},
     },
     "required": ["reason"],
 }
@@ -202,7 +204,7 @@ _MONITOR_MEMBERS: Final[Json] = {
     },
     "waitingFor": {
         "type": "string",
-        "description": "What an operation waits for that has not started, or whose action sleeps, where it is known: "
+        "description": "What an operation waits for that has not started, or whose action sleeps or awaits a signal: "
         + ", ".join(f"`{reason}`" for reason in _BEFORE_START)
         + ". Expect other words, too.",
         "examples": [str(reason) for reason in _BEFORE_START],
@@ -216,6 +218,11 @@ _MONITOR_MEMBERS: Final[Json] = {
         "description": "True from a cancel request until the operation has ended; absent otherwise.",
     },
     "cancelRequestedAt": {**_INSTANT, "description": "When that was requested."},
+    "keptSignals": {
+        "type": "array",
+        "items": _TEXT,
+        "description": "Names of the signals that were sent to it, and that it does not wait for yet.",
+    },
     "retryOf": {
         "type": "string",
         "pattern": OPERATION_ID_PATTERN,

@@ -70,10 +70,10 @@ class Canceler:
 
     def __init__(
         self,
-        *,
         journal: Journal,
         status: StatusReader,
         cache: OperationCache,
+        *,
         now: Callable[[], datetime],
         clock: Callable[[], float],
         new_id: Callable[[], str],

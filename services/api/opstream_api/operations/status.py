@@ -22,7 +22,13 @@ from opstream_schemas.events import CancelRequested, RecordedEvent
 from opstream_schemas.names import check_operation_id
 from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.state import Operation, Status
-from opstream_schemas.status_monitor import BlockedBy, StatusMonitor, WaitingReason, build_status_monitor
+from opstream_schemas.status_monitor import (
+    BlockedBy,
+    StatusMonitor,
+    WaitingReason,
+    build_status_monitor,
+    signal_blocker,
+)
 
 from .operation_cache import OperationCache
 from .shared_reads import SharedReads
@@ -162,6 +168,8 @@ class StatusReader:
         return known
 
     async def _find_blocker(self, operation: Operation, sees: Callable[[Operation], bool] | None) -> BlockedBy | None:
+        if (awaited := signal_blocker(operation)) is not None:
+            return awaited
         has_begun_to_wait = operation.start_at is None or operation.start_at <= self._now()
         may_queue = operation.status is Status.NOT_STARTED or (
             operation.has_let_go and self._waiting_reasons.is_due(operation)

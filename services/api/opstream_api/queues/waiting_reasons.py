@@ -120,6 +120,8 @@ class WaitingReasons:
     def is_due(self, operation: Operation) -> bool:
         """Return True if an operation that does not run is to be looked up: it should have begun a moment ago."""
         since = operation.waiting.retry_at if operation.waiting else operation.due_at
+        if operation.has_its_signal:
+            return True
         return (self._now() - since).total_seconds() >= _GRACE
 
     async def find(self, operation: Operation, policy: Policy) -> BlockedBy | None:
@@ -129,9 +131,10 @@ class WaitingReasons:
             JournalError: the broker did not respond, or refused.
         """
         waiting = operation.waiting
-        if waiting is not None and operation.wait is not None and self._now() < waiting.retry_at:
-            return BlockedBy(reason=WaitingReason.SLEEP, until=waiting.retry_at, message=operation.wait.name)
-        if waiting is not None and self._now() < waiting.retry_at:
+        wait = operation.wait
+        if waiting is not None and wait is not None and wait.signal is None and self._now() < waiting.retry_at:
+            return BlockedBy(reason=WaitingReason.SLEEP, until=waiting.retry_at, message=wait.name)
+        if waiting is not None and wait is None and self._now() < waiting.retry_at:
             return BlockedBy(
                 reason=WaitingReason.RETRY,
                 until=waiting.retry_at,

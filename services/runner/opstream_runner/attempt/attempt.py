@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -27,10 +27,11 @@ from opstream_runner.handler.in_process import InProcessHandler
 from opstream_runner.handler.invocation import Postponed, Raised
 from opstream_runner.handler.supervision import RunningHandler, StopReason, StopSignal, supervise
 from opstream_runner.steps.step_table import StepTable
+from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
-from opstream_schemas.events import WaitBegun
 from opstream_schemas.operation.commands import ReportProgress
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.signals.wait_history import ClosedWait, WaitEvent, closed_waits, sleeps
 from opstream_schemas.steps.step_history import StepRecord
 
 from .completion import AttemptResult, Completion
@@ -59,7 +60,7 @@ class Attempt:
         operation: the state in which this attempt is the live one.
         action_input: JSON from the `requested` event.
         steps: what earlier attempts have recorded of their steps.
-        waits: the waits that are over.
+        waits: the events that decide about the operation's waits, before the `started` of this attempt.
         message: the delivery that caused the attempt.
         handler_loop: runs async handlers.
         on_handled: called once, when the handler has ended and its outcome is still to be recorded.
@@ -73,7 +74,7 @@ class Attempt:
         operation: Operation,
         action_input: msgspec.Raw,
         steps: tuple[StepRecord, ...],
-        waits: tuple[WaitBegun, ...],
+        waits: tuple[WaitEvent, ...],
         message: DeliveredMessage,
         handler_loop: HandlerLoop,
         on_handled: Callable[[], None],
@@ -81,7 +82,7 @@ class Attempt:
         if operation.live is None:
             raise ValueError(f"operation {operation.id} has no live attempt")
         self.id = operation.id
-        self._recorder = EventRecorder(dependencies, operation)
+        self._recorder = EventRecorder(dependencies, operation, waits)
         self._stop_signal = StopSignal()
         # Nothing here refers back to `self`: an ended attempt is freed at once, without the garbage collector.
         self._completion = Completion(connection, dependencies, self._recorder, message, self._stop_signal)
@@ -205,6 +206,7 @@ class Attempt:
             report=self._on_progress,
             cancel_requested=self._should_stop,
             make_steps=self._make_steps,
+            make_waits=self._make_waits,
         )
         limit = self._dependencies.result_limit
         if self._action.is_isolated:
@@ -216,11 +218,21 @@ class Attempt:
                 limit,
                 report,
                 steps=self._steps,
-                waits=self._waits,
+                sleeps=sleeps(self._waits),
                 record_step=lambda event: self._recorder_of_steps().record(event),
+                closed=self._closed_waits(),
+                is_proven=bool(operation.own_id),
                 is_traced=tracing.is_on,
             )
         return InProcessHandler(self._action, self._input, context, limit, self._handler_loop)
+
+    def _closed_waits(self) -> Mapping[str, ClosedWait]:
+        operation = self._recorder.operation
+        return closed_waits(self._waits, operation.caller, has_started=True) if operation.signals is not None else {}
+
+    def _make_waits(self) -> WaitTable:
+        is_proven = bool(self._recorder.operation.own_id)
+        return WaitTable(self._closed_waits(), is_proven=is_proven, now=self._dependencies.step_clock.now)
 
     def _make_steps(self) -> StepTable:
         """Return the steps of this attempt; called in the handler's thread, when it comes to its first one."""
@@ -230,7 +242,7 @@ class Attempt:
             attempt=self._live.number,
             limit=self._dependencies.result_limit,
             should_stop=self._should_stop,
-            waits=self._waits,
+            waits=sleeps(self._waits),
             clock=self._dependencies.step_clock,
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -33,7 +34,6 @@ from opstream_schemas.errors import DecisionRefused, ErrorCode, FoldRefused, Inv
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation.backoff import backoff_delay, retry_time
 from opstream_schemas.operation.commands import (
-    BeginWait,
     Command,
     ConfirmCancel,
     Fail,
@@ -41,11 +41,12 @@ from opstream_schemas.operation.commands import (
     Succeed,
     deadline_outcome,
 )
-from opstream_schemas.operation.dispatch_decision import RETRY_REASON, WAIT_REASON
+from opstream_schemas.operation.dispatch_decision import RETRY_REASON, wait_reason
 from opstream_schemas.operation.failure_line import canceled_line, end_fields, error_text, failure_line
 from opstream_schemas.operation.state import Operation, Status, Waiting
 
 from .event_recorder import EventRecorder
+from .wait_outcome import begin_wait
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ _RELEASE_BUDGET: Final = 3.0
 """Seconds to record a release. The process is about to end, and without the record the lease runs out."""
 _JOURNAL_FULL_DELAY: Final = 2.0
 _BROKER_TROUBLE_DELAY: Final = 1.0
+_NOTHING: Final[Mapping[int, msgspec.Raw]] = {}
 _RUNNER_STOPPED: Final = OperationError(code=ErrorCode.RUNNER_STOPPED, message="the runner was stopped")
 
 
@@ -103,7 +105,7 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
             return not self.outcome.is_meant
         return not isinstance(self.outcome, Postponed)
 
-    def command(self, operation: Operation, now: datetime) -> Command:
+    def command(self, operation: Operation, now: datetime, payloads: Mapping[int, msgspec.Raw] = _NOTHING) -> Command:
         """Return the command that records this result.
 
         It depends on the operation's current state: after a cancel request, for example, nothing is retried. The
@@ -112,6 +114,7 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             operation: the state to decide on.
             now: with time zone.
+            payloads: of the operation's signals.
         """
         match self.outcome:
             case _ if self.is_release:
@@ -119,7 +122,7 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
             case Returned(result):
                 return Succeed(token=self.token, result=result)
             case Suspended(wait) if operation.cancel is None and self.stop_reason is not StopReason.DEADLINE:
-                return BeginWait(token=self.token, data=wait)
+                return begin_wait(self.token, wait, operation, payloads)
             case Raised(error, is_meant=True):
                 return Fail(token=self.token, error=error)
             case Stopped(is_left_behind=False) | Suspended() if operation.cancel is not None:
@@ -237,7 +240,11 @@ class Completion:
 
     async def _record_once(self, result: AttemptResult) -> Operation:
         budget = _RELEASE_BUDGET if result.is_release else UNTIL_STORED
-        return await self._recorder.record(lambda operation: result.command(operation, self._now()), budget)
+
+        def build(operation: Operation) -> Command:
+            return result.command(operation, self._now(), self._recorder.payloads())
+
+        return await self._recorder.record(build, budget)
 
     async def _settle_message(self, operation: Operation, result: AttemptResult) -> None:
         waiting = operation.waiting
@@ -286,13 +293,19 @@ class Completion:
     async def _begin_wait(self, operation: Operation, waiting: Waiting) -> None:
         crash_point(CrashPoint.RUNNER_WAITING)
         logger.debug("operation %s waits until %s", operation.id, waiting.retry_at)
-        await self._arm(operation, waiting, WAIT_REASON)
+        await self._arm(operation, waiting, wait_reason(operation))
 
     async def _arm(self, operation: Operation, waiting: Waiting, why: str) -> None:
         """Schedule the wake-up for the next attempt, then acknowledge the message."""
         try:
+            at = operation.wait.ready_at if operation.wait is not None else None  # a signal that came before
             await schedule_wake_up(
-                self._connection, operation.kind, operation.id, why, at=waiting.retry_at, armed_by=waiting.sequence
+                self._connection,
+                operation.kind,
+                operation.id,
+                why,
+                at=at or waiting.retry_at,
+                armed_by=waiting.sequence,
             )
         except (JournalUnavailable, JournalFull) as error:
             # The next delivery of the message schedules the wake-up (row 9), as after a crash.

@@ -10,15 +10,19 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from opstream_journal import JournalUnavailable
 from opstream_journal.command_handler import CommandHandler, Proposal
 from opstream_journal.errors import ConflictWithoutNews
 from opstream_journal.jetstream.rpc import StoredMessage
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_schemas.errors import FoldRefused
+from opstream_schemas.events import RecordedEvent
 from opstream_schemas.operation.commands import Command
 from opstream_schemas.operation.fold import evolve, fold
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.signals.wait_history import WaitEvent, signal_payloads, wait_events
 
 _PAUSE: Final = 0.2
 
@@ -33,10 +37,14 @@ class EventRecorder:
     Args:
         dependencies: journal, clocks, ids.
         operation: the state after the attempt's `started`.
+        waits: the events before it that decide about waits.
     """
 
-    def __init__(self, dependencies: RunnerDependencies, operation: Operation) -> None:
+    def __init__(
+        self, dependencies: RunnerDependencies, operation: Operation, waits: tuple[WaitEvent, ...] = ()
+    ) -> None:
         self.operation = operation
+        self._waits = waits
         self._journal = dependencies.journal
         self._monotonic = dependencies.monotonic
         self._commands = CommandHandler(
@@ -47,6 +55,10 @@ class EventRecorder:
             new_id=dependencies.new_id,
         )
         self._lock = asyncio.Lock()
+
+    def payloads(self) -> dict[int, msgspec.Raw]:
+        """Return the payloads of all signals of the operation that this recorder knows, by the events' positions."""
+        return signal_payloads(self._waits)
 
     async def record(self, build_command: CommandBuilder, budget: float) -> Operation:
         """Decide a command and append its event; after a version conflict, read and decide again (docs/adr/0028).
@@ -97,8 +109,7 @@ class EventRecorder:
             return
         async with self._lock:  # a task that held the lock may just have recorded `last` itself
             if last.seq > self.operation.stream_sequence:
-                events = await self._journal.events_up_to(last, since=self.operation)
-                self.operation = fold(self.operation, events) or self.operation
+                self._fold(await self._journal.events_up_to(last, since=self.operation))
 
     async def _read_until(self, until: float) -> None:
         # The outcome of an hour's work must survive a broker that leaves between refusing it and saying why.
@@ -110,5 +121,9 @@ class EventRecorder:
                     raise
                 await asyncio.sleep(_PAUSE)
             else:
-                self.operation = fold(self.operation, events) or self.operation
+                self._fold(events)
                 return
+
+    def _fold(self, events: list[RecordedEvent]) -> None:
+        self.operation = fold(self.operation, events) or self.operation
+        self._waits += wait_events(events)

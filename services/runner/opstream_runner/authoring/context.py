@@ -9,13 +9,17 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, SupportsFloat, TypeVar, overload
+from functools import partial
+from typing import Any, Final, Literal, SupportsFloat, TypeVar, overload
 
 from opstream_runner.errors import ActionCanceledError
 from opstream_runner.steps.step_call import StepCall, StepOptions
 from opstream_runner.steps.step_table import NO_LIMIT, StepEvent, StepTable, keep_nothing
 from opstream_runner.steps.wait_call import WaitCall, checked_moment, end_of_sleep
+from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.events import WaitBegun
+
+from .type_schema import announced_schema
 
 T = TypeVar("T")
 
@@ -67,6 +71,7 @@ class ActionContext:
         report: ProgressReporter = discard_progress,
         cancel_requested: Callable[[], bool] = never_canceled,
         make_steps: Callable[[], StepTable] | None = None,
+        make_waits: Callable[[], WaitTable] = WaitTable,
     ) -> None:
         self.operation_id = operation_id
         self.resource_id = resource_id
@@ -76,6 +81,8 @@ class ActionContext:
         self._cancel_requested = cancel_requested
         self._make_steps = make_steps or self._steps_of_a_test
         self._steps: StepTable | None = None
+        self._make_waits = make_waits
+        self._waits: WaitTable | None = None
 
     @property
     def cancel_requested(self) -> bool:
@@ -244,6 +251,52 @@ class ActionContext:
                 self._steps = self._steps or self._make_steps()
         return self._steps
 
+    def wait_for(
+        self,
+        name: str,
+        type_: Any,  # noqa: ANN401 - any type that an input may have
+        *,
+        timeout: float | None = None,
+        approvers: int = 1,
+        not_requester: bool = False,
+        hold: bool = False,
+    ) -> Any:  # noqa: ANN401 - an async handler awaits it, a plain one has the result
+        """Wait for a signal, and return what was sent: `approval = await ctx.wait_for("approval", Approval)`.
+
+        In a plain handler it returns the payload itself. If the signal is not there, this ends the attempt: the
+        handler's `finally` blocks run, nothing is held, and another attempt begins when the signal has come, which gets
+        it at this place. So what comes before belongs into steps (docs/signals.md).
+
+        Args:
+            name: of the signal; waited for once in an operation.
+            type_: of the payload. A signal that does not fit it is refused.
+            timeout: seconds from now after which the wait is over; without it the operation's deadline ends it.
+            approvers: how many different callers have to send it. With more than one the result is a list.
+            not_requester: True if the caller that requested the operation may not send it.
+            hold: keep the operation's exclusive resource meanwhile. Otherwise it queues for it again afterwards.
+
+        Raises:
+            WaitTimedOut: it has not come in time. Uncaught, it fails the operation.
+            InvalidWait: the attempt waits for the name twice, or something about the wait is not valid.
+            AttemptSuspended: it is not there yet. Do not catch it; clean up in `finally`.
+        """
+        if self._waits is None:
+            with _creation:
+                self._waits = self._waits or self._make_waits()
+        caller = sys._getframe(1)  # noqa: SLF001 - documented, as a tool for messages
+        take = partial(
+            self._waits.take,
+            name,
+            type_,
+            partial(announced_schema, is_input=True),
+            timeout=timeout,
+            approvers=approvers,
+            not_requester=not_requester,
+            hold=hold,
+            place=f"{caller.f_code.co_filename}:{caller.f_lineno}",
+        )
+        return _awaited(take) if _is_in_loop() else take()
+
     def _steps_of_a_test(self) -> StepTable:
         return StepTable(
             (),
@@ -274,64 +327,16 @@ _creation: Final = threading.Lock()
 """A handler may come to its first steps in several threads at once."""
 
 
+async def _awaited(take: Callable[[], Any]) -> Any:  # noqa: ANN401 - of the author's type
+    return take()
+
+
 def _as_number(percent: object) -> float:
     """Return any number as a float: an author's percent may come from Decimal, Fraction or numpy."""
     if isinstance(percent, SupportsFloat):  # a text has no `__float__`
         with contextlib.suppress(TypeError, OverflowError):
             return float(percent)
     raise TypeError(f"progress takes a number of percent, not {type(percent).__name__}")
-
-
-class ProgressReport(NamedTuple):
-    """One call of `ActionContext.progress`."""
-
-    percent: float
-    message: str
-
-
-class RecordingContext(ActionContext):
-    """A context for tests: it keeps what the handler reports, and can ask it to stop.
-
-    Args:
-        operation_id: the same in all attempts.
-        resource_id: the resource's own id.
-        attempt: from 1.
-        traceparent: W3C Trace Context.
-    """
-
-    def __init__(
-        self, *, operation_id: str = "op-1", resource_id: str = "", attempt: int = 1, traceparent: str = ""
-    ) -> None:
-        self.reports: list[ProgressReport] = []
-        """All reports, in order. opstream records fewer: one for each percent, or every 10 seconds."""
-        self.steps: list[StepEvent] = []
-        """What the handler's steps have recorded, in order: starts, results and failures."""
-        self.waits: list[WaitBegun] = []
-        """The handler's sleeps, in order. They take no time."""
-        self._stop = threading.Event()
-        super().__init__(
-            operation_id=operation_id,
-            resource_id=resource_id,
-            attempt=attempt,
-            traceparent=traceparent,
-            report=self._keep,
-            cancel_requested=self._stop.is_set,
-        )
-
-    def cancel(self) -> None:
-        """Make `cancel_requested` true, as after a client's cancel. An async handler's task is to be cancelled, too."""
-        self._stop.set()
-
-    def _keep(self, percent: float, message: str) -> Awaitable[None]:
-        self.reports.append(ProgressReport(percent, message))
-        return COMPLETED
-
-    def _keep_wait(self, wait: WaitBegun) -> None:
-        self.waits.append(wait)
-
-    def _keep_step(self, event: StepEvent) -> Future[None]:
-        self.steps.append(event)
-        return keep_nothing(event)
 
 
 class ProgressThrottle:

@@ -38,6 +38,17 @@ def contains_only(error: BaseException, kinds: tuple[type[BaseException], ...]) 
     return all(issubclass(type(one), kinds) for one in _leaves(error))
 
 
+def first_of_kind(error: BaseException, kind: type[_E], *, or_else: tuple[type[BaseException], ...]) -> _E | None:
+    """Return the first exception of a type in an error, if all in its group are of that type or of `or_else`.
+
+    None for any other error, so that one that was not expected is not passed over.
+    """
+    leaves = list(_leaves(error))
+    if not all(issubclass(type(one), (kind, *or_else)) for one in leaves):
+        return None
+    return next((one for one in leaves if is_kind(one, kind)), None)
+
+
 def sole_exception(error: BaseException) -> BaseException:
     """Return the only exception in a group, at any depth; the error itself if it is no group, or one of several."""
     first_two = list(islice(_leaves(error), 2))

@@ -1,9 +1,8 @@
-"""Loads the operation that a delivered message belongs to, with its input and the steps that it has done."""
+"""Loads the operation that a delivered message belongs to, with its input, and with its steps and waits so far."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -12,11 +11,12 @@ from opstream_journal import DeliveredMessage, Journal
 from opstream_journal.stores.timers import scheduled_by
 from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent
-from opstream_schemas.events import RecordedEvent, Requested, WaitBegun, decode_event
+from opstream_schemas.events import RecordedEvent, Requested, decode_event
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.dispatch_decision import SWEEP_REASON, Trigger
 from opstream_schemas.operation.fold import fold, initial
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.signals.wait_history import WaitEvent, wait_events
 from opstream_schemas.steps.step_history import StepRecord, step_records
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ class LoadedOperation(NamedTuple):
     """Stream sequence of the `requested` event."""
     steps: tuple[StepRecord, ...] = ()
     """What its attempts have recorded of their steps."""
-    waits: tuple[WaitBegun, ...] = ()
-    """Its waits, in order."""
+    waits: tuple[WaitEvent, ...] = ()
+    """What decides about its waits."""
 
 
 class OperationLoader:
@@ -70,7 +70,9 @@ class OperationLoader:
         if folded is None:
             return None
         first = events[0]
-        loaded = LoadedOperation(folded, _action_input(first), first.sequence, step_records(events), _waits(events))
+        loaded = LoadedOperation(
+            folded, _action_input(first), first.sequence, step_records(events), wait_events(events)
+        )
         return self._verify_subject(loaded, operation_id)
 
     async def reload(self, loaded: LoadedOperation) -> LoadedOperation | None:
@@ -85,9 +87,8 @@ class OperationLoader:
         except (FoldRefused, InvalidEvent) as refused:
             logger.warning("operation %s can't be folded by this version: %s", loaded.operation.id, refused)
             return None
-        return loaded._replace(
-            operation=operation, steps=loaded.steps + step_records(events), waits=loaded.waits + _waits(events)
-        )
+        steps, waits = loaded.steps + step_records(events), loaded.waits + wait_events(events)
+        return loaded._replace(operation=operation, steps=steps, waits=waits)
 
     def _verify_subject(self, loaded: LoadedOperation, operation_id: str) -> LoadedOperation:
         # Any client of the broker can publish on our subjects; a handler must get only requests for its own action.
@@ -108,10 +109,6 @@ def trigger_of(message: DeliveredMessage) -> Trigger:
         return Trigger(ticket=message.sequence)
     is_timely = subjects.parse_wake_subject(message.subject).reason != SWEEP_REASON
     return Trigger(ticket=message.sequence, scheduled_by=scheduled_by(message.data), is_timely=is_timely)
-
-
-def _waits(events: Iterable[RecordedEvent]) -> tuple[WaitBegun, ...]:
-    return tuple(event.data for event in events if isinstance(event.data, WaitBegun))
 
 
 def _action_input(requested: RecordedEvent) -> msgspec.Raw:

@@ -38,6 +38,7 @@ from opstream_runner.containment.log_guard import protect_logs
 from opstream_runner.errors import ActionCanceledError
 from opstream_runner.steps.step_errors import StepNotRecorded, StepResultTooLarge
 from opstream_runner.steps.step_table import StepEvent, StepTable
+from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.events import Trace
 from opstream_schemas.logs.json_formatter import JsonLogFormatter
 from opstream_schemas.operation.commands import truncate_error
@@ -311,8 +312,9 @@ def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerI
             attempt=start.attempt,
             limit=start.limit,
             should_stop=lambda: interrupt.is_requested,
-            waits=start.waits,
+            waits=start.sleeps,
         ),
+        make_waits=lambda: WaitTable(start.closed, is_proven=start.is_proven),
     )
 
 

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +28,7 @@ from opstream_runner.steps.step_errors import StepResultTooLarge
 from opstream_runner.steps.step_table import Recorder, StepEvent, keep_nothing
 from opstream_schemas.events import OperationError, StepFailed, StepStarted, StepSucceeded, WaitBegun
 from opstream_schemas.logs.json_formatter import JsonLogFormatter
+from opstream_schemas.signals.wait_history import ClosedWait
 from opstream_schemas.steps.step_history import StepRecord
 
 from .child_protocol import (
@@ -44,6 +45,7 @@ from .invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped, Su
 
 logger = logging.getLogger(__name__)
 
+_NO_WAITS: Final[Mapping[str, ClosedWait]] = {}
 _EXIT_GRACE: Final = 1.0
 """Seconds that the process has to end after it sent its outcome: the interpreter still runs exit handlers."""
 _KILL_TIMEOUT: Final = 5.0
@@ -73,8 +75,10 @@ class ChildProcessHandler:
         limit: the result's maximum, in bytes of JSON.
         report: called with each progress report that is to be recorded.
         steps: what earlier attempts have recorded of their steps.
-        waits: the waits that are over.
+        sleeps: the waits for a time, which are over.
         record_step: called with each event of a step.
+        closed: the waits for signals that are over.
+        is_proven: see `WaitTable`.
         is_traced: whether the context's `traceparent` is that of the attempt's span.
     """
 
@@ -87,8 +91,10 @@ class ChildProcessHandler:
         report: Callable[[float, str], object],
         *,
         steps: tuple[StepRecord, ...] = (),
-        waits: tuple[WaitBegun, ...] = (),
+        sleeps: tuple[WaitBegun, ...] = (),
         record_step: Recorder = keep_nothing,
+        closed: Mapping[str, ClosedWait] = _NO_WAITS,
+        is_proven: bool = False,
         is_traced: bool = False,
     ) -> None:
         self._start = ChildStart(
@@ -105,7 +111,9 @@ class ChildProcessHandler:
             is_log_json=isinstance(own_formatter(), JsonLogFormatter),
             is_traced=is_traced,
             steps=steps,
-            waits=waits,
+            sleeps=sleeps,
+            closed=dict(closed),
+            is_proven=is_proven,
         )
         self._record_step = record_step
         self._lease = action.spec.policy.lease

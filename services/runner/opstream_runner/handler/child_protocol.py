@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from opstream_schemas.events import WaitBegun
+from opstream_schemas.signals.wait_history import ClosedWait
 from opstream_schemas.steps.step_history import StepRecord
 
 from .invocation import Postponed, Raised, Returned, Stopped, Suspended
@@ -41,8 +42,12 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `traceparent` is that of the attempt's span, in which spans of the handler are nested."""
     steps: tuple[StepRecord, ...] = ()
     """What earlier attempts have recorded of their steps."""
-    waits: tuple[WaitBegun, ...] = ()
-    """The waits that are over."""
+    sleeps: tuple[WaitBegun, ...] = ()
+    """The waits for a time, which are over."""
+    closed: dict[str, ClosedWait] = {}
+    """The waits for signals that are over, by name."""
+    is_proven: bool = False
+    """See `WaitTable`."""
 
 
 class StepRecorded(msgspec.Struct, frozen=True):

@@ -24,11 +24,19 @@ import msgspec
 
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.context import ActionContext
-from opstream_runner.containment.exceptions import contains_only, is_kind, log_exception, sole_exception, type_name
+from opstream_runner.containment.exceptions import (
+    contains_only,
+    first_of_kind,
+    is_kind,
+    log_exception,
+    sole_exception,
+    type_name,
+)
 from opstream_runner.containment.forks import leave_fork
 from opstream_runner.errors import ActionCanceledError, ActionError, RetryAfter, UnreadableInput
 from opstream_runner.steps.step_errors import InvalidStep
 from opstream_runner.steps.suspension import AttemptSuspended
+from opstream_runner.waits.wait_errors import InvalidWait
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import OperationError, WaitBegun
 from opstream_schemas.operation.commands import CODE_LIMIT, truncate_error
@@ -218,10 +226,10 @@ def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, erro
     leave_fork()
     faults: list[str] = []
     only = sole_exception(error)  # a task group wraps what one of its tasks raises
-    if is_kind(only, AttemptSuspended):
-        return Suspended(only.wait)
-    if is_kind(only, InvalidStep):
-        text = "operation %s: %s uses a step wrongly in attempt %s: %s"
+    if (suspended := first_of_kind(error, AttemptSuspended, or_else=(asyncio.CancelledError,))) is not None:
+        return Suspended(suspended.wait)
+    if is_kind(only, InvalidStep) or is_kind(only, InvalidWait):
+        text = "operation %s: %s uses a step or a wait wrongly in attempt %s: %s"
         log_exception(logger, only, text, context.operation_id, action.kind, context.attempt, only.why)
     if is_kind(only, ActionError):
         meant = Raised(_client_error(only, faults), is_meant=True)

@@ -10,12 +10,14 @@ from litestar.types import Message
 
 from opstream_api.access.principal import Principal
 from opstream_api.access.scopes import Scopes
+from opstream_api.access.signal_access import SignalAccess
 from opstream_api.access.status_access import (
     MAX_UNREVOCABLE_SECONDS,
     StatusAccess,
     private_answers,
     take_status_token,
 )
+from opstream_api.access.tokens.signal_token import SignalTokens
 from opstream_api.access.tokens.status_token import CLOCK_LEEWAY, StatusGrant, StatusTokens
 from opstream_api.errors import ApiError, operation_not_found
 from opstream_api.http.conditional_headers import MAX_STATUS_TOKEN_SECONDS
@@ -32,7 +34,8 @@ class Desk:
         self.now = NOW
         self.keys: dict[str, Principal] = {}
         self.tokens = StatusTokens(b"secret")
-        self.access = StatusAccess(self.tokens, lambda: self.now, self.keys.get, takes_tokens=takes_tokens)
+        signals = SignalAccess(SignalTokens(b"x" * 32), lambda: self.now, self.keys.get, takes_tokens=takes_tokens)
+        self.access = StatusAccess(self.tokens, lambda: self.now, self.keys.get, signals, takes_tokens=takes_tokens)
 
     def principal(self, *scopes: str, key_id: str = "k1", seconds: float | None = None) -> Principal:
         """A principal whose key is in use."""

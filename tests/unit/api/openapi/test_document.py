@@ -30,6 +30,7 @@ FINISH = Kind("book", "upload-finish")
 ALWAYS = [
     "/status/{operationId}",
     "/status/{operationId}:cancel",
+    "/status/{operationId}:signal/{name}",
     "/status/{operationId}:retry",
     "/status/{operationId}/events",
     "/schedules",
@@ -256,7 +257,7 @@ def error_codes(root: dict[str, Any]) -> set[str]:
     return seen
 
 
-READ_BY_TOKEN = "/status/{operationId}"
+BY_TOKEN = {"/status/{operationId}": "statusToken", "/status/{operationId}:signal/{name}": "signalToken"}
 
 
 def test_a_service_that_asks_for_credentials_says_so() -> None:
@@ -268,8 +269,8 @@ def test_a_service_that_asks_for_credentials_says_so() -> None:
         if path in {"/healthz", "/readyz"}:
             assert (operation["security"], "401" in statuses) == ([], False)
             continue
-        # A status token reads the status of one operation, and nothing else.
-        opens = [{"bearer": []}, {"statusToken": []}] if path == READ_BY_TOKEN else None
+        # A status token reads the status of one operation, a signal's sends one signal, and neither anything else.
+        opens = [{"bearer": []}, {BY_TOKEN[path]: []}] if path in BY_TOKEN else None
         assert operation.get("security") == opens
         assert "401" in statuses
         if "202" in statuses and not path.startswith(("/schedules/", "/status/")):
@@ -370,7 +371,7 @@ def test_the_monitor_is_the_contracts() -> None:
     assert list(described["properties"]) == list(contract["StatusMonitor"]["properties"])
     assert described["required"] == contract["StatusMonitor"]["required"]
     files = sorted(GOLDEN.glob("monitor.*.json"))
-    assert len(files) == 9
+    assert len(files) == 10
     for file in files:
         validator(root, "StatusMonitor").validate(json.loads(file.read_bytes()))
 

@@ -84,6 +84,7 @@ EVENT_WRITERS: Final = {
     "step-succeeded": {Role.RUNNER},
     "step-failed": {Role.RUNNER},
     "waiting": {Role.RUNNER},
+    "signaled": {Role.API},
     "attempt-failed": {Role.RUNNER, Role.PROJECTOR},
     "succeeded": {Role.RUNNER},
     "failed": {Role.RUNNER, Role.PROJECTOR},

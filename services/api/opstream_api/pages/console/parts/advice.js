@@ -11,6 +11,8 @@ const BY_CODE = {
   AttemptTimedOut: "An attempt took longer than the action allows. Raise its attempt timeout, or find out in the runner's log what it waited for.",
   RunnerLost: "The runners of its attempts went silent: killed, out of memory, or cut off. Look at the logs of the runners that the timeline names.",
   ResourceBusy: "Another operation had the exclusive resource. Submit it again when that one has ended.",
+  WaitTimedOut: "Nobody sent the signal in time that its action waited for. See in the history which one it was; then submit it again, or give the wait more time.",
+  InvalidWait: "The action waits wrongly: a name twice, a type without a schema, or approvers where callers prove nothing. The log of the runner has the reason.",
   FailedByOperator: "An operator ended it. The history has the reason.",
 };
 
@@ -31,6 +33,7 @@ const REASONS = {
   Version: "No runner of its version",
   StartTime: "Start time",
   Sleep: "Its action sleeps",
+  Signal: "A signal",
   Paused: "The action is paused",
 };
 
