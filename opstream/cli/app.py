@@ -33,6 +33,7 @@ SECTIONS: Final = {
         "schedule": "Have an action begin again and again.",
         "status": "Print the status of an operation.",
         "cancel": "Ask an operation to stop.",
+        "signal": "Send an operation what it waits for.",
         "retry": "Do an operation again that failed or was canceled.",
         "events": "Print the history of an operation.",
         "list": "List operations: what runs, what failed, what waits.",

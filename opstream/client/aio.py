@@ -30,6 +30,7 @@ from .lists.flows import ListFlows
 from .models import BulkPreview, Operation, OperationCount, OperationEvent, OperationPage
 from .responses import is_event_stream
 from .schedules.calls import AsyncScheduleCalls
+from .signals.signal_flow import SignalFlow, SignalState
 from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
 T = TypeVar("T")
@@ -152,6 +153,19 @@ class AsyncOperationsClient:
     ) -> Operation:
         """`OperationsClient.cancel`."""
         return await self._drive(self._flows.cancel(operation, reason=reason, timeout=timeout))
+
+    async def signal(
+        self,
+        operation: Operation | str,
+        name: str,
+        payload: Any = None,
+        *,
+        request_id: str | None = None,
+        timeout: float | None = 60.0,
+    ) -> SignalState:
+        """`OperationsClient.signal`."""
+        flow = SignalFlow(self._flows).send(operation, name, payload, request_id=request_id, timeout=timeout)
+        return await self._drive(flow)
 
     async def retry(self, operation: Operation | str, *, timeout: float | None = 60.0) -> Operation:
         """`OperationsClient.retry`."""

@@ -29,6 +29,7 @@ from .lists.flows import ListFlows
 from .models import BulkPreview, Operation, OperationCount, OperationEvent, OperationPage
 from .responses import is_event_stream
 from .schedules.calls import ScheduleCalls
+from .signals.signal_flow import SignalFlow, SignalState
 from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
 
 T = TypeVar("T")
@@ -226,6 +227,25 @@ class OperationsClient:
             ServiceUnavailable, UnexpectedAnswer: there was no usable response. Canceling twice is safe.
         """
         return self._drive(self._flows.cancel(operation, reason=reason, timeout=timeout))
+
+    def signal(
+        self,
+        operation: Operation | str,
+        name: str,
+        payload: Any = None,
+        *,
+        request_id: str | None = None,
+        timeout: float | None = 60.0,
+    ) -> SignalState:
+        """Send a signal; return what became of it. The same `request_id` is the same signal (docs/signals.md).
+
+        Raises:
+            RequestRefused: `InvalidInput`, `SignalTooLate`, `OperationFinished`, …
+            ServiceUnavailable, UnexpectedAnswer: there was no usable response.
+        """
+        return self._drive(
+            SignalFlow(self._flows).send(operation, name, payload, request_id=request_id, timeout=timeout)
+        )
 
     def retry(self, operation: Operation | str, *, timeout: float | None = 60.0) -> Operation:
         """Request that an operation that failed or was canceled is done again, with the same input.

@@ -10,7 +10,10 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from opstream import AsyncOperationsClient, InvalidRequest, RequestRefused
+from opstream.cli.app import main
 from opstream_journal import Connection, Journal, announce_action
 from opstream_schemas.events import Canceled, EventData, Signaled, SignalWait, Succeeded, WaitBegun
 from opstream_schemas.signals.signal_book import MAX_PAYLOAD
@@ -247,3 +250,35 @@ async def test_a_cancel_ends_a_wait(api: Api, journal: Journal) -> None:
     answer = await api.cancel(story.operation.id)
     assert (answer.status_code, answer.json()["status"]) == (200, "Canceled")
     assert code(await send(api, story.operation.id, {"approved": True})) == (409, "OperationFinished")
+
+
+async def test_the_client_sends_it(api: Api, journal: Journal) -> None:
+    """It names its request, says what became of the signal, and raises what the service refuses."""
+    story = await submitted(api, journal, started())
+    operation_id = story.operation.id
+    async with AsyncOperationsClient(api.url) as client:
+        assert await client.signal(operation_id, "approval", {"approved": True}, request_id="mine") == "Kept"
+        assert await client.signal(operation_id, "approval", {"approved": True}, request_id="mine") == "Kept"
+        with pytest.raises(RequestRefused) as refused:
+            await client.signal(operation_id, "approval", {"approved": False}, request_id="mine")
+        with pytest.raises(InvalidRequest):
+            await client.signal(operation_id, "two words")
+    assert refused.value.code == "RequestIdReused"
+    assert await signals(journal, operation_id) == [("approval", {"approved": True})]
+
+
+async def test_the_command_sends_it(api: Api, journal: Journal) -> None:
+    """`opstream signal` prints what became of it; what is refused is one line and the status 1."""
+    story = await submitted(api, journal, started(), waiting())
+
+    async def run(*arguments: str) -> Any:
+        return await asyncio.to_thread(CliRunner().invoke, main, ["signal", *arguments, "--url", api.url])
+
+    operation_id = story.operation.id
+    wrong = await run(operation_id, "approval", "--input", '{"approved": 1}')
+    assert (wrong.exit_code, wrong.stdout) == (1, "")
+    assert "InvalidInput" in wrong.stderr
+    sent = await run(operation_id, "approval", "--input", '{"approved": true}')
+    assert (sent.exit_code, sent.stdout) == (0, "Delivered\n")
+    assert (await run(operation_id, "two words")).exit_code == 2
+    assert await signals(journal, operation_id) == [("approval", {"approved": True})]
