@@ -186,6 +186,12 @@ async def test_a_moment_of_a_schedule(system: ChaosSystem, point: str) -> None:
 
 
 def test_every_point_has_its_case() -> None:
-    """Each crash point has a case; that of bulk operations is in `tests/e2e/system/test_bulk_kills.py`."""
-    elsewhere = {*SCHEDULE_POINTS, CrashPoint.API_ITEM_DONE}
+    """Each crash point has a case; that of bulk operations is in `tests/e2e/system/test_bulk_kills.py`, those of
+    signals are in `tests/chaos/test_signal_points.py`."""
+    elsewhere = {
+        *SCHEDULE_POINTS,
+        CrashPoint.API_ITEM_DONE,
+        CrashPoint.API_SIGNALED,
+        CrashPoint.PROJECTOR_SIGNAL_PASSED,
+    }
     assert {case.point.partition(":")[0] for case in CASES} | elsewhere == set(CrashPoint)

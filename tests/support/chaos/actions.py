@@ -55,6 +55,14 @@ class Done(msgspec.Struct):
     attempt: int
 
 
+class Answered(msgspec.Struct):
+    """The result of an action that asks, with the attempt's number."""
+
+    number: int
+    attempt: int
+    answers: list[int]
+
+
 class Mark(msgspec.Struct):
     """One line of `MARKS`."""
 
@@ -244,6 +252,16 @@ async def napping(request: Work, ctx: ActionContext) -> Done:
         if ctx.attempt <= request.bad:
             raise RuntimeError(f"attempt {ctx.attempt}")
         return Done(request.number, ctx.attempt)
+
+
+@action("chaos:asking", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX)
+async def asking(request: Work, ctx: ActionContext) -> Answered:
+    """Wait for two signals, one after the other; fail behind them in some attempts."""
+    with marked("asking", ctx):
+        answers = [await ctx.wait_for(f"answer-{number}", int) for number in (1, 2)]
+        if ctx.attempt <= request.bad:
+            raise RuntimeError(f"attempt {ctx.attempt}")
+        return Answered(request.number, ctx.attempt, answers)
 
 
 @action("chaos:throttled", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX)
