@@ -49,6 +49,7 @@ from opstream_schemas.operation.fold import evolve, next_event
 from opstream_schemas.operation.state import Operation
 
 from .admission import Admission, AdmissionControl, Admit, Defer, Reject, Requeue
+from .message_slot import MessageSlot
 from .operation_loader import LoadedOperation, OperationLoader, trigger_of
 from .version_gate import PresentVersions, VersionGate
 
@@ -57,15 +58,6 @@ logger = logging.getLogger(__name__)
 _BROKER_TROUBLE_DELAY: Final = 1.0
 _BLOCKED_DELAY: Final = 1.0
 _CANCEL_TIMEOUT: Final = 0.5
-
-
-class _Slot:
-    """The place of one message. It is free for another one before its task has ended, if only the outcome is left."""
-
-    __slots__ = ("is_free",)
-
-    def __init__(self) -> None:
-        self.is_free = False
 
 
 class Dispatcher:
@@ -140,7 +132,7 @@ class Dispatcher:
 
     def handle(self, message: DeliveredMessage) -> asyncio.Task[None]:
         """Begin to handle a message, as `run` does with each that it pulls. The task ends once it is settled."""
-        slot = _Slot()
+        slot = MessageSlot()
         task = asyncio.create_task(self._handle_message(message, slot), name=message.subject)
         self._tasks.add(task)
         task.add_done_callback(partial(self._end_task, slot))
@@ -191,7 +183,7 @@ class Dispatcher:
             task.cancel()
         await asyncio.wait(late, timeout=_CANCEL_TIMEOUT)
 
-    def _release_slot(self, slot: _Slot) -> None:
+    def _release_slot(self, slot: MessageSlot) -> None:
         """Let the next message come while an outcome is being stored, which takes as long as the disk does."""
         if self._recording < self._slots:
             slot.is_free = True
@@ -202,7 +194,7 @@ class Dispatcher:
         if not self._is_draining:
             self._consumer.add_demand(1)
 
-    def _end_task(self, slot: _Slot, task: asyncio.Task[None]) -> None:
+    def _end_task(self, slot: MessageSlot, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if slot.is_free:
             self._recording -= 1
@@ -217,7 +209,7 @@ class Dispatcher:
         else:
             self._missing_streams.recovered()
 
-    async def _handle_message(self, message: DeliveredMessage, slot: _Slot) -> None:
+    async def _handle_message(self, message: DeliveredMessage, slot: MessageSlot) -> None:
         try:
             await self._decide_and_execute(message, slot)
         except JournalFull as error:
@@ -230,7 +222,7 @@ class Dispatcher:
         else:
             self._unavailable.recovered()
 
-    async def _decide_and_execute(self, message: DeliveredMessage, slot: _Slot) -> None:
+    async def _decide_and_execute(self, message: DeliveredMessage, slot: MessageSlot) -> None:
         loaded: LoadedOperation | None
         try:
             trigger = trigger_of(message)
@@ -300,7 +292,7 @@ class Dispatcher:
         decision: Ack | AppendEvent | BeginAttempt | ScheduleWake,
         loaded: LoadedOperation,
         message: DeliveredMessage,
-        slot: _Slot,
+        slot: MessageSlot,
     ) -> None:
         operation = loaded.operation
         match decision:
@@ -344,7 +336,7 @@ class Dispatcher:
                         with self._dependencies.tracing.attempt_span(operation.kind, operation.id, number, request):
                             await self._start_attempt(loaded, message, slot)
 
-    async def _start_attempt(self, loaded: LoadedOperation, message: DeliveredMessage, slot: _Slot) -> None:
+    async def _start_attempt(self, loaded: LoadedOperation, message: DeliveredMessage, slot: MessageSlot) -> None:
         command = StartAttempt(
             runner=self._runner,
             token=self._dependencies.new_id(),
