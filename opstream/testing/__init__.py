@@ -3,7 +3,7 @@
 `plugin` has the fixtures, and is the only module that imports pytest (docs/testing.md).
 """
 
-from .errors import CrashFound, RunRefused, StartFailed
+from .errors import FaultFound, RunRefused, StartFailed
 from .local_system import LocalSystem, serving
 from .play.crash_moment import CrashMoment
 from .results import RunResult, StepRun
@@ -11,8 +11,8 @@ from .runs import EVERY_STEP, run, run_async
 
 __all__ = [
     "EVERY_STEP",
-    "CrashFound",
     "CrashMoment",
+    "FaultFound",
     "LocalSystem",
     "RunRefused",
     "RunResult",

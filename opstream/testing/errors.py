@@ -7,11 +7,11 @@ class RunRefused(ValueError):
     """A run can't begin, or not be continued as asked. The message says what to change."""
 
 
-class CrashFound(AssertionError):
-    """A run whose runner dies at some moment has another outcome than one whose runner lives, or its check fails.
+class FaultFound(AssertionError):
+    """A run whose runner dies at some moment has another outcome than one whose runner lives; or a check fails.
 
     Args:
-        message: which moment, and what was different.
+        message: at which moments, and what was different.
     """
 
 

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
-from opstream.testing.play.crash_moment import CrashMoment
+from opstream.testing.play.crash_moment import Plan
 from opstream_runner import Action
 from opstream_schemas.events import OperationError, RecordedEvent, StepFailed, StepStarted, StepSucceeded
 from opstream_schemas.operation.fold import fold
@@ -42,8 +42,10 @@ class RunResult(Generic[T]):
         events: all of its events, in order.
         seconds: how long it took, by the virtual clock.
         crashed_at: the moment at which its runner died; None if it lived.
-        moments: the moments at which it could have died, in order.
+        canceled_at: the moment at which its client canceled; None if none did.
+        moments: those at which its runner could have died, or its client canceled, in order.
         crashes: with `crash_at="every step"`, the runs whose runners died, one for each of these moments.
+        cancels: with `cancel_at="every step"`, the runs that were canceled.
     """
 
     def __init__(
@@ -52,9 +54,7 @@ class RunResult(Generic[T]):
         events: tuple[RecordedEvent, ...],
         *,
         seconds: float,
-        crashed_at: CrashMoment | None,
-        moments: tuple[CrashMoment, ...],
-        crashes: tuple[RunResult[T], ...] = (),
+        plan: Plan,
     ) -> None:
         operation = fold(None, events)
         if operation is None:
@@ -63,9 +63,11 @@ class RunResult(Generic[T]):
         self.operation: Operation = operation
         self.events = events
         self.seconds = seconds
-        self.crashed_at = crashed_at
-        self.moments = moments
-        self.crashes = crashes
+        self.crashed_at = plan.crashed
+        self.canceled_at = plan.canceled
+        self.moments = tuple(plan.passed)
+        self.crashes: tuple[RunResult[T], ...] = ()
+        self.cancels: tuple[RunResult[T], ...] = ()
 
     @property
     def status(self) -> Status:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
-from opstream.testing.play.crash_moment import CrashMoment, CrashPlan
+from opstream.testing.play.crash_moment import CrashMoment, Plan
 from opstream.testing.play.request import encoded_input, requested
 from opstream.testing.play.stage import Stage
 from opstream.testing.virtual_time import VirtualClock
@@ -18,7 +18,7 @@ from opstream_runner import Action
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import check_operation_id
 
-from .errors import CrashFound, RunRefused
+from .errors import FaultFound, RunRefused
 from .results import RunResult
 
 T = TypeVar("T")
@@ -28,6 +28,8 @@ EVERY_STEP: Final = "every step"
 _OPERATION_ID: Final = "op-1"
 _SHOWN: Final = 10
 """Moments that a message lists."""
+
+_WHAT: Final = {"crash_at": "its runner dies", "cancel_at": "its client cancels"}
 
 Outcome = Callable[[RunResult[Any]], object]
 """Returns of a run what must be the same, whenever its runner dies."""
@@ -43,6 +45,7 @@ def run(
     caller: str = ...,
     start: datetime | None = ...,
     crash_at: str | CrashMoment = ...,
+    cancel_at: str | CrashMoment = ...,
     setup: Callable[[], object] | None = ...,
     check: Callable[[RunResult[T]], object] | None = ...,
     outcome: Outcome | None = ...,
@@ -57,6 +60,7 @@ def run(
     caller: str = ...,
     start: datetime | None = ...,
     crash_at: str | CrashMoment = ...,
+    cancel_at: str | CrashMoment = ...,
     setup: Callable[[], object] | None = ...,
     check: Callable[[RunResult[T]], object] | None = ...,
     outcome: Outcome | None = ...,
@@ -70,6 +74,7 @@ def run(
     caller: str = "",
     start: datetime | None = None,
     crash_at: str | CrashMoment = "",
+    cancel_at: str | CrashMoment = "",
     setup: Callable[[], object] | None = None,
     check: Callable[[RunResult[Any]], object] | None = None,
     outcome: Outcome | None = None,
@@ -89,43 +94,45 @@ def run(
         crash_at: a moment at which its runner dies, as text or as `RunResult.moments` has it: another runner goes
             on when the lease has run out. `"every step"`: one run without, and one more for each of its moments, which
             must all have the same outcome.
+        cancel_at: a moment at which its client cancels. `"every step"`: one run without, and one more for each of its
+            moments; `check` says whether all is well.
         setup: called before each run, to put back what a test keeps outside of the action.
         check: called with the result after each run.
         outcome: returns what must be the same in all runs; None for status, result and the code of the error.
 
     Returns:
-        The run in which no runner died, or the one that was asked for.
+        The run in which nothing happened, or the one with what was asked for.
 
     Raises:
-        CrashFound: a run whose runner died has another outcome, or its check failed; it lists all such moments.
+        FaultFound: a run whose runner died has another outcome, or the check of one that died or was canceled failed;
+            it lists all such moments.
         RunRefused: the input is not valid, a run did not come to the moment, or this thread has a running event loop.
-        BaseException: what `setup` raises, and what `check` raises of a run whose runner did not die.
+        BaseException: what `setup` raises, and what `check` raises of a run in which nothing happened.
     """
     _check(action, operation_id, start)
     document = encoded_input(action, action_input)
 
-    def play(moment: str) -> RunResult[Any]:
+    def play(crash: str, cancel: str) -> RunResult[Any]:
         if setup is not None:
             setup()
-        clock, plan = VirtualClock(start or datetime.now(UTC)), CrashPlan(moment)
+        clock, plan = VirtualClock(start or datetime.now(UTC)), Plan(crash, cancel)
         stage = Stage(action, operation_id, clock, plan)
         stage.request(requested(action, document, resource_id=resource_id, caller=caller, clock=clock))
         stage.play()
-        if moment and plan.reached is None:
-            raise RunRefused(_not_reached(moment, plan.passed))
-        return RunResult(
-            action,
-            stage.events,
-            seconds=clock.seconds(),
-            crashed_at=plan.reached,
-            moments=tuple(plan.passed),
-        )
+        if plan.missed:
+            raise RunRefused(_not_reached(plan))
+        return RunResult(action, stage.events, seconds=clock.seconds(), plan=plan)
 
-    result = play("" if crash_at == EVERY_STEP else str(crash_at))
+    crash, cancel = ("" if one == EVERY_STEP else str(one) for one in (crash_at, cancel_at))
+    result = play(crash, cancel)
     if check is not None:
         check(result)
     if crash_at == EVERY_STEP:
-        result.crashes = _crash_everywhere(result, play, check, outcome or _outcome)
+        result.crashes = _play_everywhere("crash_at", result, lambda at: play(at, cancel), check, outcome or _outcome)
+    if cancel_at == EVERY_STEP:
+        result.cancels = _play_everywhere(
+            "cancel_at", result, lambda at: play(crash, at), check, outcome or (lambda _: None)
+        )
     return result
 
 
@@ -134,39 +141,40 @@ async def run_async(action: Action[..., Any], action_input: object = b"{}", **op
     return await asyncio.to_thread(partial(run, action, action_input, **options))
 
 
-def _crash_everywhere(
+def _play_everywhere(
+    option: str,
     whole: RunResult[Any],
     play: Callable[[str], RunResult[Any]],
     check: Callable[[RunResult[Any]], object] | None,
     outcome: Outcome,
 ) -> tuple[RunResult[Any], ...]:
-    crashes: list[RunResult[Any]] = []
+    played: list[RunResult[Any]] = []
     faults: list[str] = []
     cause: BaseException | None = None
     expected = outcome(whole)
     for moment in map(str, whole.moments):
-        crashed = play(moment)
-        crashes.append(crashed)
-        if outcome(crashed) != expected:
-            faults.append(f"{moment}: {crashed}")
+        found = play(moment)
+        played.append(found)
+        if outcome(found) != expected:
+            faults.append(f"{moment}: {found}")
             continue
         try:
             if check is not None:
-                check(crashed)
+                check(found)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - `pytest.fail` raises no Exception
             cause = cause or error
             faults.append(f"{moment}: the check fails: {str(error) or type(error).__name__}")
     if faults:
-        kind = whole.operation.kind
-        number = f"{len(faults)} of {len(crashes)} moments"
+        kind, what = whole.operation.kind, _WHAT[option]
+        number = f"{len(faults)} of {len(played)} moments"
         listed = "\n".join(f"- {fault}" for fault in faults)
-        raise CrashFound(
-            f"{kind} is not safe if its runner dies at {number}; without a death it is {whole}\n{listed}\n"
-            'Run one of them alone with crash_at="…", as it is written before the colon.'
+        raise FaultFound(
+            f"{kind} is not safe if {what} at {number}; otherwise it is {whole}\n{listed}\n"
+            f'Run one of them alone with {option}="…", as it is written before the colon.'
         ) from cause
-    return tuple(crashes)
+    return tuple(played)
 
 
 def _outcome(result: RunResult[Any]) -> object:
@@ -191,9 +199,9 @@ def _check(action: object, operation_id: str, start: datetime | None) -> None:
     raise RunRefused("run() can't be called in an event loop, which it would block: write 'await run_async(...)'")
 
 
-def _not_reached(moment: str, passed: list[CrashMoment]) -> str:
-    shown = "; ".join(map(str, passed[:_SHOWN])) + ("; …" if len(passed) > _SHOWN else "")
+def _not_reached(plan: Plan) -> str:
+    shown = "; ".join(map(str, plan.passed[:_SHOWN])) + ("; …" if len(plan.passed) > _SHOWN else "")
     return (
-        f"the run did not come to crash_at={moment!r}, so no runner died. It came to: {shown}. If an earlier run came "
-        "to it, something is kept between the runs: put it back in setup="
+        f"the run did not come to {plan.missed}. It came to: {shown}. If an earlier run came to it, something is kept "
+        "between the runs: put it back in setup="
     )

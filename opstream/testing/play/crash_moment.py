@@ -37,35 +37,37 @@ class CrashMoment(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.when} {self.event}{name}{key} in attempt {self.attempt}"
 
 
-class CrashPlan:
-    """Notes the moments that a run comes to, and says at which of them its runner dies.
+class Plan:
+    """Notes the moments that a run comes to, and says what happens at which of them.
 
     Args:
-        crash_at: the moment as text; empty for none.
+        crash_at: the moment, as text, at which the runner dies; empty for none.
+        cancel_at: the moment at which a client cancels; empty for none.
     """
 
-    def __init__(self, crash_at: str = "") -> None:
+    def __init__(self, crash_at: str = "", cancel_at: str = "") -> None:
         self.crash_at = crash_at
+        self.cancel_at = cancel_at
         self.passed: list[CrashMoment] = []
         """All moments of the run so far, in order."""
-        self.reached: CrashMoment | None = None
+        self.crashed: CrashMoment | None = None
         """The one at which the runner has died."""
+        self.canceled: CrashMoment | None = None
+        """The one at which a client has canceled."""
         self._attempt = 0
 
-    def before(self, event: RecordedEvent | None) -> bool:
-        """Return True if the runner dies before an event (None: a wake-up) is stored."""
-        if event is not None and isinstance(event.data, Started):
-            self._attempt = event.data.attempt
-        return self._pass("before", event)
+    def come_to(self, when: Literal["before", "after"], event: RecordedEvent | None) -> Literal["", "crash", "cancel"]:
+        """Return what happens at a moment.
 
-    def after(self, event: RecordedEvent | None) -> bool:
-        """Return True if the runner dies when it is stored, before it is told so."""
-        return self._pass("after", event)
-
-    def _pass(self, when: Literal["before", "after"], event: RecordedEvent | None) -> bool:
+        Args:
+            when: before or after something is stored.
+            event: what it is; None for a wake-up.
+        """
         data = event.data if event is not None else None
         if isinstance(data, _DECIDES_NOTHING):
-            return False
+            return ""
+        if isinstance(data, Started):
+            self._attempt = data.attempt
         moment = CrashMoment(
             when=when,
             event=WAKE_UP if data is None else data.name,
@@ -74,7 +76,17 @@ class CrashPlan:
             attempt=self._attempt,
         )
         self.passed.append(moment)
-        if self.reached is not None or str(moment) != self.crash_at:
-            return False
-        self.reached = moment
-        return True
+        if self.crashed is None and str(moment) == self.crash_at:
+            self.crashed = moment
+            return "crash"
+        if self.canceled is None and str(moment) == self.cancel_at:
+            self.canceled = moment
+            return "cancel"
+        return ""
+
+    @property
+    def missed(self) -> str:
+        """What should have happened, and at which moment, that did not come; empty if all has happened."""
+        if self.crash_at and self.crashed is None:
+            return f"crash_at={self.crash_at!r}, so no runner died"
+        return f"cancel_at={self.cancel_at!r}, so nobody canceled" if self.cancel_at and self.canceled is None else ""

@@ -7,6 +7,7 @@ It has the dispatcher, the attempts and the journal of production. What differs 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -20,18 +21,20 @@ from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.dispatch.dispatcher import Dispatcher
 from opstream_runner.handler.handler_loop import HandlerLoop
 from opstream_runner.steps.step_clock import StepClock
+from opstream_schemas.errors import DecisionRefused
 from opstream_schemas.events import decode_event
-from opstream_schemas.operation.commands import FailOperation, deadline_outcome
+from opstream_schemas.operation.commands import FailOperation, RequestCancel, deadline_outcome
 from opstream_schemas.operation.fold import fold
 from opstream_schemas.operation.state import Operation
 
-from .crash_moment import CrashPlan
+from .crash_moment import Plan
 
 RESULT_LIMIT: Final = 256 * 1024
 """Bytes of a result: what `opstream runner --max-result` has by default."""
 _OTHERS: Final = "opstream/testing"
 """CloudEvents source of the events that no runner records."""
 _BUDGET: Final = 1.0
+_REASON: Final = "canceled by a test"
 
 
 class RunnerLife:
@@ -39,7 +42,7 @@ class RunnerLife:
 
     Args:
         broker: the streams.
-        plan: when it dies.
+        plan: when it dies, and when a client cancels.
         action: what it runs.
         operation_id: the operation.
         name: its name in events.
@@ -50,7 +53,7 @@ class RunnerLife:
     def __init__(
         self,
         broker: MemoryBroker,
-        plan: CrashPlan,
+        plan: Plan,
         action: Action[Any, Any],
         operation_id: str,
         *,
@@ -66,13 +69,17 @@ class RunnerLife:
         self._name = name
         self._new_id = new_id
         self._loop = loop
+        self._dispatcher: Dispatcher | None = None
+        self._others: CommandHandler | None = None
         self.is_dead = False
 
     async def play(self) -> None:
         """Handle messages until the operation has ended and all are acknowledged."""
         connection = MemoryConnection(self._broker, self._publish)
-        dispatcher = await self._dispatcher(connection)
-        others = await self._others()
+        self._dispatcher, self._others = dispatcher, others = (
+            await self._make_dispatcher(connection),
+            await self._make_others(),
+        )
         while not (operation := await self._operation(others)).is_terminal or not self._broker.is_settled:
             delivery = self._broker.next_delivery()
             if delivery is not None:
@@ -83,7 +90,7 @@ class RunnerLife:
             else:
                 await self._sleep_until(moment)
 
-    async def _dispatcher(self, connection: MemoryConnection) -> Dispatcher:
+    async def _make_dispatcher(self, connection: MemoryConnection) -> Dispatcher:
         journal = self._journal(connection)
         await journal.start()
         dependencies = RunnerDependencies(
@@ -99,7 +106,7 @@ class RunnerLife:
         handlers = HandlerLoop(loop=self._loop)
         return Dispatcher(connection, dependencies, self._action, runner=self._name, slots=1, handler_loop=handlers)
 
-    async def _others(self) -> CommandHandler:
+    async def _make_others(self) -> CommandHandler:
         """Return what the API and the projector record with. They don't die with this runner."""
         journal = self._journal(MemoryConnection(self._broker, self._store))
         await journal.start()
@@ -129,20 +136,24 @@ class RunnerLife:
         await asyncio.sleep(self._clock.seconds_until(moment))
 
     async def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
-        """Store what this runner publishes, unless it dies before. It may die afterwards, too."""
+        """Store what this runner publishes, if it is alive, and let happen what happens before and afterwards."""
+        if self.is_dead:  # what was on its way in the same turn of the loop
+            await self._loop.create_future()
         event = decode_event(payload, 0, subject) if subject.startswith("operations.") else None
-        if self.is_dead or self._plan.before(event):
-            await self._die()
+        await self._act(self._plan.come_to("before", event))
         answer = self._broker.publish(subject, payload, headers)
-        if self._plan.after(event):
-            await self._die()
+        await self._act(self._plan.come_to("after", event))
         return answer
+
+    async def _act(self, what: str) -> None:
+        if what == "crash":
+            self.is_dead = True
+            self._loop.stop()
+            await self._loop.create_future()  # for ever
+        if what == "cancel" and self._others is not None and self._dispatcher is not None:
+            with contextlib.suppress(DecisionRefused):  # it has ended
+                await self._others.handle(self._id, RequestCancel(reason=_REASON), budget=_BUDGET)
+            self._dispatcher.notify(self._id)
 
     async def _store(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
         return self._broker.publish(subject, payload, headers)
-
-    async def _die(self) -> None:
-        """Stop the loop for good, and never return."""
-        self.is_dead = True
-        self._loop.stop()
-        await self._loop.create_future()

@@ -23,7 +23,7 @@ from opstream_schemas import subjects
 from opstream_schemas.events import RecordedEvent, Requested, decode_event, encode_event
 from opstream_schemas.operation.fold import first_event
 
-from .crash_moment import CrashPlan
+from .crash_moment import Plan
 from .runner_life import RunnerLife
 
 logger = logging.getLogger(__name__)
@@ -45,10 +45,10 @@ class Stage:
         action: the action.
         operation_id: of the operation.
         clock: the time.
-        plan: when a runner dies.
+        plan: when a runner dies, and when a client cancels.
     """
 
-    def __init__(self, action: Action[Any, Any], operation_id: str, clock: VirtualClock, plan: CrashPlan) -> None:
+    def __init__(self, action: Action[Any, Any], operation_id: str, clock: VirtualClock, plan: Plan) -> None:
         self._action = _alone(action)
         self._id = operation_id
         self._clock = clock
@@ -68,7 +68,7 @@ class Stage:
     def play(self) -> None:
         """Play until the operation has ended and no message is left. When its runner dies, another one goes on."""
         while not self._live_once():
-            logger.info("the runner of operation %s died %s", self._id, self._plan.reached)
+            logger.info("the runner of operation %s died %s", self._id, self._plan.crashed)
 
     @property
     def events(self) -> tuple[RecordedEvent, ...]:

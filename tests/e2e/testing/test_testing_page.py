@@ -56,6 +56,12 @@ def test_the_bug_is_found(folder: Path) -> None:
         assert line in done.stdout
 
 
+def test_cancels(folder: Path) -> None:
+    """The action that gives the money back passes, wherever it is canceled."""
+    done = pytest_of(folder, "test_shipping.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_whole_system(folder: Path) -> None:
     """The page's test over HTTP passes, with the fixtures that its conftest.py asks for."""
     done = pytest_of(folder, "test_service.py", f"--basetemp={folder / 'temp'}")

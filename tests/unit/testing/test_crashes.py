@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from opstream import ActionContext, StepInterrupted, action
-from opstream.testing import EVERY_STEP, CrashFound, CrashMoment, RunRefused, run
+from opstream.testing import EVERY_STEP, CrashMoment, FaultFound, RunRefused, run
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.operation.state import Status
 
@@ -90,7 +90,7 @@ def charged_once(_result: object) -> None:
 @pytest.mark.parametrize("kind", [pay, pay_plain], ids=["async", "plain"])
 def test_a_charge_that_is_made_twice_is_found(kind: Any) -> None:
     """A runner that dies between the charge and its record charges twice: only the check can tell, and says where."""
-    with pytest.raises(CrashFound) as found:
+    with pytest.raises(FaultFound) as found:
         run(kind, crash_at="every step", setup=bank.reset, check=charged_once)
     assert "before step-succeeded 'charge' in attempt 1: the check fails: charged 2 times" in str(found.value)
     assert "at 1 of 6 moments" in str(found.value)
@@ -130,7 +130,7 @@ def test_another_outcome_is_found() -> None:
     async def interrupted(_order: Order, ctx: ActionContext) -> str:
         return await ctx.step("charge", bank.charge, ctx.operation_id, at_most_once=True)
 
-    with pytest.raises(CrashFound, match=r"after step-started 'charge' in attempt 1: Failed with StepInterrupted"):
+    with pytest.raises(FaultFound, match=r"after step-started 'charge' in attempt 1: Failed with StepInterrupted"):
         run(interrupted, crash_at=EVERY_STEP, setup=bank.reset)
     safe = run(interrupted, crash_at=EVERY_STEP, setup=bank.reset, outcome=lambda _: "whatever")
     codes = {one.error.code for one in safe.crashes if one.error is not None}
@@ -144,7 +144,7 @@ def test_the_last_attempt_of_an_action() -> None:
     async def single(_order: Order, _ctx: ActionContext) -> None:
         pass
 
-    with pytest.raises(CrashFound, match="after started in attempt 1: Failed with RunnerLost"):
+    with pytest.raises(FaultFound, match="after started in attempt 1: Failed with RunnerLost"):
         run(single, crash_at=EVERY_STEP)
 
 
@@ -211,7 +211,7 @@ def test_a_check_that_is_wrong() -> None:
     """A check that already fails of the run without a death is the test's own failure, not a crash that was found."""
     with pytest.raises(ZeroDivisionError):
         run(pay, crash_at=EVERY_STEP, check=lambda _: 1 / 0)
-    with pytest.raises(CrashFound, match="the check fails: twice"):
+    with pytest.raises(FaultFound, match="the check fails: twice"):
         run(
             pay,
             crash_at=EVERY_STEP,
@@ -227,3 +227,18 @@ def test_dead_threads_hold_up_nobody() -> None:
         run(pay_plain, crash_at="before step-succeeded 'charge' in attempt 1")
     assert time.monotonic() - began < 20
     assert all(one.daemon for one in threading.enumerate() if one.name == "order:pay-plain op-1")
+
+
+def test_moments_of_a_wait() -> None:
+    """A runner may die around the record of a sleep and around the timer that ends it; it sleeps once."""
+
+    @action("order:sleepy")
+    async def sleepy(_order: Order, ctx: ActionContext) -> str:
+        charged = await ctx.step("charge", bank.charge_once, ctx.operation_id)
+        await ctx.sleep(7200)
+        return charged
+
+    result = run(sleepy, crash_at=EVERY_STEP, setup=bank.reset, check=charged_once)
+    assert "before waiting 'sleep' in attempt 1" in map(str, result.moments)
+    assert {one.names.count("waiting") for one in result.crashes} == {1}
+    assert all(7200 <= one.seconds < 7300 for one in result.crashes)
