@@ -15,9 +15,11 @@ from opstream_schemas.events import (
     Failed,
     OperationError,
     Progressed,
+    SignalWait,
     Started,
     StepFailed,
     Succeeded,
+    WaitBegun,
 )
 from tests.support.api.service import Api, OperationStory
 from tests.support.schemas.histories import step_done, waits
@@ -55,6 +57,16 @@ def stepped() -> Sequence[tuple[float, EventData]]:
             StepFailed(attempt=2, step="ship", input_hash="0" * 64, error=TIMES_OUT, seconds=0.1, tries=3),
         ),
         (1.0, Failed(error=TIMES_OUT)),
+    )
+
+
+def asking() -> Sequence[tuple[float, EventData]]:
+    """Events of an operation that waits for an approval."""
+    schema = b'{"type":"object","properties":{"approved":{"type":"boolean"}},"required":["approved"]}'
+    until = datetime.now(UTC) + timedelta(hours=1)
+    return (
+        (0.2, began(1)),
+        (0.4, WaitBegun(attempt=1, wait="approval", until=until, signal=SignalWait(schema=msgspec.Raw(schema)))),
     )
 
 

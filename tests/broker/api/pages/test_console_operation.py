@@ -16,6 +16,7 @@ from opstream_schemas.events import (
     Progressed,
     RecordedEvent,
     Requested,
+    Signaled,
     Succeeded,
 )
 from opstream_schemas.status_monitor import WaitingReason
@@ -23,7 +24,7 @@ from tests.support.access.desk import serving_with_keys
 from tests.support.api.prefix_proxy import behind
 from tests.support.api.service import OperationStory
 from tests.support.console.browser import Visit
-from tests.support.console.stories import TIMES_OUT, began, happened, retried, stepped
+from tests.support.console.stories import TIMES_OUT, asking, began, happened, retried, stepped
 from tests.support.system.wait import eventually
 
 from .conftest import ConsoleDesk
@@ -197,6 +198,28 @@ async def test_cancel_asks_and_records_the_reason(desk: ConsoleDesk) -> None:
     assert isinstance(last, Canceled)
     assert last.reason == "wrong edition"
     assert visit.complaints == []
+
+
+async def test_what_it_waits_for_is_sent(desk: ConsoleDesk) -> None:
+    """A button names the signal; what does not fit is refused in the dialog, and what fits is recorded."""
+    story = await happened(desk.api, desk.journal, *asking())
+    visit = await opened(desk, story)
+    await visit.shows('[aria-label="What it waits for"]', "Its action waits for the signal approval")
+    await visit.page.get_by_role("button", name="Send approval…").click()
+    await visit.shows("dialog[open]", "Send the signal approval?")
+    await visit.has_no_breaches()
+    await visit.page.get_by_label("Payload, as JSON").fill('{"approved":"perhaps"}')
+    await visit.page.get_by_role("button", name="Send the signal").click()
+    await visit.shows("dialog .callout", 'the value is not of type "boolean"')
+    await visit.page.get_by_label("Payload, as JSON").fill('{"approved":true}')
+    await visit.page.get_by_role("button", name="Send the signal").click()
+    await visit.shows('.events [data-event="signaled"]', "approval")
+    last = (await stored(desk, story))[-1].data
+    assert isinstance(last, Signaled)
+    assert (last.signal, bytes(last.payload)) == ("approval", b'{"approved":true}')
+    assert last.request_id
+    rows = [" ".join(text.split()) for text in await visit.page.locator(".events summary").all_inner_texts()]
+    assert "Waits for the signal approval, until 20" in rows[2]
 
 
 async def test_what_failed_is_done_again(desk: ConsoleDesk) -> None:

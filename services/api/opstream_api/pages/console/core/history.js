@@ -107,7 +107,9 @@ export function eventSummary({ name, data }) {
     case "step-failed":
       return `${stepName(data)}: ${data.error?.code} ${data.error?.message ?? ""}`;
     case "waiting":
-      return data.until ? `${stepName(data)}, until ${data.until}` : stepName(data);
+      return [data.signal ? `for the signal ${stepName(data)}` : stepName(data), data.until && `until ${data.until}`].filter(Boolean).join(", ");
+    case "signaled":
+      return [data.name, data.by && `by ${data.by}`, data.via && `through ${data.via}`].filter(Boolean).join(", ");
     case "attempt-failed":
       return `attempt ${data.attempt}: ${data.error?.code} ${data.error?.message ?? ""}`;
     case "cancel-requested":

@@ -75,6 +75,8 @@ function blockedText(blocked, monitor) {
       return startText(monitor);
     case "Sleep":
       return ["Its action waits for a time", blocked.until ? `It goes on at ${at(blocked.until)}.` : "It goes on when that has come."];
+    case "Signal":
+      return [`Its action waits for the signal ${blocked.signal?.name ?? ""}`.trim(), signalText(blocked)];
     case "Paused":
       return ["The action is paused", pausedText(blocked)];
     default:
@@ -84,6 +86,12 @@ function blockedText(blocked, monitor) {
 
 function startText(monitor) {
   return ["Its start time has not come", monitor.startAt ? `It begins at ${at(monitor.startAt)}, and not before.` : ""];
+}
+
+function signalText({ signal, until }) {
+  const approvers = signal?.approvers > 1 ? `${signal.approvers} callers must send it. ` : "";
+  const other = signal?.notRequester ? "Who requested the operation may not send it. " : "";
+  return `${approvers}${other}${until ? `The wait ends without it at ${at(until)}.` : "It goes on when the signal has come."}`;
 }
 
 function pausedText(blocked) {

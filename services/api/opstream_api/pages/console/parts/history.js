@@ -14,6 +14,7 @@ const NAMES = {
   "step-succeeded": "Step done",
   "step-failed": "Step failed",
   waiting: "Waits",
+  signaled: "Signal",
   "attempt-failed": "Attempt failed",
   "cancel-requested": "Cancel requested",
   succeeded: "Succeeded",

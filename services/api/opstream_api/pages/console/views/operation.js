@@ -11,6 +11,7 @@ import { history } from "../parts/history.js";
 import { callouts, facts, glance, heading } from "../parts/operation_parts.js";
 import { jsonView } from "../parts/json_view.js";
 import { errorState, skeleton, statusWord, toast, tryNowButton } from "../parts/pieces.js";
+import { signalAct } from "../parts/signal_form.js";
 import { timeline } from "../parts/timeline.js";
 import { remember } from "../core/recent.js";
 
@@ -164,6 +165,8 @@ export class OperationView {
   acts() {
     const acts = [];
     if (this.isLive()) {
+      const signal = this.monitor.blockedBy?.signal;
+      if (signal) acts.push(h("button", { type: "button", key: "signal", class: "primary", on: { click: () => this.sendSignal(signal) } }, `Send ${signal.name}…`));
       acts.push(h("button", { type: "button", key: "cancel", "aria-keyshortcuts": "c", on: { click: () => this.cancel() }, disabled: this.monitor.cancelRequested }, this.monitor.cancelRequested ? "Cancel requested" : "Cancel…"));
     } else if (this.isRetriable()) {
       acts.push(h("button", { type: "button", key: "retry", "aria-keyshortcuts": "r", on: { click: () => this.retry() } }, "Do it again…"));
@@ -189,6 +192,13 @@ export class OperationView {
     toast(this.isLive() ? "The cancel request is recorded" : "The operation is canceled");
     this.status.wake();
     this.show();
+  }
+
+  async sendSignal(signal) {
+    const answer = await confirmAct(signalAct(this.path, signal));
+    if (!answer) return;
+    toast(`The signal ${signal.name} is recorded`);
+    this.readNow();
   }
 
   async retry() {
