@@ -17,7 +17,8 @@ from opstream_journal.jetstream.scans.stream_scan import CREATED
 from opstream_journal.missing_streams import missing_stream_text
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.wire.received_message import parse_headers
-from opstream_schemas.subjects import ARCHIVE_SOURCE_HEADER, ARCHIVE_STREAM, parse_archive_origin
+from opstream_schemas.integrity.archive_subjects import ARCHIVE_SOURCE_HEADER, parse_archive_origin
+from opstream_schemas.subjects import ARCHIVE_STREAM
 from opstream_schemas.text import format_count
 
 from .backup_folder import BackupFile, NewBackup

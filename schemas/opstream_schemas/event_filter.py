@@ -15,6 +15,7 @@ import msgspec
 from . import subjects
 from .errors import InvalidEvent, InvalidName
 from .events import EVENT_DATA, CloudEvent
+from .integrity import archive_subjects
 from .names import check_name, check_operation_id
 from .text import MAX_NESTING, check_json
 
@@ -62,8 +63,8 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
         """Return subject filters that don't overlap; none if every subject passes."""
         names = sorted({one.name for one in self.types}) or [_ANY]
         if is_archive:
-            chosen = [subjects.archive_filter(self.resource, self.action, name) for name in names]
-            everything = subjects.archive_filter()
+            chosen = [archive_subjects.archive_filter(self.resource, self.action, name) for name in names]
+            everything = archive_subjects.archive_filter()
         else:
             operation_id = self.operation_id or _ANY
             chosen = [subjects.events_filter(operation_id, self.resource, self.action, name) for name in names]
@@ -124,7 +125,7 @@ def _parse_subject(subject: str) -> tuple[str, str]:
     if subject.startswith("operations."):
         parsed = subjects.parse_event_subject(subject)
         return parsed.operation_id, parsed.event
-    return "", subjects.parse_archive_subject(subject).event
+    return "", archive_subjects.parse_archive_subject(subject).event
 
 
 @lru_cache(256)

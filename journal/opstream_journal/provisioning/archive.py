@@ -20,6 +20,7 @@ from nats.js.api import (
 from opstream_journal.errors import Drifted
 from opstream_journal.jetstream.connection import Connection
 from opstream_schemas import subjects
+from opstream_schemas.integrity import archive_subjects
 
 from . import jetstream_admin as admin
 from .topology import format_duration
@@ -52,7 +53,9 @@ def archive_stream(archive: ArchiveSizing, *, replicas: int) -> StreamConfig:
         sources=[
             StreamSource(
                 name=subjects.OPERATIONS_STREAM,
-                subject_transforms=[SubjectTransform(src=subjects.ARCHIVE_SOURCE, dest=subjects.ARCHIVE_DESTINATION)],
+                subject_transforms=[
+                    SubjectTransform(src=archive_subjects.ARCHIVE_SOURCE, dest=archive_subjects.ARCHIVE_DESTINATION)
+                ],
             )
         ],
     )

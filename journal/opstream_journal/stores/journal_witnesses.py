@@ -18,13 +18,14 @@ from opstream_journal.jetstream.connection import Connection
 from opstream_journal.jetstream.scans.stream_scan import lost_bytes, scan_stream, stream_bounds, stream_identity
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
+from opstream_schemas.integrity import archive_subjects
 from opstream_schemas.integrity.setback import JournalRange, Loss, SetbackEvidence, loss_of
 
 from .snapshots import VIEW_STREAM, RawSnapshot, operation_id_of
 
 _SAMPLES: Final = 32
 """Entries of the view that `sample_evidence` reads, spread over all of it; the newest is one of them."""
-_SOURCE_HEADER: Final = f"{subjects.ARCHIVE_SOURCE_HEADER}: ".encode()
+_SOURCE_HEADER: Final = f"{archive_subjects.ARCHIVE_SOURCE_HEADER}: ".encode()
 
 
 CONSEQUENCES: Final = {
@@ -182,7 +183,7 @@ async def archived_sequence(connection: Connection) -> int:
     for line in last.hdrs.split(b"\r\n") if last is not None else ():
         if line.startswith(_SOURCE_HEADER):
             try:
-                return subjects.parse_archive_origin(
+                return archive_subjects.parse_archive_origin(
                     line.removeprefix(_SOURCE_HEADER).decode("utf-8", "replace")
                 ).sequence
             except InvalidName:

@@ -11,6 +11,7 @@ from typing import Final
 
 from opstream_schemas import subjects
 from opstream_schemas.events import EventData
+from opstream_schemas.integrity import archive_subjects
 from opstream_schemas.names import NAME_PATTERN, OPERATION_ID_PATTERN, Kind
 
 from .messages import action_heading, tag_reference
@@ -59,13 +60,13 @@ def event_channel(data: type[EventData]) -> Json:
 def archive_channel(data: type[EventData]) -> Json:
     """Return the channel of an event type in the archive, for all actions and operations."""
     return {
-        "address": subjects.archive_subject(_TEMPLATE_KIND, data.name),
+        "address": archive_subjects.archive_subject(_TEMPLATE_KIND, data.name),
         "summary": f"The event `{data.name}` of all actions, in the archive",
         "description": "Copied by the broker, byte for byte, if the operator has made the archive.",
         **_content(data, data.name, ("resource", "action")),
         "x-jetstream": {
             "stream": subjects.ARCHIVE_STREAM,
-            "filterSubject": subjects.archive_filter(event=data.name),
+            "filterSubject": archive_subjects.archive_filter(event=data.name),
         },
     }
 

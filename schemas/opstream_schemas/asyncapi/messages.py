@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from opstream_schemas.events import CONTENT_TYPE, Canceled, EventData, Failed, Requested, Succeeded
-from opstream_schemas.subjects import ARCHIVE_SOURCE_HEADER
+from opstream_schemas.integrity.archive_subjects import ARCHIVE_SOURCE_HEADER
 
 from .payloads import action_event_schema
 from .samples import message_example

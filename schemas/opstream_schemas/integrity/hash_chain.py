@@ -17,9 +17,10 @@ from typing import Final
 from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.events import ForcedEnd, RecordedEvent, Requested, decode_event
 from opstream_schemas.operation.fold import forced_end_of
-from opstream_schemas.subjects import DUE_DESTINATION, WAKE_DESTINATION, parse_archive_subject, parse_event_subject
+from opstream_schemas.subjects import DUE_DESTINATION, WAKE_DESTINATION, parse_event_subject
 from opstream_schemas.text import format_count
 
+from .archive_subjects import parse_archive_subject
 from .chain_state import ChainDamage, ChainHead, CompactHashSet, Finding, RejectedEvent
 
 _TIMER_PREFIXES: Final = (WAKE_DESTINATION.removesuffix(">"), DUE_DESTINATION.removesuffix(">"))

@@ -20,7 +20,8 @@ import pytest
 from opstream_journal import announce_action, connect
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.events import EVENT_DATA, decode_event
-from opstream_schemas.subjects import ARCHIVE_SOURCE_HEADER, ARCHIVE_STREAM, OPERATIONS_STREAM, parse_archive_origin
+from opstream_schemas.integrity.archive_subjects import ARCHIVE_SOURCE_HEADER, parse_archive_origin
+from opstream_schemas.subjects import ARCHIVE_STREAM, OPERATIONS_STREAM
 from tests.support.events.event_actions import write_module
 from tests.support.schemas.asyncapi import awkward_actions, channels_of, message, validator
 from tests.support.schemas.cloudevents import check_round_trip, check_rules, check_same, read

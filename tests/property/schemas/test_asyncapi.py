@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from opstream_schemas import subjects
 from opstream_schemas.asyncapi import TypedAction, action_object_name, asyncapi_document
 from opstream_schemas.events import EVENT_DATA
+from opstream_schemas.integrity import archive_subjects
 from opstream_schemas.names import Kind
 from tests.support.schemas.asyncapi import as_component, as_sent, channels_of, is_filtered, message, validator
 from tests.support.schemas.histories import History, histories, json_values, kinds, operation_ids
@@ -37,7 +38,7 @@ def test_every_subject_has_one_channel(operation_id: str, kind: Kind, event: str
 @given(kinds, EVENTS)
 def test_every_subject_of_the_archive_has_one_channel(kind: Kind, event: str) -> None:
     """It is that of its event type in the archive."""
-    subject = subjects.archive_subject(kind, event)
+    subject = archive_subjects.archive_subject(kind, event)
     assert channels_of(ROOT, subject) == [f"archive.{event}"]
     filters = {name: channel["x-jetstream"]["filterSubject"] for name, channel in ROOT["channels"].items()}
     assert [name for name, pattern in filters.items() if is_filtered(pattern, subject)] == [f"archive.{event}"]

@@ -19,7 +19,11 @@ from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS
 from opstream_schemas.events import Progressed, decode_event
-from opstream_schemas.subjects import ARCHIVE_SOURCE_HEADER, parse_archive_origin, parse_archive_subject
+from opstream_schemas.integrity.archive_subjects import (
+    ARCHIVE_SOURCE_HEADER,
+    parse_archive_origin,
+    parse_archive_subject,
+)
 from tests.support.api.service import spec
 from tests.support.broker.server import Broker, Cluster
 from tests.support.journal.journals import KIND, begin, extend, linked, opened

@@ -59,8 +59,6 @@ NO_SUBJECTS: Final = {
     "events_filter": "an argument of reads",
     "fired_messages_filters": "an argument of reads",
     "runner_filters": "a consumer's",
-    "archive_subject": "only the broker writes it",
-    "archive_filter": "an argument of reads",
 }
 OPERATORS: Final = {
     "STREAM.CREATE",

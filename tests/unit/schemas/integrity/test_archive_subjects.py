@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opstream_schemas.errors import InvalidName
-from opstream_schemas.names import Kind
-from opstream_schemas.subjects import (
+from opstream_schemas.integrity.archive_subjects import (
     ArchiveOrigin,
     ArchiveSubject,
     archive_filter,
@@ -14,6 +13,7 @@ from opstream_schemas.subjects import (
     parse_archive_origin,
     parse_archive_subject,
 )
+from opstream_schemas.names import Kind
 
 pytestmark = pytest.mark.unit
 
