@@ -84,6 +84,12 @@ class DeliveredMessage:
         """Stream sequence. It is the `ticket` of an attempt that this message causes."""
 
     @property
+    def consumer(self) -> str:
+        """The name of the consumer that delivered it."""
+        tokens = self._reply.split(".")
+        return tokens[3 if len(tokens) == _SHORT_REPLY else 5]
+
+    @property
     def pending(self) -> int:
         """How many messages its consumer had not delivered yet when it delivered this one."""
         tokens = self._reply.split(".")
@@ -110,6 +116,10 @@ class DeliveredMessage:
     async def nak(self, delay: float = 0.0) -> None:
         """Release: have it delivered again, to any process with demand, after `delay` seconds."""
         self._send(b'%b {"delay": %d}' % (_NAK, int(delay * 1e9)) if delay else _NAK)
+
+    def release(self) -> None:
+        """Release it at once, as `nak` does: no attempt of it was made here."""
+        self._send(_NAK)
 
     async def in_progress(self) -> None:
         """Extend the lease: the ack_wait starts from zero."""
@@ -178,6 +188,16 @@ class PullConsumer:
         self._demand += count
         self._pull_due.set()
 
+    def set_demand(self, count: int) -> None:
+        """Let as many messages be delivered. One that comes beyond, by a pull that waits, goes back at once."""
+        self._demand = count
+        self._pull_due.set()
+
+    def doubt(self) -> None:
+        """Look soon whether the consumer exists."""
+        self._is_troubled = True
+        self._pull_due.set()
+
     async def next(self) -> DeliveredMessage:
         """Wait for the next message.
 
@@ -220,7 +240,7 @@ class PullConsumer:
         if self._connection.keeps_pulls:
             await self._outlast_pulls()
         if self._subscription is not None and self._connection.is_connected:
-            await self._drain(self._subscription)
+            await drain(self._connection, self._subscription)
         while not self._queue.empty():
             message = self._queue.get_nowait()
             if message is not None:
@@ -234,24 +254,6 @@ class PullConsumer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(rest, _BACKOFF)):
                     await self._pull_due.wait()
-
-    async def _drain(self, subscription: Subscription) -> None:
-        """Unsubscribe, and receive what the broker had sent before.
-
-        nats-py's own `drain` waits for a PONG. If that wait is cancelled, the late PONG ends the read loop of the
-        connection. So this sends a request without responder, which the broker answers at once and in order.
-        """
-        nc = self._connection.nc
-        try:
-            await nc._send_unsubscribe(subscription._id)  # noqa: SLF001 - `unsubscribe` would drop what still comes
-            await rpc.call(self._connection, nc.new_inbox(), timeout=_DRAIN_TIMEOUT)
-        except (JournalUnavailable, nats.errors.Error) as error:
-            logger.debug("drained %s: %s", self._consumer, error)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_TIMEOUT):
-                await subscription._pending_queue.join()  # noqa: SLF001 - the messages that `_receive` has not handled yet
-        with contextlib.suppress(nats.errors.Error):
-            await subscription.unsubscribe()
 
     def _message_or_raise(self, item: DeliveredMessage | None) -> DeliveredMessage:
         if item is not None:
@@ -376,3 +378,22 @@ class PullConsumer:
     def _reset_outstanding(self) -> None:
         self._outstanding = 0
         self._pull_due.set()
+
+
+async def drain(connection: Connection, subscription: Subscription) -> None:
+    """Unsubscribe, and receive what the broker had sent before.
+
+    nats-py's own `drain` waits for a PONG. If that wait is cancelled, the late PONG ends the read loop of the
+    connection. So this sends a request without responder, which the broker answers at once and in order.
+    """
+    nc = connection.nc
+    try:
+        await nc._send_unsubscribe(subscription._id)  # noqa: SLF001 - `unsubscribe` would drop what still comes
+        await rpc.call(connection, nc.new_inbox(), timeout=_DRAIN_TIMEOUT)
+    except (JournalUnavailable, nats.errors.Error) as error:
+        logger.debug("drained %s: %s", subscription.subject, error)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_TIMEOUT):
+            await subscription._pending_queue.join()  # noqa: SLF001 - the messages that are not handled yet
+    with contextlib.suppress(nats.errors.Error):
+        await subscription.unsubscribe()
