@@ -79,6 +79,11 @@ class Journal:
         self._lease = LeaderLease(connection, subjects.OPERATIONS_STREAM) if confirms_leader else None
         self._group = GroupCommit(self._send_alone, self._begin_batch, self._reader.last_sequences, clock=clock)
 
+    @property
+    def connection(self) -> Connection:
+        """The connection."""
+        return self._connection
+
     async def start(self) -> None:
         """Subscribe to the inbox for reads."""
         await self._reader.start()

@@ -7,7 +7,7 @@ from typing import Final
 from opstream_schemas.broker_access.permissions import ActionAccess, Role, Way, permissions
 from opstream_schemas.names import Kind
 
-_ACTION: Final = ActionAccess(Kind("RESOURCE", "ACTION"), "SCOPE")
+_ACTION: Final = ActionAccess(Kind("RESOURCE", "ACTION"), "SCOPE", has_priorities=True)
 _HEAD: Final = ("| role | may | subjects | what for |", "|---|---|---|---|")
 
 

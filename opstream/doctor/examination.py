@@ -23,7 +23,7 @@ from opstream_journal.provisioning.archive import ArchiveSizing, archive_stream,
 from opstream_journal.provisioning.config_drift import Drift, compare_consumer
 from opstream_journal.provisioning.ownership import explain_foreign_consumer, explain_foreign_stream
 from opstream_journal.provisioning.provision import current_sizing, stream_differences
-from opstream_journal.provisioning.topology import Sizing, runner_consumer, shared_consumers, streams
+from opstream_journal.provisioning.topology import Sizing, runner_consumers, shared_consumers, streams
 from opstream_journal.runtime.broker_monitor import AWAY, NO_LEADER, clock_lead
 from opstream_schemas import subjects
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
@@ -249,7 +249,8 @@ class Examination:
         finally:
             await catalog.stop()
         for spec in specs:
-            yield runner_consumer(spec)
+            for config in runner_consumers(spec):
+                yield config
 
     async def _examine_storage(self) -> list[SystemFinding]:
         infos = list(self._streams.values())

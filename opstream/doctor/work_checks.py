@@ -165,16 +165,17 @@ def _is_new(backlog: Backlog) -> bool:
 
 def check_runners(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
     """Check whether each action that has requests has a runner."""
+    served = _served_actions(backlogs)
     lost = [
         one
         for one in backlogs
         if one.consumer.startswith(subjects.RUNNER_CONSUMER_PREFIX)
         and not one.is_paused
-        and one.is_deserted
+        and _action_of(one) not in served
         and one.late(one.oldest) > MAX_WAIT
     ]
     for one in backlogs:
-        if one.is_paused and one.consumer.startswith(subjects.RUNNER_CONSUMER_PREFIX):
+        if one.is_paused and one.consumer.startswith(subjects.RUNNER_CONSUMER_PREFIX) and not _queue_of(one):
             yield SystemFinding(
                 name="ActionPaused",
                 level=Level.NOTE,
@@ -197,7 +198,19 @@ def check_runners(backlogs: Sequence[Backlog]) -> Iterator[SystemFinding]:
 
 
 def _action_of(backlog: Backlog) -> str:
-    return backlog.consumer.removeprefix(subjects.RUNNER_CONSUMER_PREFIX).replace("_", ":", 1)
+    found = subjects.parse_runner_consumer(backlog.consumer)
+    return "" if found is None else str(found[0])
+
+
+def _queue_of(backlog: Backlog) -> str:
+    """Return the priority of a further queue of an action; empty for any other consumer."""
+    found = subjects.parse_runner_consumer(backlog.consumer)
+    return "" if found is None else found[1]
+
+
+def _served_actions(backlogs: Sequence[Backlog]) -> frozenset[str]:
+    """Return the actions with a runner that looks into one of their queues: then it looks into the others, too."""
+    return frozenset(_action_of(one) for one in backlogs if not one.is_deserted)
 
 
 def check_timers(
@@ -210,8 +223,13 @@ def check_timers(
         uncopied: age of the oldest fired timer that the journal has not copied; None for none.
         overdue: for how long the latest timer of those that were looked at should have fired already; None for none.
     """
+    served = _served_actions(backlogs)
     taken = max(
-        (one for one in backlogs if one.timer and not (one.is_paused or one.is_busy)),
+        (
+            one
+            for one in backlogs
+            if one.timer and not (one.is_paused or one.is_busy or (_queue_of(one) and _action_of(one) in served))
+        ),
         key=lambda one: one.timer_age,
         default=None,
     )

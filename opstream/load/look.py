@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from opstream_journal import Connection, JournalError
-from opstream_journal.actions.action_overview import ActionOverview, WaitingOperations
+from opstream_journal.actions.action_overview import ActionOverview, QueueLength, WaitingOperations
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.jetstream.scans.stream_scan import scan_stream, stream_bounds
@@ -22,6 +22,7 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import Failed, decode_event
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.priority import QUEUED_PRIORITIES
 
 from .recent import WINDOW, FailurePlace, RecentEvents, RecentNumbers
 
@@ -62,6 +63,8 @@ class ActionLoad(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     failed: int
     canceled: int
     retried: int
+    queues: tuple[QueueLength, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Of an action with priorities: how much waits in each queue."""
     paused: bool = False
     """True if an operator has paused it: nothing of it begins."""
     last_failure: LastFailure | None = None
@@ -126,15 +129,16 @@ class LoadWatch:
         self._caught_up.set()
 
     def _load(self, one: ActionOverview, backlogs: dict[str, ConsumerBacklog], recent: RecentNumbers) -> ActionLoad:
-        backlog = backlogs.get(_consumer(one.action), _NO_BACKLOG)
+        running = sum(backlogs.get(name, _NO_BACKLOG).num_ack_pending for name in _consumers(one.action))
         failure = self._failures.get(one.action)
         return ActionLoad(
             action=one.action,
             version=one.version,
             runners=len(one.runners),
             slots=sum(runner.slots for runner in one.runners),
-            running=backlog.num_ack_pending,
+            running=running,
             waiting=one.waiting,
+            queues=one.queues,
             requested=recent.requested,
             succeeded=recent.succeeded,
             failed=recent.failed,
@@ -194,7 +198,8 @@ class LoadWatch:
                 self._failures[action] = (place, failure)
 
 
-def _consumer(action: str) -> str:
-    """Return the consumer of an action; of what the catalog has not, none has this name."""
+def _consumers(action: str) -> tuple[str, ...]:
+    """Return the consumers of an action; of what the catalog has not, none."""
     resource, colon, name = action.partition(":")
-    return subjects.runner_consumer(Kind(resource, name)) if colon else ""
+    queues = ("", *QUEUED_PRIORITIES) if colon else ()
+    return tuple(subjects.runner_consumer(Kind(resource, name), one) for one in queues)

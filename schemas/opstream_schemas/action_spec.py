@@ -55,6 +55,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a request does while the resource is locked: "queue" waits, "reject" fails, "replace" cancels the owner."""
     rate: str = ""
     """Limit of the attempts that start per unit of time, such as `100/m` (s, m, h or d); empty for none."""
+    priority: str = ""
+    """The `Priority` of requests that name none; empty for an action without priorities."""
+
+    def served_queue(self, queue: str) -> str:
+        """Return the further queue of an operation (`Operation.queue`), if runners of the action look into it.
+
+        Otherwise, as after its author has taken the priorities away, return empty: the queue that each action has.
+        """
+        return queue if self.priority else ""
 
     @property
     def longest_retention(self) -> float:

@@ -105,6 +105,8 @@ class Requested(EventData, frozen=True, kw_only=True):
     """The client's id of the ended operation that this one does again (docs/adr/0063); empty for none."""
     authority: Authority | None = None
     """Of a bulk operation, with authentication: with which rights it acts. None for any other."""
+    priority: str = ""
+    """A `Priority`, for an action that has them (docs/adr/0072); empty for any other."""
 
     @property
     def wire_type(self) -> str:

@@ -127,6 +127,8 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The operation that it does again; empty for none."""
     retried_by: str = ""
     """The operation that does it again, if the caller may read it; empty for none. Only a read of a status has it."""
+    priority: str = ""
+    """A `Priority`; empty for an operation of an action without them."""
 
 
 def build_status_monitor(
@@ -172,6 +174,7 @@ def build_status_monitor(
         if operation.is_terminal
         else tuple(one.name for one in receiver.book.kept if one.name != receiver.awaited),
         retry_of=operation.retry_of,
+        priority=operation.priority,
     )
 
 

@@ -57,6 +57,9 @@ DEADLINES_FILTER: Final = "timers.*.*.*.deadline"
 """Scheduled timers of deadlines."""
 TIMERS_SUBJECTS: Final = ("timers.>", WAKE_SOURCE, DUE_SOURCE)
 
+QUEUED_REASON: Final = "requested"
+"""Why a wake-up is there that brings a request into the queue of its priority (docs/adr/0072)."""
+
 WEBHOOKS_DUE_FILTER: Final = "webhooks.due.>"
 REDELIVER_SUBJECT: Final = "redeliver"
 """Requests to a webhooks service: it sends a delivery again (`webhook_delivery.RedeliveryRequest`)."""
@@ -67,6 +70,7 @@ SCHEDULES_SUBJECTS: Final = ("schedules.*.changed", "schedules.*.occurred")
 
 _EVENT_TOKENS: Final = 5
 _WAKE_TOKENS: Final = 5
+_PRIORITY_WAKE_TOKENS: Final = 6
 _DUE_TOKENS: Final = 4
 _ALIVE_TOKENS: Final = 4
 _SCHEDULE_TOKENS: Final = 3
@@ -87,6 +91,8 @@ class WakeSubject(msgspec.Struct, frozen=True):
     operation_id: str
     kind: Kind
     reason: str
+    priority: str = ""
+    """Of the queue that got it; empty for the one that each action has."""
 
 
 def live_filter(stream: str) -> str:
@@ -123,9 +129,23 @@ def events_filter(operation_id: str, resource: str, action: str, event: str) -> 
     return f"operations.{operation_id}.{resource}.{action}.{event}"
 
 
-def runner_consumer(kind: Kind) -> str:
-    """Return the name of the durable consumer that an action's runners share. No name has a `_`, so none collide."""
-    return f"{RUNNER_CONSUMER_PREFIX}{kind.resource}_{kind.action}"
+def runner_consumer(kind: Kind, priority: str = "") -> str:
+    """Return the name of a durable consumer that an action's runners share. No name has a `_`, so none collide.
+
+    Args:
+        kind: the action.
+        priority: of the further consumer of an action with priorities; empty for the one that each action has.
+    """
+    name = f"{RUNNER_CONSUMER_PREFIX}{kind.resource}_{kind.action}"
+    return f"{name}_{priority}" if priority else name
+
+
+def parse_runner_consumer(name: str) -> tuple[Kind, str] | None:
+    """Return the action of a consumer that runners share, and its priority (`runner_consumer`); None for another."""
+    tokens = name.removeprefix(RUNNER_CONSUMER_PREFIX).split("_")
+    if not name.startswith(RUNNER_CONSUMER_PREFIX) or len(tokens) not in {2, 3}:
+        return None
+    return Kind(tokens[0], tokens[1]), "".join(tokens[2:])
 
 
 def runner_filters(kind: Kind) -> tuple[str, str]:
@@ -133,14 +153,32 @@ def runner_filters(kind: Kind) -> tuple[str, str]:
     return (action_events_filter(kind, "requested"), f"wake.{kind.resource}.{kind.action}.*.*")
 
 
+def priority_filter(kind: Kind, priority: str) -> str:
+    """Return the filter of the further consumer of a priority: the wake-ups for its queue."""
+    return f"wake.{kind.resource}.{kind.action}.*.*.{priority}"
+
+
+def queued_request_subject(kind: Kind, operation_id: str, priority: str) -> str:
+    """Return the subject of the wake-up that brings a request into the queue of its priority, in the journal."""
+    return fired_wake_subject(kind, operation_id, QUEUED_REASON, priority).replace("fire.", "wake.", 1)
+
+
 def timer_subject(kind: Kind, operation_id: str, reason: str) -> str:
     """Return the subject that stores one wake-up timer. Publishing to it again replaces the timer."""
     return f"timers.{kind.resource}.{kind.action}.{operation_id}.{reason}"
 
 
-def fired_wake_subject(kind: Kind, operation_id: str, reason: str) -> str:
-    """Return the subject on which a wake-up timer fires in TIMERS. OPERATIONS copies it to `wake.>`."""
-    return f"fire.{kind.resource}.{kind.action}.{operation_id}.{reason}"
+def fired_wake_subject(kind: Kind, operation_id: str, reason: str, priority: str = "") -> str:
+    """Return the subject on which a wake-up timer fires in TIMERS. OPERATIONS copies it to `wake.>`.
+
+    Args:
+        kind: the action.
+        operation_id: the operation.
+        reason: why it is woken.
+        priority: of the queue that gets it; empty for the one that each action has.
+    """
+    subject = f"fire.{kind.resource}.{kind.action}.{operation_id}.{reason}"
+    return f"{subject}.{priority}" if priority else subject
 
 
 def deadline_subject(kind: Kind, operation_id: str) -> str:
@@ -160,7 +198,7 @@ def operation_timers_filter(operation_id: str) -> str:
 
 def fired_messages_filters(kind: Kind, operation_id: str) -> tuple[str, str]:
     """Return the filters of what has fired for an operation, in the journal: its wake-ups, and its deadline."""
-    return f"wake.{kind.resource}.{kind.action}.{operation_id}.*", f"due.{kind.resource}.{kind.action}.{operation_id}"
+    return f"wake.{kind.resource}.{kind.action}.{operation_id}.>", f"due.{kind.resource}.{kind.action}.{operation_id}"
 
 
 def parse_timer_subject(subject: str) -> tuple[str, str]:
@@ -311,17 +349,18 @@ def parse_due_subject(subject: str) -> tuple[Kind, str]:
 
 
 def parse_wake_subject(subject: str) -> WakeSubject:
-    """Parse `wake.{resource}.{action}.{id}.{why}`.
+    """Parse `wake.{resource}.{action}.{id}.{why}`, or the same with `.{priority}`.
 
     Raises:
         InvalidName: the subject has another form.
     """
     tokens = subject.split(".")
-    if len(tokens) != _WAKE_TOKENS or tokens[0] != "wake":
+    if len(tokens) not in {_WAKE_TOKENS, _PRIORITY_WAKE_TOKENS} or tokens[0] != "wake":
         raise InvalidName(f"{subject!r} is not a wake subject: wake.RESOURCE.ACTION.ID.WHY")
-    _, resource, action, operation_id, reason = tokens
+    _, resource, action, operation_id, reason, *rest = tokens
     kind = Kind(check_name(resource, "resource"), check_name(action, "action"))
-    return WakeSubject(check_operation_id(operation_id), kind, check_name(reason, "wake reason"))
+    reason, priority = check_name(reason, "wake reason"), "".join(check_name(one, "priority") for one in rest)
+    return WakeSubject(check_operation_id(operation_id), kind, reason, priority)
 
 
 def dead_letter_subject(durable: str, sequence: int) -> str:

@@ -24,6 +24,7 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionControl, ActionPause, ActionWithdrawal
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.priority import QUEUED_PRIORITIES
 
 ENDLESS: Final = datetime(2200, 1, 1, tzinfo=UTC)
 """Until when the broker keeps a pause that has no end of its own: JetStream has none without a time."""
@@ -137,8 +138,18 @@ class ActionControls:
         return await admin.consumer_info(self._connection, subjects.OPERATIONS_STREAM, name) is not None
 
     async def _set_pause(self, kind: Kind, until: datetime | None) -> bool:
-        """Pause or resume the consumer, and wait until its leader has done so. Return False without a consumer."""
-        name = subjects.runner_consumer(kind)
+        """Pause or resume the consumers, and wait until their leaders have done so. Return False without any.
+
+        Those of priorities come first, so that the one that each action has tells whether all are paused.
+        """
+        for queue in QUEUED_PRIORITIES:
+            name = subjects.runner_consumer(kind, queue)
+            found = await admin.consumer_info(self._connection, subjects.OPERATIONS_STREAM, name)
+            if found is not None:
+                await self._set_pause_of(name, kind, until)
+        return await self._set_pause_of(subjects.runner_consumer(kind), kind, until)
+
+    async def _set_pause_of(self, name: str, kind: Kind, until: datetime | None) -> bool:
         try:
             await admin.pause_consumer(self._connection, subjects.OPERATIONS_STREAM, name, until)
         except BrokerRefused as refused:

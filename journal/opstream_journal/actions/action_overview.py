@@ -19,6 +19,7 @@ from opstream_journal.queues.runner_records import NO_RUNNERS, ActionRunners, Ru
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionControl, ActionPause, ActionSpec
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.priority import PRIORITIES
 
 from .action_controls import NO_CONTROL, ActionControls, shown_pause
 
@@ -37,6 +38,14 @@ class WaitingOperations(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     """Seconds for which the first of them has waited."""
 
 
+class QueueLength(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits in one queue of an action with priorities."""
+
+    priority: str
+    number: int
+    """Messages. That of normal priority counts requests of the others, too, until a runner has passed them."""
+
+
 class ActionOverview(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One action."""
 
@@ -51,6 +60,8 @@ class ActionOverview(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What waits, the oldest first."""
     paused: ActionPause | None = None
     """None for an action that is not paused."""
+    queues: tuple[QueueLength, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Of an action with priorities: how much waits in each queue, the highest first."""
 
 
 class ActionOverviews:
@@ -96,6 +107,7 @@ class ActionOverviews:
                     found.backlogs.get(subjects.runner_consumer(spec.kind), _NO_BACKLOG).paused_until,
                     controls.get(spec.kind, NO_CONTROL),
                 ),
+                found.tally.queued,
             )
             for spec in sorted(specs, key=lambda spec: str(spec.kind))
         ]
@@ -114,7 +126,18 @@ class ActionOverviews:
             return {}
 
 
-def _overview(spec: ActionSpec, presence: ActionRunners, waits: Waits, paused: ActionPause | None) -> ActionOverview:
+def _overview(
+    spec: ActionSpec,
+    presence: ActionRunners,
+    waits: Waits,
+    paused: ActionPause | None,
+    queued: Mapping[tuple[str, str], int],
+) -> ActionOverview:
+    queues = tuple(
+        QueueLength(priority=one, number=queued[str(spec.kind), one])
+        for one in PRIORITIES
+        if (str(spec.kind), one) in queued
+    )
     seen_at = presence.seen_at
     return ActionOverview(
         action=str(spec.kind),
@@ -123,6 +146,7 @@ def _overview(spec: ActionSpec, presence: ActionRunners, waits: Waits, paused: A
         last_runner_at=datetime.fromtimestamp(seen_at, UTC).replace(microsecond=0) if seen_at else None,
         waiting=_waiting(str(spec.kind), waits),
         paused=paused,
+        queues=queues or msgspec.UNSET,
     )
 
 

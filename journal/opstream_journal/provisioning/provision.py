@@ -45,7 +45,7 @@ from .topology import (
     SIZING_FIELDS,
     Sizing,
     format_duration,
-    runner_consumer,
+    runner_consumers,
     shared_consumers,
     streams,
 )
@@ -100,7 +100,9 @@ async def provision(
     wanted = streams(sizing)
     if archive is not None:
         wanted.append(archive_stream(archive, replicas=sizing.replicas))
-    durables = shared_consumers() + [(_STREAM, runner_consumer(spec)) for spec in (*specs, *BULK_SPECS.values())]
+    durables = shared_consumers() + [
+        (_STREAM, config) for spec in (*specs, *BULK_SPECS.values()) for config in runner_consumers(spec)
+    ]
     await _refuse_foreign(connection, wanted, durables)
     _check_sizing(sizing, specs)
     if archive is not None:
@@ -249,14 +251,18 @@ async def check_journal_age(connection: Connection, specs: Iterable[ActionSpec])
 
 
 async def ensure_runner_consumer(connection: Connection, spec: ActionSpec) -> None:
-    """Create the consumer of an action if it is missing. An existing one is never changed.
+    """Create the consumer of an action if it is missing, and those of its priorities. An existing one is never changed.
 
     Raises:
-        Drifted: it exists, and differs.
+        Drifted: one exists, and differs.
         NotProvisioned: there is no journal.
         JournalError: the broker refused or did not answer.
     """
-    wanted = runner_consumer(spec)
+    for wanted in runner_consumers(spec):
+        await _ensure_consumer(connection, wanted)
+
+
+async def _ensure_consumer(connection: Connection, wanted: ConsumerConfig) -> None:
     name = str(wanted.durable_name)
     current = await admin.consumer_config(connection, _STREAM, name)
     if current is None:
@@ -336,7 +342,7 @@ def _check_sizing(sizing: Sizing, specs: Sequence[ActionSpec]) -> None:
 async def _check_leases(connection: Connection, specs: Iterable[ActionSpec]) -> None:
     """Refuse a shorter lease while its runners run: they extend it too rarely for the new one."""
     for spec in specs:
-        wanted = runner_consumer(spec)
+        wanted = runner_consumers(spec)[0]
         name = str(wanted.durable_name)
         current = await admin.consumer_config(connection, _STREAM, name)
         is_lower = current is not None and round(current.ack_wait or 0.0, 6) > round(spec.policy.lease, 6)

@@ -21,6 +21,7 @@ from nats.js.api import (
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 from opstream_schemas.events import EVENT_DATA, Requested
+from opstream_schemas.operation.priority import QUEUED_PRIORITIES
 
 from . import access_topology, webhook_topology
 
@@ -226,6 +227,22 @@ def runner_consumer(spec: ActionSpec) -> ConsumerConfig:
         max_ack_pending=spec.policy.max_concurrency or _RUNNER_MAX_ACK_PENDING,
         max_waiting=_MAX_WAITING,
     )
+
+
+def runner_consumers(spec: ActionSpec) -> list[ConsumerConfig]:
+    """Return the durables of one action: the one that each has, and those of priorities, if it has them."""
+    first = runner_consumer(spec)
+    queues = QUEUED_PRIORITIES if spec.policy.priority else ()
+    return [
+        first,
+        *(
+            first.evolve(
+                durable_name=subjects.runner_consumer(spec.kind, priority),
+                filter_subjects=[subjects.priority_filter(spec.kind, priority)],
+            )
+            for priority in queues
+        ),
+    ]
 
 
 def format_duration(seconds: float) -> str:

@@ -70,6 +70,20 @@ class _Info(ConsumerBacklog, frozen=True, kw_only=True):
     error: rpc.JetStreamErrorBody | None = None
 
 
+def together(first: ConsumerBacklog, *others: ConsumerBacklog) -> ConsumerBacklog:
+    """Return the consumers of an action with priorities as one: who reads them, and about how much waits.
+
+    The first, which each action has, counts requests of other priorities, too, until it has passed them. So what waits
+    is as much as it counts, or as much as the others do, whichever is more.
+    """
+    return msgspec.structs.replace(
+        first,
+        num_pending=max(first.num_pending, sum(one.num_pending for one in others)),
+        num_ack_pending=sum(one.num_ack_pending for one in (first, *others)),
+        num_waiting=sum(one.num_waiting for one in (first, *others)),
+    )
+
+
 _T = TypeVar("_T", _Page, _Info)
 _decode: Final = msgspec.json.Decoder(_Page).decode
 _decode_info: Final = msgspec.json.Decoder(_Info).decode

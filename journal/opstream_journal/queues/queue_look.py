@@ -17,8 +17,9 @@ from opstream_journal.metrics.action_labels import ActionLabels
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.priority import QUEUED_PRIORITIES, Priority
 
-from .consumer_backlogs import ConsumerBacklog, read_backlogs
+from .consumer_backlogs import ConsumerBacklog, read_backlogs, together
 from .message_ages import MessageAges
 from .queue_tally import QueueTally, pending_reason
 from .runner_records import NO_RUNNERS, ActionRunners, RunnerRecords
@@ -37,6 +38,20 @@ class FoundQueues(NamedTuple):
     """The runners of each action; None if their records can't be read."""
     backlogs: Mapping[str, ConsumerBacklog]
     """The consumers of the journal, by their names."""
+
+
+def queues_of(spec: ActionSpec, backlogs: Mapping[str, ConsumerBacklog]) -> dict[str, ConsumerBacklog]:
+    """Return the consumers of an action by the priorities of their queues; that of each action has none, and is first.
+
+    Without that one the result is empty.
+    """
+    names = ("", *QUEUED_PRIORITIES) if spec.policy.priority else ("",)
+    found = {one: backlogs.get(subjects.runner_consumer(spec.kind, one)) for one in names}
+    return {one: backlog for one, backlog in found.items() if backlog is not None} if found[""] is not None else {}
+
+
+def _filters(kind: Kind, priority: str) -> tuple[str, ...]:
+    return (subjects.priority_filter(kind, priority),) if priority else subjects.runner_filters(kind)
 
 
 class QueueLook:
@@ -92,12 +107,21 @@ class QueueLook:
         presence: Mapping[Kind, ActionRunners] | None,
     ) -> None:
         for spec in specs:
-            backlog = backlogs.get(subjects.runner_consumer(spec.kind))
-            if backlog is None or not backlog.num_pending:
+            queues = queues_of(spec, backlogs)
+            if not queues:
+                continue
+            if spec.policy.priority:
+                tally.queued |= {
+                    (str(spec.kind), priority or Priority.NORMAL): one.num_pending for priority, one in queues.items()
+                }
+            backlog = together(*queues.values())
+            if not backlog.num_pending:
                 continue
             ages = [
-                await self.messages.age_of_first(subjects.OPERATIONS_STREAM, one, backlog.first_pending)
-                for one in subjects.runner_filters(spec.kind)
+                await self.messages.age_of_first(subjects.OPERATIONS_STREAM, one, queue.first_pending)
+                for priority, queue in queues.items()
+                if queue.num_pending
+                for one in _filters(spec.kind, priority)
             ]
             runners = None if presence is None else presence.get(spec.kind, NO_RUNNERS)
             tally.add(spec.kind, pending_reason(backlog, spec.policy, runners), max(ages), backlog.num_pending)

@@ -43,6 +43,9 @@ class QueueTally:
         self._labels = labels
         self._now = now
         self.waits: dict[tuple[str, str], Wait] = {}
+        self.queued: dict[tuple[str, str], int] = {}
+        """By action and priority: messages in the queue of an action with priorities. That of normal priority counts
+        requests of the others, too, until a runner has passed them."""
         self.overdue = 0
         """Timers that should have fired."""
         self.lateness = 0.0

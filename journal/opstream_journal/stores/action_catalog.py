@@ -63,7 +63,7 @@ async def changed_schemas(connection: Connection, spec: ActionSpec, *, is_refuse
         SchemaChanged: they differ.
         JournalUnavailable: the broker did not answer.
     """
-    _, before = await _read_current(connection, spec.kind)
+    _, before = await read_current(connection, spec.kind)
     if is_refused:
         _refuse_another_schema(before, spec)
     is_same_version = before is not None and before.action_version == spec.action_version
@@ -98,7 +98,7 @@ async def announce_action(
     for _ in range(_ANNOUNCE_TRIES):
         if last is not None:
             await connection.sleep(jitter(*_ANNOUNCE_RETRY_DELAY))
-        stored, current = await _read_current(connection, spec.kind)
+        stored, current = await read_current(connection, spec.kind)
         if current is not None and current.action_version > spec.action_version:
             return False
         if current == spec:
@@ -139,7 +139,7 @@ async def withdraw_action(
         NotProvisioned: there is no bucket for it, or this login may not use it.
         JournalError: the broker did not answer, or refused.
     """
-    stored, current = await _read_current(connection, kind)
+    stored, current = await read_current(connection, kind)
     if stored is None or current is None:
         return None
     await _refuse_runners(connection, kind)
@@ -164,7 +164,7 @@ async def _refuse_runners(connection: Connection, kind: Kind) -> None:
         )
 
 
-async def _read_current(connection: Connection, kind: Kind) -> tuple[rpc.StoredMessage | None, ActionSpec | None]:
+async def read_current(connection: Connection, kind: Kind) -> tuple[rpc.StoredMessage | None, ActionSpec | None]:
     """Return the entry of an action as it is stored, and as it counts: None if it was withdrawn."""
     stored = await rpc.get_last(connection, _STREAM, _subject(kind))
     spec = None if stored is None else _decode_entry(stored)
@@ -254,7 +254,7 @@ class ActionCatalog:
         known = self._shown.get(kind)
         if known is not None:
             return known
-        stored, current = await _read_current(self._connection, kind)
+        stored, current = await read_current(self._connection, kind)
         if stored is not None and current is not None:
             self._merge(stored)
         return current

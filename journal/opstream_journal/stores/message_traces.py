@@ -82,4 +82,5 @@ def _traces(cause: LateCause, timers: Sequence[StoredMessage], fired: StoredMess
     )
     if fired is None:
         return MessageTraces(timers=times) if times else _NO_TRACES
-    return MessageTraces(timers=times, sequence=fired.seq, stored_at=datetime.fromisoformat(fired.time))
+    queue = "" if is_wanted else subjects.parse_wake_subject(fired.subject).priority
+    return MessageTraces(timers=times, sequence=fired.seq, stored_at=datetime.fromisoformat(fired.time), queue=queue)

@@ -6,10 +6,12 @@ the event that scheduled it. A timer that is scheduled again replaces the earlie
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+import nats.errors
 
 from opstream_journal.errors import BrokerRefused, JournalUnavailable
 from opstream_journal.jetstream import rpc
@@ -17,6 +19,9 @@ from opstream_journal.jetstream.connection import Connection
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.state import Operation
+
+logger = logging.getLogger(__name__)
 
 _decode_answer: Final = msgspec.json.Decoder(rpc.PubAck).decode
 
@@ -28,29 +33,55 @@ class WakeUp(msgspec.Struct, frozen=True, rename="camel"):
 
 
 async def schedule_wake_up(
-    connection: Connection, kind: Kind, operation_id: str, why: str, *, at: datetime, armed_by: int
+    connection: Connection, kind: Kind, operation_id: str, why: str, *, at: datetime, armed_by: int, queue: str = ""
 ) -> None:
     """Schedule a wake-up for `at`; one in the past is delivered at once.
+
+    Args:
+        connection: the connection.
+        kind: the action.
+        operation_id: the operation.
+        why: the reason.
+        at: when.
+        armed_by: stream sequence of the event that schedules it.
+        queue: the further queue of the action that gets it (`Operation.queue`); empty for the one that each has.
 
     Raises:
         JournalUnavailable: not acknowledged; it may be scheduled nevertheless.
         BrokerRefused: the broker refused.
     """
     timer = subjects.timer_subject(kind, operation_id, why)
-    target = subjects.fired_wake_subject(kind, operation_id, why)
+    target = subjects.fired_wake_subject(kind, operation_id, why, queue)
     await schedule_message(connection, timer, target, at, msgspec.json.encode(WakeUp(armed_by)))
 
 
-async def send_wake_up(connection: Connection, kind: Kind, operation_id: str, why: str, *, armed_by: int) -> None:
+async def send_wake_up(
+    connection: Connection, kind: Kind, operation_id: str, why: str, *, armed_by: int, queue: str = ""
+) -> None:
     """Store a wake-up that is due now. Unlike a released message, it survives a restart of the broker.
+
+    Arguments as of `schedule_wake_up`.
 
     Raises:
         JournalUnavailable: not acknowledged; it may be sent all the same.
         BrokerRefused: the broker refused.
     """
-    await rpc.publish(
-        connection, subjects.fired_wake_subject(kind, operation_id, why), msgspec.json.encode(WakeUp(armed_by)), {}
-    )
+    subject = subjects.fired_wake_subject(kind, operation_id, why, queue)
+    await rpc.publish(connection, subject, msgspec.json.encode(WakeUp(armed_by)), {})
+
+
+def queue_request(connection: Connection, operation: Operation) -> None:
+    """Put a request that was just stored into the queue of its priority, if that has one. It waits for nothing.
+
+    A wake-up that is lost does no harm: then the operation begins by its request, as one of normal priority.
+    """
+    if not operation.queue:
+        return
+    subject = subjects.fired_wake_subject(operation.kind, operation.id, subjects.QUEUED_REASON, operation.queue)
+    try:
+        connection.sender.send(subject, msgspec.json.encode(WakeUp(operation.stream_sequence)))
+    except nats.errors.Error as error:
+        logger.info("operation %s is not in the queue of its priority: %s", operation.id, error)
 
 
 async def schedule_deadline(connection: Connection, kind: Kind, operation_id: str, at: datetime) -> None:

@@ -270,6 +270,7 @@ def table_row(one: ActionOverview, now: datetime, *, has_colour: bool, width: in
 def _what(one: ActionOverview, now: datetime) -> str:
     parts = [] if one.paused is None else [_paused(one.paused)]
     parts += [f"{wait.number} for {wait.reason}" for wait in one.waiting]
+    parts += [f"{queue.number} {queue.priority}" for queue in one.queues or () if queue.number]
     versions = sorted({runner.version for runner in one.runners})
     if versions not in ([], [one.version]):
         parts.append(f"runners of version {', '.join(map(str, versions))}")

@@ -82,6 +82,12 @@ _expires_option: Final[Decorator[Any]] = option(
     metavar="DURATION",
     help="How long the key is valid, e.g. 90d. Without it until it is revoked.",
 )
+_priority_option: Final[Decorator[Any]] = option(
+    "--most-priority",
+    variable="APIKEY_MOST_PRIORITY",
+    type=click.Choice(["high", "normal", "low"]),
+    help="The highest priority that its requests may ask for (docs/actions.md). Without it any.",
+)
 _note_option: Final[Decorator[Any]] = option(
     "--note", variable="APIKEY_NOTE", default="", metavar="TEXT", help="What the key is for, shown by 'list'."
 )
@@ -113,6 +119,7 @@ class _KeyLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires: datetime | None = None
     revoked: datetime | None = None
     note: str = ""
+    most_priority: str = ""
 
 
 @click.group
@@ -134,6 +141,7 @@ def apikey() -> None:
 @_subject_option
 @_scope_option
 @_expires_option
+@_priority_option
 @_note_option
 @_file_option
 @common_options.nats_option
@@ -144,6 +152,7 @@ def add(
     subject: str | None,
     scopes: tuple[str, ...],
     expires: float | None,
+    most_priority: str | None,
     note: str,
     **place: Any,  # noqa: ANN401 - the options above
 ) -> None:
@@ -162,7 +171,15 @@ def add(
     now = datetime.now(UTC)
     until = None if expires is None else now + timedelta(seconds=expires)
     try:
-        key, record = create_key(tenant=tenant, subject=subject, scopes=scopes, now=now, expires=until, note=note)
+        key, record = create_key(
+            tenant=tenant,
+            subject=subject,
+            scopes=scopes,
+            now=now,
+            expires=until,
+            note=note,
+            most_priority=most_priority or "",
+        )
     except InvalidName as error:
         raise click.UsageError(str(error)) from error
     _store(KeyPlace(**place), record)
@@ -230,7 +247,8 @@ def table_row(record: ApiKeyRecord, now: datetime, width: int | None) -> str:
         f"{record.created:%Y-%m-%d}",
         f"{record.expires:%Y-%m-%d}" if record.expires else "never",
     )
-    scopes = " ".join(record.scopes)
+    most = f", {record.most_priority} priority at most" if record.most_priority else ""
+    scopes = " ".join(record.scopes) + most
     return text_beside(printable(head), printable(f"{scopes}: {record.note}" if record.note else scopes), width)
 
 

@@ -207,13 +207,13 @@ def _actions(modules: tuple[str, ...]) -> tuple[ActionAccess, ...]:
     allow_local_modules()
     from opstream_runner import InvalidAction
     from opstream_runner.authoring.action_modules import import_notice, load_actions
-    from opstream_schemas.broker_access.permissions import ActionAccess
+    from opstream_schemas.broker_access.permissions import access_of
 
     try:
         specs = [action.spec for action in load_actions(modules, importing=import_notice)]
     except InvalidAction as error:
         raise CommandError(str(error)) from error
-    return tuple(ActionAccess(spec.kind, spec.lock_scope) for spec in specs)
+    return tuple(access_of(spec) for spec in specs)
 
 
 def _next_steps(request: SetupRequest, written: list[Path]) -> list[str]:

@@ -27,6 +27,8 @@ class RunSettings(client_options.TokenSettings, frozen=True, kw_only=True):
     """The time before which it does not begin (RFC 3339); empty for at once."""
     start_after: float | None = None
     """Seconds in place of it."""
+    priority: str | None = None
+    """None for that of the action."""
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     timeout: float | None
     """Seconds to follow the operation; None for no limit."""
@@ -40,6 +42,7 @@ class RunSettings(client_options.TokenSettings, frozen=True, kw_only=True):
 @client_options.callback_option
 @client_options.start_at_option
 @client_options.start_after_option
+@client_options.priority_option
 @client_options.label_option
 @client_options.timeout_option
 @client_options.detach_option
@@ -63,6 +66,7 @@ def _headers(settings: RunSettings) -> dict[str, str]:
     headers = {
         "Operation-Callback": settings.callback,
         "Operation-Start-At": settings.start_at,
+        "Operation-Priority": settings.priority or "",
         "Operation-Start-After": "" if settings.start_after is None else f"{settings.start_after:.0f}",
     }
     return {name: value for name, value in headers.items() if value}

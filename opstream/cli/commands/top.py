@@ -151,6 +151,7 @@ def _print_table(found: Sequence[ActionLoad]) -> None:
 
 def _row(one: ActionLoad, *, has_colour: bool, width: int | None) -> str:
     parts = ["paused"] * one.paused + [f"{wait.number} for {wait.reason}" for wait in one.waiting]
+    parts += [f"{queue.number} {queue.priority}" for queue in one.queues or () if queue.number]
     if one.retried:
         parts.append(f"{one.retried} retries")
     if one.last_failure is not None:

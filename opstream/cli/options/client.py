@@ -186,6 +186,13 @@ start_after_option: Final[Decorator[Any]] = option(
     type=Duration(),
     help="How long from now the operation does not begin, e.g. 2h; whole seconds count.",
 )
+priority_option: Final[Decorator[Any]] = option(
+    "--priority",
+    variable="PRIORITY",
+    type=click.Choice(["high", "normal", "low"]),
+    help="Before which others the operation begins while runners are busy, for an action with priorities. Without it "
+    "that of the action.",
+)
 label_option: Final[Decorator[Any]] = option(
     "--label",
     "labels",

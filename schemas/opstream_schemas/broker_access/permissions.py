@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from opstream_schemas import subjects
+from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.bulk.kinds import BULK_KINDS
 from opstream_schemas.events import (
     AttemptFailed,
@@ -35,6 +36,7 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.priority import QUEUED_PRIORITIES
 
 API: Final = "$JS.API"
 """The first tokens of JetStream's API."""
@@ -80,6 +82,12 @@ class ActionAccess(msgspec.Struct, frozen=True):
     kind: Kind
     lock_scope: str = ""
     """`ActionSpec.lock_scope`; empty for an action that is not exclusive."""
+    has_priorities: bool = False
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Return the priorities of its queues (`subjects.runner_consumer`)."""
+        return ("", *QUEUED_PRIORITIES) if self.has_priorities else ("",)
 
 
 _OPERATIONS: Final = subjects.OPERATIONS_STREAM
@@ -109,6 +117,11 @@ _RUN_EVENTS: Final = (
     Canceled,
 )
 _WATCHED_EVENTS: Final = (CancelRequested, Failed)
+
+
+def access_of(spec: ActionSpec) -> ActionAccess:
+    """Return what runners of an action need."""
+    return ActionAccess(spec.kind, spec.lock_scope, has_priorities=bool(spec.policy.priority))
 
 
 def permissions(role: Role, *, actions: Sequence[ActionAccess] = (), durable: str = "") -> tuple[Grant, ...]:
@@ -173,8 +186,12 @@ def _api(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     yield from _reads(_CONTROLS, "shows who paused an action, and why")
     for action in actions:
         # One by one: a wildcard would also let it pause the projector.
-        consumer = subjects.runner_consumer(action.kind)
-        yield Grant(f"{API}.CONSUMER.PAUSE.{_OPERATIONS}.{consumer}", "pauses and resumes the action for an admin")
+        for queue in action.queues:
+            consumer = subjects.runner_consumer(action.kind, queue)
+            yield Grant(f"{API}.CONSUMER.PAUSE.{_OPERATIONS}.{consumer}", "pauses and resumes the action for an admin")
+            if queue:
+                woken = subjects.fired_wake_subject(action.kind, "*", subjects.QUEUED_REASON, queue)
+                yield Grant(woken, "puts requests into the queue of their priority")
         key = subjects.bucket_subject(subjects.CONTROLS_BUCKET, subjects.action_key(action.kind))
         yield Grant(key, "keeps who paused the action, and why")
     for act in (AdminAct.PAUSED, AdminAct.RESUMED, AdminAct.WITHDRAWN):
@@ -198,7 +215,11 @@ def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     yield Grant(_probe(), "tries whether the broker stores, after a message had no answer")
     for action in actions:
         kind = action.kind
-        yield from _pulls(_OPERATIONS, subjects.runner_consumer(kind), "takes its operations and wake-ups")
+        for queue in action.queues:
+            name = subjects.runner_consumer(kind, queue)
+            yield from _pulls(_OPERATIONS, name, "takes its operations and wake-ups")
+            if queue:
+                yield Grant(subjects.fired_wake_subject(kind, "*", "*", queue), "keeps priorities when it stops")
         for event in _RUN_EVENTS:
             subject = subjects.action_events_filter(kind, event.name)
             yield Grant(subject, "records what becomes of its operations", is_vital=event is Started)

@@ -64,6 +64,7 @@ def initial(event: RecordedEvent) -> Operation:
         trace=data.trace,
         labels=data.labels,
         retry_of=data.retry_of,
+        priority=data.priority,
         status=Status.NOT_STARTED,
         created_at=event.time,
         start_at=data.start_at,

@@ -49,6 +49,10 @@ class ConsumerPosition(msgspec.Struct, frozen=True, kw_only=True):
     delivered: int
     """Beyond this, it has delivered nothing yet."""
 
+    def may_have(self, sequence: int) -> bool:
+        """Return True if a process may have a message from it, which is not acknowledged."""
+        return self.acknowledged < sequence <= self.delivered
+
 
 class MessageTraces(msgspec.Struct, frozen=True, kw_only=True):
     """What the broker has of the message that a late operation waits for."""
@@ -59,16 +63,24 @@ class MessageTraces(msgspec.Struct, frozen=True, kw_only=True):
     """Stream sequence of the last such message in the journal; 0 for none."""
     stored_at: datetime | None = None
     """When the journal stored that one."""
+    queue: str = ""
+    """The further queue of the action that gets that one (`Operation.queue`); empty for the one that each has."""
 
 
 def find_late(
-    operation: Operation, runners: ConsumerPosition | None, *, now: datetime, grace: timedelta = GRACE
+    operation: Operation,
+    runners: ConsumerPosition | None,
+    *,
+    queue: ConsumerPosition | None = None,
+    now: datetime,
+    grace: timedelta = GRACE,
 ) -> Late | None:
     """Return what is late of an operation; None if nothing is.
 
     Args:
         operation: its state.
         runners: the position of the consumer that its runners share; None without one, as before the first runner.
+        queue: the position of the consumer of its further queue; None without one.
         now: by the broker's clock, which also decides when timers fire.
         grace: see `GRACE`.
     """
@@ -88,7 +100,8 @@ def find_late(
         return Late(cause=LateCause.RETRY, since=waiting.retry_at, sequence=waiting.sequence) if is_late else None
     if live is not None:
         # The broker guards an attempt by its message. Without it, nothing follows if the runner dies.
-        is_late = live.ticket <= runners.acknowledged and operation.created_at + grace < now
+        is_guarded = live.ticket > runners.acknowledged or (queue is not None and queue.may_have(live.ticket))
+        is_late = not is_guarded and operation.created_at + grace < now
         return Late(cause=LateCause.LEASE, since=operation.created_at, sequence=live.ticket) if is_late else None
     requested = operation.stream_sequence if operation.position == 1 else 0
     is_late = operation.due_at + grace < now and requested <= runners.delivered

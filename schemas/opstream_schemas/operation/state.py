@@ -14,6 +14,8 @@ from opstream_schemas.names import Kind
 from opstream_schemas.signals.signal_book import NO_SIGNALS, SignalBook
 from opstream_schemas.signals.signal_decision import SignalReceiver
 
+from .priority import QUEUED_PRIORITIES
+
 FOLD_VERSION: Final = 2
 """Raise it when the fold returns another result for the same events. Snapshots of another version are not used."""
 STEPS_FOLD_VERSION: Final = 3
@@ -94,6 +96,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """The client's own words about it (`Requested.labels`)."""
     retry_of: str = ""
     """The client's id of the operation that it does again (`Requested.retry_of`); empty for none."""
+    priority: str = ""
+    """Of an action that has priorities (`Requested.priority`); empty for any other."""
     status: Status
     created_at: Instant
     start_at: Instant | None = None
@@ -162,6 +166,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
         return Kind(self.resource, self.action)
 
     @property
+    def queue(self) -> str:
+        """Return the priority whose further queue its messages are in; empty for the queue that each action has."""
+        return self.priority if self.priority in QUEUED_PRIORITIES else ""
+
+    @property
     def due_at(self) -> datetime:
         """Return the time from which on it waits to begin: its start time, or its request if that came later."""
         return self.created_at if self.start_at is None else max(self.created_at, self.start_at)
@@ -182,6 +191,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     def is_terminal(self) -> bool:
         """Return True if the operation has an outcome, so no event can follow."""
         return self.status in TERMINAL_STATUSES
+
+    def is_retention_over(self, now: datetime) -> bool:
+        """Return True if it ended so long ago that its status need not be readable any more."""
+        finished_at = self.finished_at
+        return finished_at is not None and (now - finished_at).total_seconds() >= self.effective_retention
 
     @property
     def receiver(self) -> SignalReceiver:

@@ -146,4 +146,6 @@ def _shown(desk: ActionDesk, one: ActionOverview, *, is_operator: bool) -> dict[
             shown["lastRunnerAt"] = one.last_runner_at
         shown["runners"] = one.runners
         shown["waiting"] = one.waiting
+        if one.queues is not msgspec.UNSET:
+            shown["queues"] = one.queues
     return shown

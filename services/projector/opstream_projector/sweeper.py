@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import msgspec
+
 from opstream_journal import Connection, JournalError, JournalUnavailable
 from opstream_journal.command_handler import CommandHandler
 from opstream_journal.jetstream.scans.stream_scan import stream_bounds
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.runtime.conditions import Conditions
+from opstream_journal.stores.action_catalog import read_current
 from opstream_journal.stores.message_traces import TRACED_AT_ONCE, TraceReader
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.snapshots import VIEW_STREAM, SnapshotReader
@@ -150,8 +153,9 @@ class Sweeper:
         for operation in operations:
             if operation.is_terminal:
                 continue
-            await walk.prepare(operation.kind)
-            late = find_late(operation, walk.runners(operation.kind), now=walk.now, grace=self._grace)
+            await walk.prepare(operation)
+            queue = walk.position(operation.kind, operation.queue) if operation.queue else None
+            late = find_late(operation, walk.position(operation.kind), queue=queue, now=walk.now, grace=self._grace)
             if late is not None:
                 found.append((operation, late))
         for start in range(0, len(found), TRACED_AT_ONCE):
@@ -161,7 +165,9 @@ class Sweeper:
                 await self._move_on_if_lost(operation, late, trace, walk)
 
     async def _move_on_if_lost(self, operation: Operation, late: Late, traces: MessageTraces, walk: _Walk) -> None:
-        position = walk.due if late.cause is LateCause.DEADLINE else walk.runners(operation.kind)
+        if traces.queue and not walk.is_served(operation.kind, traces.queue):
+            traces = msgspec.structs.replace(traces, sequence=0, queue="")  # no runner gets what waits there
+        position = walk.due if late.cause is LateCause.DEADLINE else walk.position(operation.kind, traces.queue)
         if late.cause is LateCause.LEASE:
             if not self._has_been_sighted(operation):
                 return
@@ -269,15 +275,16 @@ class _Walk:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._positions: dict[Kind, ConsumerPosition | None] = {}
+        self._positions: dict[tuple[Kind, str], ConsumerPosition | None] = {}
+        self._has_priorities: dict[Kind, bool] = {}
         self._owners: OrderedDict[str, str] = OrderedDict()
         self.due: ConsumerPosition | None = None
         self.now = datetime.min.replace(tzinfo=UTC)
         """By the broker's clock, when it answered last."""
         self.moved = 0
 
-    async def prepare(self, kind: Kind) -> None:
-        """Read the positions for an action, if this walk has not read them yet.
+    async def prepare(self, operation: Operation) -> None:
+        """Read the positions for an operation, if this walk has not read them yet.
 
         Raises:
             JournalError: the broker did not answer, or refused.
@@ -286,12 +293,22 @@ class _Walk:
             self.due = await self._read(subjects.PROJECTOR_DUE_CONSUMER)
             if self.due is None:
                 raise JournalUnavailable("the consumer of deadlines is missing", maybe_stored=False)
-        if kind not in self._positions:
-            self._positions[kind] = await self._read(subjects.runner_consumer(kind))
+        kind, queue = operation.kind, operation.queue
+        if (kind, "") not in self._positions:
+            self._positions[kind, ""] = await self._read(subjects.runner_consumer(kind))
+        if queue and (kind, queue) not in self._positions:
+            if kind not in self._has_priorities:
+                spec = (await read_current(self._connection, kind))[1]
+                self._has_priorities[kind] = spec is not None and bool(spec.policy.priority)
+            self._positions[kind, queue] = await self._read(subjects.runner_consumer(kind, queue))
 
-    def runners(self, kind: Kind) -> ConsumerPosition | None:
-        """Return the position of the consumer of an action's runners; None without one."""
-        return self._positions[kind]
+    def position(self, kind: Kind, queue: str = "") -> ConsumerPosition | None:
+        """Return the position of a consumer of an action's runners; None without one."""
+        return self._positions.get((kind, queue))
+
+    def is_served(self, kind: Kind, queue: str) -> bool:
+        """Return True if runners of an action look into a further queue: its author may have taken them away."""
+        return self._has_priorities.get(kind, False) and self._positions.get((kind, queue)) is not None
 
     async def owner(self, lock: str, locks: ResourceLocks) -> str:
         """Return the open operation that owns a lock; empty for none."""

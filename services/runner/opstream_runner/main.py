@@ -32,7 +32,7 @@ from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.health import HealthServer, listen_for_health
 from opstream_schemas import subjects
 from opstream_schemas.broker_access.logins import need_of_service
-from opstream_schemas.broker_access.permissions import ActionAccess, Role
+from opstream_schemas.broker_access.permissions import Role, access_of
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.events import CancelRequested, Failed
 from opstream_schemas.names import Kind
@@ -78,7 +78,7 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: socket.socket | None) -> None:
     loop, serving = asyncio.get_running_loop(), asyncio.current_task()
     conditions = Conditions()
-    access = [ActionAccess(action.spec.kind, action.spec.lock_scope) for action in actions]
+    access = [access_of(action.spec) for action in actions]
     for number in _SIGNALS:  # until the runner runs
         loop.add_signal_handler(number, lambda: serving and serving.cancel())
     async with contextlib.AsyncExitStack() as stack:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from opstream.cli.commands.actions import table_row
 from opstream_journal import Connection, Journal
 from opstream_journal.actions.action_overview import ActionOverview
 from opstream_journal.jetstream import rpc
@@ -153,3 +154,35 @@ async def test_pause_and_resume_by_command(broker: Broker, link: Connection, jou
     misplaced = await run(*nats, "pause", str(KIND))
     assert (misplaced.returncode, misplaced.stdout) == (2, "")
     assert "unexpected extra arguments" in misplaced.stderr
+
+
+async def test_the_queues_of_priorities(link: Connection, journal: Journal) -> None:
+    """An action with priorities shows what waits in each queue, also on the page of metrics; any other shows none."""
+    stage, gate = RunnerStage(link, journal), HandlerGate()
+    gauges = QueueGauges(link)
+    await gauges.start()
+    async with stage.runner([gated(gate, priority="normal")], concurrency=1):
+        await stage.request_with("normal", "running")
+        await gate.entered(1)
+        await stage.request_with("high", "op-1", "op-2", "op-3")
+        await stage.request_with("normal", "op-4")
+
+        async def is_there() -> Any:
+            found = await only(link)
+            return found if found.queues and [one.number for one in found.queues] == [3, 4, 0] else None
+
+        found = await eventually(is_there)
+        assert [one.priority for one in found.queues] == ["high", "normal", "low"]
+        # All of them are in the first queue; those of high priority are in another one besides, and count once.
+        assert [(one.reason, one.number) for one in found.waiting] == [("FreeRunner", 4)]
+        await gauges.read()
+        queued = next(one for one in gauges.instruments if one.name == "opstream_queued")
+        numbers = {sample.labels[1]: sample.value for sample in queued.samples()}
+        assert numbers == {"high": 3, "normal": 4, "low": 0}
+        line = table_row(found, datetime.now(UTC), has_colour=False, width=None)
+        assert line.endswith("4 for FreeRunner; 3 high; 4 normal")
+        gate.open()
+        for one in ("op-1", "op-2", "op-3", "op-4"):
+            await stage.ended(one)
+    async with stage.runner([gated(gate)]):
+        assert "queues" not in msgspec.to_builtins(await only(link))

@@ -26,6 +26,7 @@ from opstream_runner import Action, ActionContext, RetryAfter, action
 from opstream_runner.runner import Runner
 from opstream_schemas import subjects
 from opstream_schemas.events import AttemptFailed, Failed
+from opstream_schemas.operation.priority import QUEUED_PRIORITIES
 from opstream_schemas.operation.resource_lock import Claim
 from opstream_schemas.operation.state import Status
 from tests.support.broker.damage import StreamFiles
@@ -410,3 +411,44 @@ async def test_a_journal_that_was_cut(broker: Broker, link: Connection, stage: R
         await sweep.until_moved(within=40)
         assert (await stage.ended("op-1", within=20)).status is Status.SUCCEEDED
     assert gate.attempts == [("op-1", 1), ("op-1", 1)]
+
+
+@pytest.mark.parametrize("priority", QUEUED_PRIORITIES)
+async def test_what_waits_in_the_queue_of_its_priority(stage: RunnerStage, priority: str) -> None:
+    """It is not lost, for however long it waits there and although the first queue is behind it; nor is its attempt."""
+    gate = HandlerGate()
+    prioritized = gated(gate, priority="normal", lease=1.0)
+    async with sweeping(stage.link, stage.journal) as sweep, stage.runner([prioritized], concurrency=1):
+        await stage.request_with(priority, "running")
+        await gate.entered(1)
+        await stage.request_with(priority, *(f"op-{number}" for number in range(3)))
+        await stage.request_with("normal", "other")
+        for _ in range(4):
+            await asyncio.sleep(1.1)  # so that all of it is late, and an attempt without a lease has been for a lease
+            assert await sweep.sweeper.walk() == 0
+        assert gate.attempts == [("running", 1)]
+        gate.open()
+        for one in ("running", "op-0", "op-1", "op-2", "other"):
+            assert (await stage.ended(one)).attempt == 1
+
+
+async def test_priorities_that_were_taken_away(stage: RunnerStage) -> None:
+    """What waits in a queue that no runner looks into any more is woken in the one that each action has."""
+    gate = HandlerGate()
+    gate.open()
+    async with stage.runner([gated(gate, priority="normal")]):
+        await stage.settled()
+    await stage.request_with("low", "op-1", "op-2")
+    await eventually(lambda: _is_queued(stage, 2))
+    puller = await stage.link.nc.jetstream().pull_subscribe_bind(CONSUMER, subjects.OPERATIONS_STREAM)
+    for message in await puller.fetch(2, timeout=5):
+        await message.ack_sync()  # as a runner has passed them
+    async with sweeping(stage.link, stage.journal) as sweep, stage.runner([gated(gate)]):
+        await settled(stage.link)
+        await sweep.until_moved(2)
+        for one in ("op-1", "op-2"):
+            assert (await stage.ended(one)).attempt == 1
+
+
+async def _is_queued(stage: RunnerStage, count: int) -> bool:
+    return await stage.count_queued("low") == count

@@ -25,6 +25,7 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionPause
 from opstream_schemas.events import Canceled
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.priority import PRIORITIES, QUEUED_PRIORITIES
 from opstream_schemas.operation.state import Status
 from tests.support.broker.server import Broker, Cluster
 from tests.support.journal.journals import KIND, linked, opened
@@ -195,6 +196,23 @@ async def test_what_can_not_be_paused(controls: ActionControls, stage: RunnerSta
     with pytest.raises(NotProvisioned, match="opstream provision --update"):
         await controls.pause(KIND, pause())
     assert not (await backlog(link)).paused
+
+
+async def test_an_action_with_priorities(stage: RunnerStage, controls: ActionControls) -> None:
+    """Nothing begins from any of its queues while it is paused, and all of it afterwards."""
+    gate = HandlerGate()
+    gate.open()
+    async with stage.runner([gated(gate, priority="normal")]):
+        assert await controls.pause(KIND, pause())
+        for priority in PRIORITIES:
+            await stage.request_with(priority, f"{priority}-1")
+        for queue in QUEUED_PRIORITIES:
+            assert (await backlog(stage.link, subjects.runner_consumer(KIND, queue))).paused
+            await eventually(lambda queue=queue: stage.count_queued(queue))
+        assert gate.attempts == []
+        assert await controls.resume(KIND)
+        for priority in PRIORITIES:
+            assert (await stage.ended(f"{priority}-1", within=20)).attempt == 1
 
 
 @contextlib.contextmanager

@@ -58,12 +58,20 @@ class AccessDesk:
         self._stack = stack
 
     async def caller(
-        self, tenant: str, subject: str, *scopes: str, lifetime: float | None = None, is_awaited: bool = True
+        self,
+        tenant: str,
+        subject: str,
+        *scopes: str,
+        lifetime: float | None = None,
+        is_awaited: bool = True,
+        most_priority: str = "",
     ) -> CallerWithKey:
         """A caller with a new key, which the service knows on return; `lifetime` is in seconds."""
         now = datetime.now(UTC)
         expires = None if lifetime is None else now + timedelta(seconds=lifetime)
-        key, record = create_key(tenant=tenant, subject=subject, scopes=scopes, now=now, expires=expires)
+        key, record = create_key(
+            tenant=tenant, subject=subject, scopes=scopes, now=now, expires=expires, most_priority=most_priority
+        )
         assert await self._bucket.put_record(record.id, encode_key(record), 0)
         client = httpx.AsyncClient(
             base_url=self.api.url, timeout=15, headers={"Authorization": f"Bearer {key}"}, trust_env=False

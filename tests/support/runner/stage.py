@@ -27,13 +27,14 @@ from nats.js.api import ConsumerInfo
 
 from opstream_journal import NEW_OPERATION, Connection, ExpectedVersion, Journal, JournalUnavailable
 from opstream_journal.jetstream import rpc
-from opstream_journal.stores.timers import WakeUp
+from opstream_journal.stores.timers import WakeUp, queue_request
 from opstream_runner import Action, ActionContext, action
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.runner import Runner
 from opstream_schemas import subjects
 from opstream_schemas.events import CancelRequested, EventData, RecordedEvent
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.fold import initial
 from opstream_schemas.operation.state import Operation
 from tests.support.journal.journals import KIND, first, folded, following
 from tests.support.runner.shared_event import SharedEvent
@@ -182,6 +183,19 @@ class RunnerStage:
         changes |= {"resource": kind.resource, "action": kind.action, "deadline": at, "input": msgspec.Raw(given)}
         asked = [first(one, data=request(**changes)) for one in ids]
         return await asyncio.gather(*(self.journal.append(kind, event, NEW_OPERATION, budget=20) for event in asked))
+
+    async def request_with(self, priority: str, *ids: str, is_queued: bool = True) -> None:
+        """Request operations of a priority, as the API does: their wake-ups follow, unless it is killed."""
+        for event in await self.request(*ids, priority=priority):
+            if is_queued:
+                queue_request(self.link, initial(event))
+        await self.link.nc.flush()
+
+    async def count_queued(self, priority: str) -> int:
+        """The messages in the further queue of a priority that no runner has got."""
+        name = subjects.runner_consumer(KIND, priority)
+        info = await self.link.nc.jetstream().consumer_info(subjects.OPERATIONS_STREAM, name)
+        return info.num_pending or 0
 
     async def events(self, operation_id: str) -> list[RecordedEvent]:
         """All events of an operation."""

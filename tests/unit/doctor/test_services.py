@@ -96,6 +96,21 @@ def test_a_paused_action_needs_no_runner() -> None:
     assert "'opstream actions resume book:upload'" in found[0].next_step
 
 
+def test_what_waits_for_its_priority_is_no_fault() -> None:
+    """All slots are taken by others: what waits in the queue of a priority has a runner. Without any it has none."""
+    kind = Kind("book", "bind")
+    first = backlog(subjects.runner_consumer(kind), unacknowledged=1, is_pulled=False, oldest=None, pending=0)
+    wake = subjects.queued_request_subject(kind, "op-1", "low")
+    low = backlog(subjects.runner_consumer(kind, "low"), oldest=LONG, timer=wake, timer_age=LONG)
+    assert [one.name for one in check_runners([first, low])] == ["Runners"]
+    assert [one.name for one in check_timers([first, low], None, None)] == ["Timers"]
+
+    deserted = msgspec.structs.replace(first, unacknowledged=0)
+    assert [one.name for one in check_runners([deserted, low])] == ["ActionWithoutRunner"]
+    assert "book:bind" in next(check_runners([deserted, low])).message
+    assert [one.name for one in check_timers([deserted, low], None, None)] == ["TimerNotTaken"]
+
+
 def test_bulk_operations_have_no_runner() -> None:
     """What is left to do is said as it is: the API runs them."""
     steps = {

@@ -80,6 +80,7 @@ FULL: list[EventData] = [
         own_id="upload-of-42",
         labels={"team": "press", "run/no.": "7 of 9"},
         retry_of="upload-of-41",
+        priority="high",
         authority=Authority(key_id="k1", scopes=("read", "submit:book:*"), expires_at=RETRY_AT),
         trace=Trace(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", tracestate="vendor=1"),
     ),

@@ -29,6 +29,7 @@ NEW = (
     "labels",
     "retry_of",
     "authority",
+    "priority",
 )
 """Members of a request that this version added."""
 

@@ -6,6 +6,7 @@ from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.events import EVENT_DATA
 from opstream_schemas.names import Kind
+from opstream_schemas.operation.priority import QUEUED_PRIORITIES
 
 pytestmark = pytest.mark.unit
 
@@ -71,6 +72,39 @@ def test_a_wake_that_fires_reaches_the_runner_of_its_action() -> None:
     assert subjects.WakeSubject("op-1", KIND, "retry") == subjects.parse_wake_subject(wake)
 
 
+@pytest.mark.parametrize("priority", QUEUED_PRIORITIES)
+def test_a_wake_of_a_priority_reaches_its_queue_only(priority: str) -> None:
+    """It reaches the consumer of its priority, and neither the one that each action has nor another one."""
+    fired = subjects.fired_wake_subject(KIND, "op-1", "retry", priority)
+    wake = fired.replace("fire.", "wake.", 1)
+
+    found = [one for one in QUEUED_PRIORITIES if matches(subjects.priority_filter(KIND, one), wake)]
+
+    assert found == [priority]
+    assert matches(subjects.WAKE_SOURCE, fired)
+    assert not any(matches(one, wake) for one in subjects.runner_filters(KIND))
+    assert matches(subjects.fired_messages_filters(KIND, "op-1")[0], wake)
+    assert subjects.WakeSubject("op-1", KIND, "retry", priority) == subjects.parse_wake_subject(wake)
+
+
+def test_a_request_has_one_place_in_the_queue_of_its_priority() -> None:
+    """The wake-up of a request is found by its subject in the journal."""
+    wake = subjects.queued_request_subject(KIND, "op-1", "low")
+
+    assert wake == "wake.book.upload-start.op-1.requested.low"
+    assert matches(subjects.priority_filter(KIND, "low"), wake)
+
+
+@pytest.mark.parametrize("priority", ["", *QUEUED_PRIORITIES])
+def test_a_consumer_is_that_of_an_action_and_a_queue(priority: str) -> None:
+    """The name of a consumer says both; another durable has neither."""
+    name = subjects.runner_consumer(KIND, priority)
+
+    assert subjects.parse_runner_consumer(name) == (KIND, priority)
+    assert subjects.parse_runner_consumer("projector_due") is None
+    assert subjects.parse_runner_consumer("runner_book") is None
+
+
 def test_timers_listens_to_schedules_and_to_what_they_fire() -> None:
     """The broker accepts a schedule only if its target is in the same stream."""
     for subject in (subjects.timer_subject(KIND, "op-1", "retry"), subjects.fired_wake_subject(KIND, "op-1", "retry")):
@@ -129,7 +163,8 @@ def test_an_invalid_event_subject_is_refused(subject: str) -> None:
         "",
         "wake",
         "wake.book.up.op-1",
-        "wake.book.up.op-1.retry.again",
+        "wake.book.up.op-1.retry.low.again",
+        "wake.book.up.op-1.retry.Low",
         "wake.book.up..retry",
         "wake.book.up.*.retry",
         "wake.book.up.op-1.Retry",

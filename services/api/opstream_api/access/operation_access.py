@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from opstream_api.errors import ApiError, forbidden, operation_not_found, unauthenticated
+from opstream_api.http.priority_header import check_allowed
 from opstream_api.http.submit_request import SubmitRequest
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.operation.state import Operation
@@ -258,15 +259,18 @@ def admit(submit: SubmitRequest, principal: Principal | None, ids: OperationIds)
         ids: derive the stored ids.
 
     Raises:
-        ApiError: `Forbidden`: the principal may not submit the action, whether or not there is one; `Unauthenticated`.
+        ApiError: `Forbidden`: the principal may not submit the action, whether or not there is one, or not with this
+            priority; `Unauthenticated`.
     """
     if principal is None:
         raise unauthenticated(CHALLENGE)  # the door has let it pass, so this is a mistake of ours, and stays safe
     if not principal.scopes.may_submit(submit.kind):
         raise forbidden(scope_of(SUBMIT, submit.kind), f"submit {submit.kind}")
+    check_allowed(submit.priority, principal.most_priority)
     return msgspec.structs.replace(
         submit,
         caller=msgspec.structs.replace(submit.caller, identity=principal.subject),
         tenant=principal.tenant,
+        most_priority=principal.most_priority,
         derived_id=ids.stored_id(principal.tenant, submit.key.operation_id),
     )

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from opstream_schemas.errors import InvalidName
+from opstream_schemas.operation.priority import Priority
 
 from .scopes import Scopes
 
@@ -41,6 +42,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the API key; empty for a token."""
     opens_wait: int = 0
     """Of the URL of a wait for a signal: the wait's stream sequence. 0 for anybody else."""
+    most_priority: Priority | None = None
+    """The highest priority that it may ask for; None for any."""
 
     @property
     def owner(self) -> Owner:

@@ -25,6 +25,7 @@ EXPOSED: Final = (
 ACCEPTED: Final = (
     *("Accept", "Authorization", "Content-Type", "Prefer", "If-None-Match", "Last-Event-ID"),
     *("Operation-Id", "Operation-Callback", "Operation-Label", "Operation-Start-At", "Operation-Start-After"),
+    *("Operation-Priority",),
     *("Repeatability-Request-ID", "Repeatability-First-Sent"),
     *("traceparent", "tracestate", "x-ms-client-request-id"),
 )

@@ -24,10 +24,12 @@ from opstream_schemas.errors import ErrorCode, InvalidName
 from opstream_schemas.events import Instant, Trace
 from opstream_schemas.names import Kind, check_operation_id, check_resource_id, parse_labels
 from opstream_schemas.operation.follow_up import is_follow_up_id
+from opstream_schemas.operation.priority import Priority
 from opstream_schemas.schedules.schedule import is_derived_id
 
 from .callback_header import CallbackPolicy, parse_callback
 from .caller_identity import Caller, CallerResolver
+from .priority_header import chosen_priority, parse_priority
 from .requests import Headers, base_url, check_content_type, check_query, parse_trace, single_value
 
 METHOD: Final = "POST"
@@ -110,6 +112,12 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The client's id of the operation that this one does again, which no client can say itself; empty for none."""
     authority: Authority | None = None
     """Of a bulk operation, with authentication."""
+    priority: Priority | None = None
+    """What the header asks for; None without it. It is no part of the request, either."""
+    earlier_priority: str = ""
+    """Of the operation that this one does again; empty for none."""
+    most_priority: Priority | None = None
+    """The highest that the caller's key allows; None for any."""
     tenant: str = ""
     """Of the caller; empty for the operator's own, and without authentication."""
     derived_id: str = ""
@@ -119,6 +127,19 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     def stored_id(self) -> str:
         """Return the id under which the operation is stored."""
         return self.derived_id or self.key.operation_id
+
+    def priority_for(self, default: str) -> str:
+        """Return the priority of the operation; empty for one of an action without priorities.
+
+        Args:
+            default: that of the action; empty if it has none.
+
+        Raises:
+            ApiError: `InvalidHeader`: the request asks for one, and the action has none.
+        """
+        return chosen_priority(
+            self.kind, default, asked=self.priority, earlier=self.earlier_priority, most=self.most_priority
+        )
 
     @property
     def own_id(self) -> str:
@@ -159,6 +180,7 @@ def parse_submit(
     callback = parse_callback(headers, callback_policy)
     start = parse_start_time(headers)
     labels = read_labels(headers)
+    priority = parse_priority(headers)
     check_content_type(headers)
     return SubmitRequest(
         kind=path.kind,
@@ -170,6 +192,7 @@ def parse_submit(
         callback=callback,
         start=start,
         labels=labels,
+        priority=priority,
     )
 
 

@@ -10,6 +10,7 @@ import jsonschema_rs
 import msgspec
 
 from opstream_api.http.callback_header import CALLBACK_HEADER
+from opstream_api.http.priority_header import PRIORITY_HEADER
 from opstream_api.http.submit_request import LABEL_HEADER, START_AFTER, START_AT
 from opstream_schemas.action_spec import DAY_SECONDS, MAX_PAUSE_REASON, MAX_PAUSE_SECONDS, ActionSpec, Policy
 from opstream_schemas.names import NAME_PATTERN, Kind
@@ -35,10 +36,11 @@ _HEADERS: Final = (
     START_AT,
     START_AFTER,
     LABEL_HEADER,
+    PRIORITY_HEADER,
     "traceparent",
     "tracestate",
 )
-"""Headers of a submit; the callback only if the operator allows hosts."""
+"""Headers of a submit; the callback only if the operator allows hosts, the priority only if the action has some."""
 
 CONTROL_TAG: Final = "actions"
 _INSTANT: Final[Json] = {"type": "string", "format": "date-time"}
@@ -192,7 +194,8 @@ def schemas_of(specs: Iterable[ActionSpec], reserved: Collection[str]) -> dict[K
 def action_paths(action: DocumentedAction, schemas: ActionSchemas, public_url: str, *, has_callbacks: bool) -> Json:
     """Build the two paths of an action."""
     spec = action.spec
-    header_names = [name for name in _HEADERS if name != CALLBACK_HEADER or has_callbacks]
+    unknown = {CALLBACK_HEADER: not has_callbacks, PRIORITY_HEADER: not spec.policy.priority}
+    header_names = [name for name in _HEADERS if not unknown.get(name)]
     with_id, without_id = (
         {"post": _submit(action, schemas, public_url, header_names, has_id=has_id)} for has_id in (True, False)
     )

@@ -8,9 +8,11 @@ import msgspec
 
 from opstream_api.http.callback_header import CALLBACK_HEADER
 from opstream_api.http.conditional_headers import MAX_STATUS_TOKEN_SECONDS, MAX_WAIT
+from opstream_api.http.priority_header import PRIORITY_HEADER
 from opstream_api.http.submit_request import LABEL_HEADER, START_AFTER, START_AT
 from opstream_schemas.json_schemas import json_schemas
 from opstream_schemas.names import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, MAX_LABELS
+from opstream_schemas.operation.priority import PRIORITIES
 from opstream_schemas.status_monitor import ErrorBody, StatusMonitor, WaitingReason
 from opstream_schemas.urls import URL_LIMIT
 
@@ -233,6 +235,11 @@ _MONITOR_MEMBERS: Final[Json] = {
         "pattern": OPERATION_ID_PATTERN,
         "description": "Its follow-up, if there is one that the caller may read. Only a read of a status has it.",
     },
+    "priority": {
+        "type": "string",
+        "description": "Its priority; absent for an action without priorities. Expect other words, too.",
+        "examples": [str(one) for one in PRIORITIES],
+    },
     "labels": {
         "type": "object",
         "description": "The labels of the submit; absent without one.",
@@ -354,6 +361,11 @@ PARAMETERS: Final[Json] = {
         f"The operation's labels, {MAX_LABELS} at most: `key=value`, several with commas between, or the header "
         "repeated. They are in the status as `labels`, and a repetition of the request keeps those of the first.",
         {"type": "string", "pattern": f"^{_LABEL}(?: *, *{_LABEL}){{0,{MAX_LABELS - 1}}}$"},
+    ),
+    PRIORITY_HEADER: _header(
+        PRIORITY_HEADER,
+        "Before which others it begins while runners are busy. A repetition of the request keeps that of the first.",
+        {"type": "string", "enum": [str(one) for one in PRIORITIES]},
     ),
     "traceparent": _header("traceparent", "W3C Trace Context, stored and continued. A malformed one is ignored."),
     "tracestate": _header("tracestate", "W3C Trace Context, of the `traceparent`."),

@@ -86,7 +86,9 @@ class Retrier:
         if found is not None:
             return self._existing(found, own_id, submit, sees)
         requested = await self._read_request(operation, own_id)
-        submit = msgspec.structs.replace(submit, callback=requested.callback, labels=requested.labels)
+        submit = msgspec.structs.replace(
+            submit, callback=requested.callback, labels=requested.labels, earlier_priority=requested.priority
+        )
         try:
             return await self._submitter.submit(submit, bytes(requested.input))
         except ApiError as error:

@@ -41,6 +41,7 @@ from opstream_journal.provisioning.bulk_actions import BULK_SPECS
 from opstream_journal.provisioning.topology import AGE_MARGIN
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.resource_locks import ResourceLocks
+from opstream_journal.stores.timers import queue_request
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
@@ -218,6 +219,7 @@ class Submitter:
             labels=request.labels,
             retry_of=request.retry_of,
             authority=request.authority,
+            priority=request.priority_for(spec.policy.priority),
         )
         event = first_event(request.stored_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
         try:
@@ -230,6 +232,8 @@ class Submitter:
             crash_point(CrashPoint.API_RECORDED)
             self._runners.note_submit(kind)
             operation = initial(recorded)
+            if begins_at == now:
+                queue_request(self._journal.connection, operation)
         accepted = self._accepted(self._cache.put(operation), spec)
         blocked_by = await self._find_blocker(operation, spec)
         return accepted if blocked_by is None else msgspec.structs.replace(accepted, blocked_by=blocked_by)
@@ -334,7 +338,7 @@ class Submitter:
         """
         key = request.key
         viewed = (await self._snapshots.get(request.stored_id)).operation
-        if viewed is None or _is_retention_over(viewed, self._now()):
+        if viewed is None or viewed.is_retention_over(self._now()):
             return None
         if viewed.is_terminal and viewed.request_hash == digest:
             return viewed
@@ -369,11 +373,6 @@ def _owner(request: SubmitRequest) -> Owner:
 def _too_many_open(limit: int) -> ApiError:
     message = f"this caller has {limit} operations open, which is its limit: wait until one of them has ended"
     return too_many_requests(message, OPEN_RETRY_AFTER, DenialReason.TOO_MANY_OPEN)
-
-
-def _is_retention_over(operation: Operation, now: datetime) -> bool:
-    finished_at = operation.finished_at
-    return finished_at is not None and (now - finished_at).total_seconds() >= operation.effective_retention
 
 
 def _is_same_retry(operation: Operation, request: SubmitRequest) -> bool:

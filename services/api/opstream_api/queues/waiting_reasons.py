@@ -73,13 +73,18 @@ _decode: Final = msgspec.json.Decoder(RunnerConsumer).decode
 _NO_CONSUMER: Final = RunnerConsumer(num_pending=1)
 
 
-async def read_consumer(connection: Connection, kind: Kind) -> RunnerConsumer | None:
-    """Return the consumer of an action's runners; None if there is none.
+async def read_consumer(connection: Connection, kind: Kind, queue: str = "") -> RunnerConsumer | None:
+    """Return a consumer of an action's runners; None if there is none.
+
+    Args:
+        connection: the connection.
+        kind: the action.
+        queue: the priority of its further queue; empty for the one that each action has.
 
     Raises:
         JournalUnavailable: the broker did not respond, or refused.
     """
-    name = f"{subjects.OPERATIONS_STREAM}.{subjects.runner_consumer(kind)}"
+    name = f"{subjects.OPERATIONS_STREAM}.{subjects.runner_consumer(kind, queue)}"
     answer = await rpc.call(connection, f"$JS.API.CONSUMER.INFO.{name}")
     try:
         found = _decode(answer.data)
@@ -147,7 +152,11 @@ class WaitingReasons:
             return self._known_unserved(operation)
         if policy.rate and (slot := await self._slots.slot_of(operation)) is not None:
             return BlockedBy(reason=WaitingReason.RATE, until=slot)
-        return blocked_by(await self.look(operation.kind), operation.action_version, policy)
+        look = await self.look(operation.kind)
+        if policy.served_queue(operation.queue):
+            queue = await read_consumer(self._connection, operation.kind, operation.queue)
+            look = look if queue is None else with_queue(look, queue)
+        return blocked_by(look, operation.action_version, policy)
 
     async def find_for_bulk(self, operation: Operation) -> BlockedBy | None:
         """Return what a bulk operation waits for that does not run: a process of the API, or others of its caller.
@@ -214,6 +223,18 @@ class WaitingReasons:
         except JournalError as error:
             logger.debug("who paused %s can't be read: %s", kind, error)
         return shown_pause(consumer.config.pause_until, control)
+
+
+def with_queue(look: Look, queue: RunnerConsumer) -> Look:
+    """Return a look at the runners of an action for an operation that waits in a further queue of it."""
+    first = look.consumer
+    merged = msgspec.structs.replace(
+        first,
+        num_ack_pending=first.num_ack_pending + queue.num_ack_pending,
+        num_pending=queue.num_pending,
+        num_waiting=queue.num_waiting,
+    )
+    return Look(merged, look.presence, look.pause)
 
 
 def unserved(look: Look, version: int) -> BlockedBy | None:

@@ -64,6 +64,13 @@ class QueueGauges:
         return [
             *wait_gauges(lambda: self.waits),
             Gauges(
+                "opstream_queued",
+                "Messages in the queues of actions with priorities. That of normal priority counts requests of the "
+                "others, too, until a runner has passed them. Take the maximum over processes.",
+                *("action", "priority"),
+                read=lambda: [] if self._tally is None else list(self._tally.queued.items()),
+            ),
+            Gauges(
                 "opstream_projector_lag_events",
                 "Events of the journal that no projector has brought into the view. Every projector shows all of them: "
                 "take the maximum.",

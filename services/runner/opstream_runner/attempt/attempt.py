@@ -85,7 +85,9 @@ class Attempt:
         self._recorder = EventRecorder(dependencies, operation, waits)
         self._stop_signal = StopSignal()
         # Nothing here refers back to `self`: an ended attempt is freed at once, without the garbage collector.
-        self._completion = Completion(connection, dependencies, self._recorder, message, self._stop_signal)
+        self._completion = Completion(
+            connection, dependencies, self._recorder, message, self._stop_signal, action.spec.policy
+        )
         self._dependencies = dependencies
         self._action = action
         self._input = action_input

@@ -172,6 +172,7 @@ class Completion:
         recorder: the attempt's recorder.
         message: the delivery that caused the attempt.
         stop_signal: the attempt's signal.
+        policy: of the action.
     """
 
     def __init__(
@@ -181,7 +182,9 @@ class Completion:
         recorder: EventRecorder,
         message: DeliveredMessage,
         stop_signal: StopSignal,
+        policy: Policy,
     ) -> None:
+        self._policy = policy
         self._connection = connection
         self._now = dependencies.now
         self._recorder = recorder
@@ -268,7 +271,12 @@ class Completion:
         # A nak would be enough while the broker runs. A broker that restarts forgets the nak and waits for the lease.
         try:
             await send_wake_up(
-                self._connection, operation.kind, operation.id, RELEASE_WAKE_UP, armed_by=waiting.sequence
+                self._connection,
+                operation.kind,
+                operation.id,
+                RELEASE_WAKE_UP,
+                armed_by=waiting.sequence,
+                queue=self._policy.served_queue(operation.queue),
             )
         except JournalError as error:
             logger.warning("operation %s is requeued: %s", operation.id, error)
@@ -306,6 +314,7 @@ class Completion:
                 why,
                 at=at or waiting.retry_at,
                 armed_by=waiting.sequence,
+                queue=self._policy.served_queue(operation.queue),
             )
         except (JournalUnavailable, JournalFull) as error:
             # The next delivery of the message schedules the wake-up (row 9), as after a crash.

@@ -18,7 +18,7 @@ from opstream_schemas.action_types.text_rules import find_text_rules
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.names import Kind
 
-from .action_options import Exclusive, Isolation, OnConflict, as_seconds, validate_policy
+from .action_options import Exclusive, Isolation, OnConflict, PriorityOption, as_seconds, validate_policy
 from .context import ActionContext
 from .result_check import ResultCheck
 from .type_schema import SCHEMA_FORMAT, UnsupportedType, announced_schema
@@ -128,6 +128,7 @@ def action(
     exclusive_group: str = "",
     on_conflict: OnConflict = "queue",
     rate: str = "",
+    priority: PriorityOption = "",
     upcast: Upcast | None = None,
 ) -> Callable[[Callable[P, R]], Action[P, R]]:
     """Offer a function `(request, ctx) -> result`, async or plain, as an action.
@@ -167,6 +168,8 @@ def action(
             "reject" responds 409 `ResourceBusy`, "replace" cancels the other first.
         rate: how many attempts may start in a period over all runners, e.g. "100/m" (s, m, h or d); empty for no limit.
             After a quiet period that many start at once, and the others evenly spaced.
+        priority: "high", "normal" or "low" gives the action priorities: requests choose one by the header
+            `Operation-Priority`, and have this one otherwise. Not with `max_concurrency` or `rate`. Empty for none.
         upcast: `(input, version) -> input`, called with the decoded JSON of a request that was made for an earlier
             version; it returns what this version takes. None: such a request runs only if its input is one already.
 
@@ -199,6 +202,7 @@ def action(
         exclusive_group=exclusive_group,
         on_conflict=on_conflict,
         rate=rate,
+        priority=priority,
     )
     validate_policy(kind, version, policy)
     check_upcast(kind, version, upcast)

@@ -15,6 +15,7 @@ from opstream_schemas.operation.rate_limit import parse_rate
 Isolation = Literal["none", "process"]
 Exclusive = Literal["", "resource"]
 OnConflict = Literal["queue", "reject", "replace"]
+PriorityOption = Literal["", "high", "normal", "low"]
 
 _MIN_LEASE: Final = 1.0
 _MIN_DEADLINE: Final = 1.0
@@ -144,6 +145,15 @@ def _choice_rules(policy: Policy) -> dict[str, bool]:
         ),
         f"rate must be a whole number for each s, m, h or d, as in '100/m', not {policy.rate!r}": (
             policy.rate != "" and not _is_rate(policy.rate)
+        ),
+        _choice_message("priority", PriorityOption, policy.priority): policy.priority
+        not in typing.get_args(PriorityOption),
+        "priority can't come with max_concurrency, which limits one queue, and an action with priorities has three: "
+        "limit its attempts by --concurrency and the number of runners": (
+            policy.priority != "" and policy.max_concurrency != 0
+        ),
+        "priority can't come with rate, whose slots are given in the order of the requests": (
+            policy.priority != "" and policy.rate != ""
         ),
     }
 

@@ -14,6 +14,7 @@ import msgspec
 
 from opstream_journal import Connection, DeliveredMessage, JournalError
 from opstream_journal.command_handler import CommandHandler
+from opstream_journal.jetstream import rpc
 from opstream_journal.stores.rate_limiter import RateLimiter
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.timers import schedule_wake_up
@@ -24,6 +25,7 @@ from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.events import Canceled, EventData, Failed
 from opstream_schemas.operation.commands import RequestCancel
 from opstream_schemas.operation.failure_line import canceled_line, end_fields
+from opstream_schemas.operation.priority import Priority
 from opstream_schemas.operation.rate_limit import FIRST_SLOT, SECOND_SLOT, Rate, parse_rate, parse_slot
 from opstream_schemas.operation.resource_lock import Claim, LockBusy, LockOwned, LockReplaced, busy_error
 from opstream_schemas.operation.state import Operation
@@ -95,7 +97,8 @@ class AdmissionControl:
     async def admit(self, operation: Operation, request_sequence: int, message: DeliveredMessage) -> Admission:
         """Decide whether an attempt may start now.
 
-        The lock comes first: an operation that waits for it must not use up a slot of the rate.
+        A request of low priority waits in the queue of that, if it is there. Then the lock comes: an operation that
+        waits for it must not use up a slot of the rate.
 
         Args:
             operation: in a state that allows an attempt.
@@ -106,12 +109,29 @@ class AdmissionControl:
             VersionConflict: the operation has changed: decide again.
             JournalError: the broker did not respond, or refused.
         """
+        if await self._waits_in_other_queue(operation, message):
+            return _DEFER
         admission = await self._acquire_lock(operation, request_sequence, message) if operation.hold else _ADMIT
         if admission is _ADMIT and self._rate is not None and self._rate_limiter is not None:
             return await self._reserve_slot(
                 self._rate, self._rate_limiter, operation, request_sequence, message.subject
             )
         return admission
+
+    async def _waits_in_other_queue(self, operation: Operation, message: DeliveredMessage) -> bool:
+        """Return True for a request that is to begin by its wake-up in the queue of low priority.
+
+        If that wake-up is not in the journal, it was lost with its API, and nothing else begins the operation. One that
+        was taken from that queue already is there, too: what made the operation wait then has another message for it.
+        """
+        if (
+            self._policy.served_queue(operation.queue) != Priority.LOW
+            or operation.attempt
+            or subjects.is_wake(message.subject)
+        ):
+            return False
+        subject = subjects.queued_request_subject(operation.kind, operation.id, Priority.LOW)
+        return await rpc.get_last(self._connection, subjects.OPERATIONS_STREAM, subject) is not None
 
     async def release_lock(self, operation: Operation) -> None:
         """If the operation has ended, hand its lock to the next waiter.

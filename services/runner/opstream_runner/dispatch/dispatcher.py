@@ -19,10 +19,10 @@ from opstream_journal import (
     ExpectedVersion,
     JournalFull,
     JournalUnavailable,
-    PullConsumer,
     VersionConflict,
 )
 from opstream_journal.jetstream import rpc
+from opstream_journal.jetstream.shared_pulls import SharedPulls
 from opstream_journal.outage_log import BoundedLog, OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.timers import schedule_wake_up, send_wake_up
@@ -31,7 +31,6 @@ from opstream_runner.attempt.completion import RELEASE_WAKE_UP
 from opstream_runner.authoring.action import Action
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.handler_loop import HandlerLoop
-from opstream_schemas import subjects
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.events import Canceled, EventData, Failed, RecordedEvent
 from opstream_schemas.operation.commands import StartAttempt, decide
@@ -51,6 +50,7 @@ from opstream_schemas.operation.state import Operation
 from .admission import Admission, AdmissionControl, Admit, Defer, Reject, Requeue
 from .message_slot import MessageSlot
 from .operation_loader import LoadedOperation, OperationLoader, trigger_of
+from .queues import pulls_of
 from .version_gate import PresentVersions, VersionGate
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Dispatcher:
         self._runner = runner
         self._slots = slots
         self._handler_loop = handler_loop
-        self._loader = OperationLoader(dependencies.journal, action.kind)
+        self._loader = OperationLoader(dependencies.journal, action.spec)
         self._admission = AdmissionControl(connection, dependencies, action.spec)
         present = PresentVersions(connection, action.kind, dependencies.monotonic)
         self.versions = VersionGate(action, dependencies.monotonic, present.read)
@@ -109,9 +109,7 @@ class Dispatcher:
         """Tasks whose slots are free already."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts: dict[str, Attempt] = {}
-        self._consumer = PullConsumer(
-            connection, subjects.OPERATIONS_STREAM, subjects.runner_consumer(action.kind), clock=dependencies.monotonic
-        )
+        self._consumer = pulls_of(connection, action.spec, dependencies.monotonic)
 
     @property
     def running(self) -> int:
@@ -135,7 +133,7 @@ class Dispatcher:
         slot = MessageSlot()
         task = asyncio.create_task(self._handle_message(message, slot), name=message.subject)
         self._tasks.add(task)
-        task.add_done_callback(partial(self._end_task, slot))
+        task.add_done_callback(partial(self._end_task, slot, message))
         return task
 
     def notify(self, operation_id: str) -> None:
@@ -194,8 +192,10 @@ class Dispatcher:
         if not self._is_draining:
             self._consumer.add_demand(1)
 
-    def _end_task(self, slot: MessageSlot, task: asyncio.Task[None]) -> None:
+    def _end_task(self, slot: MessageSlot, message: DeliveredMessage, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if not slot.has_begun and isinstance(self._consumer, SharedPulls):
+            self._consumer.repeat_turn(message)
         if slot.is_free:
             self._recording -= 1
         else:
@@ -295,6 +295,8 @@ class Dispatcher:
         slot: MessageSlot,
     ) -> None:
         operation = loaded.operation
+        queue = self._action.spec.policy.served_queue(operation.queue)
+        waking = (self._connection, operation.kind, operation.id)
         match decision:
             case Ack():
                 if operation.is_terminal:
@@ -313,10 +315,10 @@ class Dispatcher:
                 await self._admission.release_lock(operation)
                 await message.ack_confirmed()
             case ScheduleWake(at=None, scheduled_by=sequence):
-                await send_wake_up(self._connection, operation.kind, operation.id, RELEASE_WAKE_UP, armed_by=sequence)
+                await send_wake_up(*waking, RELEASE_WAKE_UP, armed_by=sequence, queue=queue)
                 await message.ack_confirmed()
             case ScheduleWake(at=datetime() as at, scheduled_by=sequence, reason=reason):
-                await schedule_wake_up(self._connection, operation.kind, operation.id, reason, at=at, armed_by=sequence)
+                await schedule_wake_up(*waking, reason, at=at, armed_by=sequence, queue=queue)
                 crash_point(CrashPoint.RUNNER_WAKE_ARMED)
                 await message.ack_confirmed()
             case BeginAttempt(row=row):
@@ -347,6 +349,7 @@ class Dispatcher:
         if data is None:
             raise RuntimeError("a decision to start an attempt made no event")
         operation = evolve(loaded.operation, await self._append_event(loaded.operation, data))
+        slot.has_begun = True
         if operation.attempt > 1:
             logger.info("operation %s: attempt %s begins", operation.id, operation.attempt)
         crash_point(CrashPoint.RUNNER_STARTED)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from opstream_journal import DeliveredMessage, Journal
 from opstream_journal.stores.timers import scheduled_by
 from opstream_schemas import subjects
+from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import RecordedEvent, Requested, decode_event
-from opstream_schemas.names import Kind
 from opstream_schemas.operation.dispatch_decision import SWEEP_REASON, Trigger
 from opstream_schemas.operation.fold import fold, initial
 from opstream_schemas.operation.state import Operation
@@ -20,6 +20,8 @@ from opstream_schemas.signals.wait_history import WaitEvent, wait_events
 from opstream_schemas.steps.step_history import StepRecord, step_records
 
 logger = logging.getLogger(__name__)
+
+_UNTIMELY: Final = frozenset({SWEEP_REASON, subjects.QUEUED_REASON})
 
 
 class LoadedOperation(NamedTuple):
@@ -40,17 +42,18 @@ class OperationLoader:
 
     Args:
         journal: holds the operations.
-        kind: the action.
+        spec: the action.
     """
 
-    def __init__(self, journal: Journal, kind: Kind) -> None:
+    def __init__(self, journal: Journal, spec: ActionSpec) -> None:
         self._journal = journal
-        self._kind = kind
+        self._spec = spec
 
     async def load(self, message: DeliveredMessage) -> LoadedOperation | None:
         """Return the state to decide on; None if the operation expired.
 
-        The first delivery of a request contains it all. For any other message the operation is read from the journal.
+        The first delivery of a request contains it all, unless it waits in another queue, too, by which it may have
+        begun. For any other message the operation is read from the journal.
 
         Raises:
             FoldRefused, InvalidEvent, InvalidName: the operation can't be folded, or belongs to another action.
@@ -62,9 +65,11 @@ class OperationLoader:
             operation_id = subjects.parse_event_subject(message.subject).operation_id
             if message.deliveries == 1:
                 requested = decode_event(message.data, message.sequence, message.subject)
-                return self._verify_subject(
-                    LoadedOperation(initial(requested), _action_input(requested), requested.sequence), operation_id
-                )
+                operation = initial(requested)
+                if not self._spec.policy.served_queue(operation.queue):
+                    return self._verify_subject(
+                        LoadedOperation(operation, _action_input(requested), requested.sequence), operation_id
+                    )
         events = await self._journal.events(operation_id)
         folded = fold(None, events)
         if folded is None:
@@ -93,8 +98,8 @@ class OperationLoader:
     def _verify_subject(self, loaded: LoadedOperation, operation_id: str) -> LoadedOperation:
         # Any client of the broker can publish on our subjects; a handler must get only requests for its own action.
         operation = loaded.operation
-        if (operation.id, operation.kind) != (operation_id, self._kind):
-            raise FoldRefused(f"operation {operation.id} of {operation.kind} is stored under {self._kind}")
+        if (operation.id, operation.kind) != (operation_id, self._spec.kind):
+            raise FoldRefused(f"operation {operation.id} of {operation.kind} is stored under {self._spec.kind}")
         return loaded
 
 
@@ -107,7 +112,7 @@ def trigger_of(message: DeliveredMessage) -> Trigger:
     """
     if not subjects.is_wake(message.subject):
         return Trigger(ticket=message.sequence)
-    is_timely = subjects.parse_wake_subject(message.subject).reason != SWEEP_REASON
+    is_timely = subjects.parse_wake_subject(message.subject).reason not in _UNTIMELY
     return Trigger(ticket=message.sequence, scheduled_by=scheduled_by(message.data), is_timely=is_timely)
 
 

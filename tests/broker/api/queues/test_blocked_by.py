@@ -21,6 +21,7 @@ from opstream_journal import Connection, Journal
 from opstream_journal.queues import runner_records
 from opstream_journal.queues.runner_records import RunnerRecords
 from opstream_runner import Action, ActionContext, ActionError, action, presence
+from opstream_schemas import subjects
 from opstream_schemas.events import CancelRequested, Started
 from opstream_schemas.names import Kind
 from tests.support.access.desk import serving_with_keys
@@ -142,6 +143,26 @@ def killable_runner(broker: Broker) -> Iterator[Process]:
     given = ("runner", "--nats", broker.url, "--actions", "kill_actions", "--concurrency", "1")
     with Process(*given, command=(sys.executable, "-P", "-c", KILLABLE), cwd=folder) as process:
         yield process
+
+
+async def test_behind_others_of_its_priority(api: Api, stage: RunnerStage) -> None:
+    """What waits in the queue of its priority waits for a free runner, also if the first queue is empty."""
+    gate = HandlerGate()
+    async with stage.runner([gated(gate, priority="normal")], concurrency=1):
+        await stage.request_with("normal", "running")
+        await gate.entered(1)
+        await stage.request_with("high", "op-1")
+        await stage.request_with("low", "op-2")
+        for one in ("op-1", "op-2"):
+            assert (await is_blocked(api, one, "FreeRunner"))["slots"] == 1
+        name = subjects.runner_consumer(KIND)
+        puller = await stage.link.nc.jetstream().pull_subscribe_bind(name, subjects.OPERATIONS_STREAM)
+        for message in await puller.fetch(2, timeout=5):
+            await message.ack_sync()  # as a runner passes over them
+        assert (await is_blocked(api, "op-2", "FreeRunner"))["slots"] == 1
+        gate.open()
+        for one in ("op-1", "op-2"):
+            await stage.ended(one)
 
 
 async def test_more_than_may_run(api: Api, stage: RunnerStage) -> None:

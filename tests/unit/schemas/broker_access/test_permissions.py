@@ -40,6 +40,7 @@ SAMPLES: Final[dict[str, Any]] = {
     "scope": "action.book.upload",
     "resource_id": "7",
     "is_proven": False,
+    "priority": "low",
     "act": "canceled",
 }
 """Arguments of the functions that make subjects, by their names."""
@@ -59,6 +60,8 @@ NO_SUBJECTS: Final = {
     "events_filter": "an argument of reads",
     "fired_messages_filters": "an argument of reads",
     "runner_filters": "a consumer's",
+    "priority_filter": "a consumer's",
+    "queued_request_subject": "only the broker writes it",
 }
 OPERATORS: Final = {
     "STREAM.CREATE",
@@ -91,7 +94,7 @@ EVENT_WRITERS: Final = {
 
 
 def all_grants() -> dict[Role, tuple[Grant, ...]]:
-    actions = (ActionAccess(KIND, "action.book.upload"),)
+    actions = (ActionAccess(KIND, "action.book.upload", has_priorities=True),)
     return {role: permissions(role, actions=actions, durable="mailer") for role in Role}
 
 

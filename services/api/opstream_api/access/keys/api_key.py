@@ -18,6 +18,7 @@ import msgspec
 from opstream_api.access.principal import Principal, check_subject, check_tenant
 from opstream_api.access.scopes import Scopes
 from opstream_schemas.errors import InvalidName
+from opstream_schemas.operation.priority import check_priority
 from opstream_schemas.text import truncate_text
 
 PREFIX: Final = "ops_"
@@ -51,12 +52,14 @@ class ApiKeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     revoked: Instant | None = None
     """None for a key that is in use."""
     note: str = ""
+    most_priority: str = ""
+    """The highest priority that the key may ask for (docs/adr/0072); empty for any."""
 
     def principal(self) -> Principal:
         """Return whose requests the key makes.
 
         Raises:
-            InvalidName: the record names something that is no tenant, subject or scope.
+            InvalidName: the record names something that is no tenant, subject, scope or priority.
         """
         return Principal(
             tenant=check_tenant(self.tenant),
@@ -64,6 +67,7 @@ class ApiKeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             scopes=Scopes.parse(self.scopes),
             expires_at=self.expires,
             key_id=self.id,
+            most_priority=check_priority(self.most_priority) if self.most_priority else None,
         )
 
     def is_usable(self, now: datetime) -> bool:
@@ -76,12 +80,19 @@ _decode: Final = msgspec.json.Decoder(ApiKeyRecord).decode
 
 
 def create_key(
-    *, tenant: str, subject: str, scopes: Sequence[str], now: datetime, expires: datetime | None, note: str = ""
+    *,
+    tenant: str,
+    subject: str,
+    scopes: Sequence[str],
+    now: datetime,
+    expires: datetime | None,
+    note: str = "",
+    most_priority: str = "",
 ) -> tuple[str, ApiKeyRecord]:
     """Return a new key and its record. The key is shown once and kept nowhere.
 
     Raises:
-        InvalidName: the tenant, the subject or a scope is none.
+        InvalidName: the tenant, the subject, a scope or the priority is none.
     """
     key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
     key = f"{PREFIX}{key_id}_{secrets.token_urlsafe(SECRET_BYTES)}"
@@ -94,6 +105,7 @@ def create_key(
         created=now,
         expires=expires,
         note=truncate_text(note, NOTE_LIMIT),
+        most_priority=most_priority,
     )
     record.principal()
     return key, record
