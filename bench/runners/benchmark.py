@@ -1,4 +1,4 @@
-"""Runs the parts about runners: one that is killed, and one that starts with a long queue."""
+"""Runs the parts about runners: one that is killed, one that starts with a long queue, and one with priorities."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import msgspec
 from bench.harness.progress import Progress
 from bench.harness.system import BenchSystem
 from bench.runners.drain import Drain, DrainFigures
+from bench.runners.priorities import PriorityFigures, measure_priorities
 from bench.runners.recovery import RecoveryFigures, measure_recovery
 
 RECOVERY: Final = "recovery"
 DRAIN: Final = "drain"
-PARTS: Final = (RECOVERY, DRAIN)
+PRIORITY: Final = "priorities"
+PARTS: Final = (RECOVERY, DRAIN, PRIORITY)
 
 LOST: Final = 100
 """Operations that the killed runner runs."""
@@ -27,6 +29,7 @@ class RunnerFigures(msgspec.Struct, kw_only=True):
 
     recoveries: list[RecoveryFigures] = []
     drains: list[DrainFigures] = []
+    priorities: PriorityFigures | None = None
 
 
 def measure_runners(parts: Collection[str], waiting: int, progress: Progress) -> RunnerFigures:
@@ -55,7 +58,14 @@ def measure_runners(parts: Collection[str], waiting: int, progress: Progress) ->
     def measure_drain(system: BenchSystem) -> None:
         found.drains = [Drain(system, waiting, progress).run()]
 
-    measures: dict[str, Callable[[BenchSystem], None]] = {RECOVERY: lose_runners, DRAIN: measure_drain}
+    def compare_priorities(system: BenchSystem) -> None:
+        found.priorities = measure_priorities(system, progress.say)
+
+    measures: dict[str, Callable[[BenchSystem], None]] = {
+        RECOVERY: lose_runners,
+        DRAIN: measure_drain,
+        PRIORITY: compare_priorities,
+    }
     for part in PARTS:
         if part in parts:
             with tempfile.TemporaryDirectory(prefix="opstream-bench-") as name:

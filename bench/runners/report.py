@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from typing import Final
+
+import msgspec
 
 from bench.harness.system import SERVICES
 from bench.harness.table import MIB, Rows, figure_table, table
 from bench.runners.benchmark import RunnerFigures
 from bench.runners.drain import DrainFigures
+from bench.runners.priorities import SLOTS, PriorityFigures
 from bench.runners.recovery import RecoveryFigures
+from opstream_schemas.operation.priority import PRIORITIES
 
 _RECOVERIES: Final[Rows[RecoveryFigures]] = (
     ("operations that were lost", lambda f: f.operations, "{:,}"),
@@ -51,12 +56,30 @@ def runner_lines(found: RunnerFigures) -> Iterator[str]:
     if found.recoveries:
         yield "\na runner is killed, another one is alive; by lease"
         yield from figure_table([f"{one.lease:g} s" for one in found.recoveries], _RECOVERIES, found.recoveries)
+    if found.priorities is not None:
+        yield from _priority_lines(found.priorities)
     for one in found.drains:
         yield f"\na runner (concurrency {one.concurrency}) finds a queue; by operations that wait"
         yield from figure_table([f"{one.waiting:,}"], _DRAINS, [one])
         yield "\n  memory, MiB: before the runner came, the most while it drained, and when the projector was done"
         rows = [[name, *(_memory(one, moment, name) for moment in _MOMENTS)] for name in SERVICES if name != "api"]
         yield from table(list(_MOMENTS), rows)
+
+
+def _priority_lines(found: PriorityFigures) -> Iterator[str]:
+    every = sum(found.shares.values())
+    yield f"\na saturated runner (concurrency {SLOTS}): attempts that begin while all three priorities wait"
+    shares = [[str(one), f"{100 * found.shares[one] / every:.1f}", str(found.gaps[one])] for one in PRIORITIES]
+    yield from table(["of 100", "most others between two"], shares)
+    yield "\n  from the request to the begin, ms, of what comes behind others"
+    waits = [
+        [f"{one.arrivals} behind {one.behind}", *(f"{value:,.0f}" for value in msgspec.structs.astuple(one.seconds))]
+        for one in found.waits
+    ]
+    yield from table(["p50", "p99", "max"], waits)
+    yield "\n  operations/s of an action that does nothing, median of the rounds"
+    rates = [[name or "without priorities", f"{statistics.median(some):,.0f}"] for name, some in found.rates.items()]
+    yield from table(["drained"], rates)
 
 
 def _memory(found: DrainFigures, moment: str, name: str) -> str:
