@@ -83,7 +83,7 @@ def test_any_bytes_are_an_event_or_invalid(payload: bytes) -> None:
     assert check_operation_id(decoded.operation_id)
     assert decoded.position >= 1
     assert (decoded.data is None) == (decoded.type not in {data.type for data in EVENT_DATA})
-    json.loads(payload.decode())
+    json.loads(payload.decode(), parse_int=str)  # Python reads no integer of more than 4,300 digits
 
 
 def _depth(value: Any) -> int:

@@ -22,7 +22,7 @@ from opstream_schemas.events import (
     Progressed,
     Succeeded,
 )
-from opstream_schemas.operation.state import FOLD_VERSION, Operation, Status
+from opstream_schemas.operation.state import FOLD_VERSION, STEPS_FOLD_VERSION, Operation, Status
 from tests.support.api.service import UPLOAD, Api, OperationStory, failure, in_a_second, serving, spec, started
 from tests.support.broker.server import Broker
 from tests.support.schemas.histories import FAILURE
@@ -264,7 +264,7 @@ async def test_a_snapshot_of_another_fold_is_folded_again(
     """A newer or older version of the projector wrote it."""
     story = await submitted(api, journal)
     await story.append(started(), SUCCEEDED)
-    await view.put(msgspec.structs.replace(story.operation, fold_version=FOLD_VERSION + 1, attempt=9), 0)
+    await view.put(msgspec.structs.replace(story.operation, fold_version=STEPS_FOLD_VERSION + 1, attempt=9), 0)
     assert (await shown(other, story.operation))["attempt"] == 1
 
 

@@ -14,7 +14,7 @@ from opstream_journal import Connection, Journal
 from opstream_journal.stores.snapshots import encode_snapshot
 from opstream_projector.consistency.verify import GRACE
 from opstream_schemas import subjects
-from opstream_schemas.operation.state import FOLD_VERSION, Operation
+from opstream_schemas.operation.state import FOLD_VERSION, STEPS_FOLD_VERSION, Operation
 from tests.support.broker.server import Broker
 from tests.support.journal.journals import extend, linked, opened
 from tests.support.projector.consistency import begun, exit_status, lose, overwrite, verified
@@ -90,7 +90,7 @@ async def test_other_wrong_entries(link: Connection, journal: Journal, operation
     assert (found.behind, found.waited_for) == (0, [])
 
 
-@pytest.mark.parametrize("fold_version", [FOLD_VERSION - 1, FOLD_VERSION + 1])
+@pytest.mark.parametrize("fold_version", [FOLD_VERSION - 1, STEPS_FOLD_VERSION + 1])
 async def test_entries_of_another_version(
     link: Connection, journal: Journal, operations: dict[str, Operation], fold_version: int
 ) -> None:
