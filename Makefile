@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test upgrades check bench peers chaos disaster lock clean
+.PHONY: help setup demo up test signals upgrades check bench peers chaos disaster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -22,6 +22,9 @@ up: $(READY) ## run everything on this machine until Ctrl-C; options in ARGS="--
 
 test: $(READY) ## run all tests, four files at a time; a selection with ARGS="-m unit"
 	@$(BIN)/python -m pytest -q -n 4 --dist loadfile $(ARGS)
+
+signals: $(READY) ## send signals before and in their waits, with a kill at each point; `make test` takes every other one
+	@$(BIN)/python -m pytest -q --all-signals tests/chaos/test_signal_points.py $(ARGS)
 
 upgrades: $(READY) ## upgrade under load from every earlier release; `make test` takes the first and the last two
 	@$(BIN)/python -m pytest -q -n 2 --all-releases tests/e2e/system/test_upgrade.py $(ARGS)

@@ -27,8 +27,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make upgrades` ask for what takes too long for each run."""
+    """Let `make upgrades` and `make signals` ask for what takes too long for each run."""
     parser.addoption("--all-releases", action="store_true", help="upgrade from every release, not from a few only")
+    parser.addoption("--all-signals", action="store_true", help="send each signal both before and in its wait")
 
 
 def pytest_configure(config: pytest.Config) -> None:
