@@ -237,6 +237,7 @@ async def _cancel(http: httpx.AsyncClient) -> None:
         return bool((await http.get(f"/status/{operation_id}")).json()["status"] == "Running")
 
     await eventually(is_running)
+    assert (await http.post(f"/status/{operation_id}:signal/weather", json="rain")).status_code == 200
     assert (await http.post(f"/status/{operation_id}:cancel", json={"reason": "rain"})).status_code == 200
     await _ended(http, operation_id)
 

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.e2e
 ANY_TEXT: Final[Mapping[str, str]] = {
     "--reason": "for people to read",
     "--operation-id": "checked by the command, with the target",
+    "--request-id": "any text by which a sender knows its request again",
     "--callback-secret": "a secret",
     "--subject": "any text that can be printed",
     "--note": "for people to read",

@@ -361,7 +361,13 @@ def evaluated(rules: Any) -> bool:
     return all(rule["health"] != "unknown" for group in rules["groups"] for rule in group["rules"])
 
 
-WITHOUT_DATA: Final = {"Conditions A", "Mended by itself A", "Operations that wait A", "Oldest that waits A"}
+WITHOUT_DATA: Final = {
+    "Conditions A",
+    "Mended by itself A",
+    "Operations that wait A",
+    "Operations that wait B",
+    "Oldest that waits A",
+}
 """Panels that show nothing while all is well."""
 
 

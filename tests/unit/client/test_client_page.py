@@ -54,7 +54,7 @@ def test_errors() -> None:
 def test_commands() -> None:
     """The table has every command; each option that is named exists."""
     commands = {name: COMMANDS[name] for name in SECTIONS["Use a running API"]}
-    named = re.findall(r"^\| `opstream (\w+) \w+(?: (--[a-z-]+))?`", TEXT, flags=re.MULTILINE)
+    named = re.findall(r"^\| `opstream (\w+) \w+(?: NAME)?(?: (--[a-z-]+))?`", TEXT, flags=re.MULTILINE)
     assert {name for name, _ in named} == set(commands)
     options = {name for command in commands.values() for parameter in command.params for name in parameter.opts}
     assert set(re.findall(r"(?<!-)--[a-z][a-z-]*", TEXT)) <= options
