@@ -152,11 +152,17 @@ def status_of(operation: Operation) -> dict[str, Any]:
     return status
 
 
-async def gather(url: str, *, within: float = 30.0) -> Evidence:
-    """Read the journal and the snapshots, once runners and projectors are idle."""
+async def gather(url: str, *, within: float = 30.0, unread: frozenset[str] = frozenset()) -> Evidence:
+    """Read the journal and the snapshots, once runners and projectors are idle.
+
+    Args:
+        url: of the broker.
+        within: seconds.
+        unread: durables that no service reads any more, as after a rollback.
+    """
     client = await nats.connect(url, connect_timeout=5)
     try:
-        await _become_quiet(client, within)
+        await _become_quiet(client, within, unread)
         messages = await _read(client, subjects.OPERATIONS_STREAM)
         prefix = subjects.bucket_subject(subjects.VIEW_BUCKET, "")
         snapshots = await _read(client, subjects.bucket_stream(subjects.VIEW_BUCKET))
@@ -323,7 +329,7 @@ def _progress(status: Mapping[str, Any]) -> tuple[int, int, float]:
     return rank, status.get("attempt", 0), status.get("percentComplete", 0.0)
 
 
-async def _become_quiet(client: Client, within: float) -> None:
+async def _become_quiet(client: Client, within: float, unread: frozenset[str]) -> None:
     """Wait until all durables of the journal have delivered all messages and got an ack for each.
 
     The durable of deadlines is ignored: it is half a minute behind, and writes nothing that is checked here. The broker
@@ -336,7 +342,7 @@ async def _become_quiet(client: Client, within: float) -> None:
 
     async def is_quiet() -> bool:
         consumers = await jetstream.consumers_info(subjects.OPERATIONS_STREAM)
-        ignored = {None, _TRAILING, subjects.WEBHOOKS_CONSUMER}
+        ignored = {None, _TRAILING, subjects.WEBHOOKS_CONSUMER, *unread}
         awaited = [one for one in consumers if one.config.durable_name not in ignored]
         return not any(one.num_pending or one.num_ack_pending for one in awaited)
 
