@@ -51,7 +51,7 @@ async def slow(request: Work, ctx: ActionContext) -> Done:
     return Done(request.number, ctx.attempt)
 
 
-@action("kill:steps", lease=LEASE, max_attempts=50, backoff=0.1)
+@action("kill:steps", lease=LEASE, max_attempts=50)
 async def steps(request: Work, ctx: ActionContext) -> Done:
     """Do two things once, and then wait; the calls are noted. The release before steps fails here."""
 
