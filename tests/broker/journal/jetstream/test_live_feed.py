@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,19 +46,25 @@ class Follower:
 
 
 @pytest.fixture
-async def operator(tmp_path: Path) -> AsyncIterator[tuple[Connection, Follower]]:
-    """A connection of the operator to a journal, and one that follows it."""
+def roles(tmp_path: Path) -> Iterator[RoleBroker]:
+    """A broker with a login for each role."""
     with RoleBroker(tmp_path, [ActionAccess(KIND)]) as broker:
-        admin, api = await broker.connect("admin"), await broker.connect("api")
-        await provision(admin, Sizing())
-        follower = Follower(api)
-        task = asyncio.create_task(follower.run())
-        yield admin, follower
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        for connection in (admin, api):
-            await connection.close()
+        yield broker
+
+
+@pytest.fixture
+async def operator(roles: RoleBroker) -> AsyncIterator[tuple[Connection, Follower]]:
+    """A connection of the operator to a journal, and one that follows it."""
+    admin, api = await roles.connect("admin"), await roles.connect("api")
+    await provision(admin, Sizing())
+    follower = Follower(api)
+    task = asyncio.create_task(follower.run())
+    yield admin, follower
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    for connection in (admin, api):
+        await connection.close()
 
 
 Parties = tuple[Connection, Follower]
@@ -149,6 +155,23 @@ async def test_more_than_it_keeps(operator: Parties, monkeypatch: pytest.MonkeyP
     is_free.set()
     await follower.has(59)
     assert follower.heard == stored(*range(1, 60))
+
+
+async def test_a_broker_that_is_killed(operator: Parties, roles: RoleBroker) -> None:
+    """What is stored after it is back comes, and nothing comes twice."""
+    admin, follower = operator
+    for number in (1, 2):
+        await store(admin, number)
+    await follower.has(2)
+    is_back = asyncio.Event()
+    admin.on_reconnect(is_back.set)
+    roles.broker.kill()
+    roles.broker.start()
+    await asyncio.wait_for(is_back.wait(), 20)
+    for number in range(3, 20):
+        await store(admin, number)
+    await follower.has(19)
+    assert follower.heard == stored(*range(1, 20))
 
 
 async def test_headers_that_lie(operator: Parties) -> None:
