@@ -10,6 +10,7 @@ COPY opstream ./opstream
 COPY schemas ./schemas
 COPY index ./index
 COPY journal ./journal
+COPY payloads ./payloads
 COPY services ./services
 COPY examples ./examples
 RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /src/dist . \

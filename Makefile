@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test signals upgrades check bench peers chaos disaster lock clean
+.PHONY: help setup demo up test signals upgrades large check bench peers chaos disaster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -28,6 +28,9 @@ signals: $(READY) ## send signals before and in their waits, with a kill at each
 
 upgrades: $(READY) ## upgrade under load from every earlier release; `make test` takes the first and the last two
 	@$(BIN)/python -m pytest -q -n 2 --all-releases tests/e2e/system/test_upgrade.py $(ARGS)
+
+large: $(READY) ## store and read a payload of 5 GiB in flat memory; `make test` takes 96 MiB
+	@TMPDIR=$${TMPDIR:-/tmp} $(BIN)/python -m pytest -q --payload-mib 5120 tests/broker/payloads/test_jetstream_store.py -k memory $(ARGS)
 
 check: $(READY) ## lint, formatting, types, imports between packages, house rules
 	$(BIN)/ruff check .

@@ -27,9 +27,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make upgrades` and `make signals` ask for what takes too long for each run."""
+    """Let `make upgrades`, `make signals` and `make large` ask for what takes too long for each run."""
     parser.addoption("--all-releases", action="store_true", help="upgrade from every release, not from a few only")
     parser.addoption("--all-signals", action="store_true", help="send each signal both before and in its wait")
+    parser.addoption("--payload-mib", type=int, default=96, help="size of the payload that takes flat memory")
 
 
 def pytest_configure(config: pytest.Config) -> None:

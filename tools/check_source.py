@@ -22,6 +22,7 @@ PACKAGES: Final = (
     "schemas/opstream_schemas",
     "index/opstream_index",
     "journal/opstream_journal",
+    "payloads/opstream_payloads",
     "services/api/opstream_api",
     "services/runner/opstream_runner",
     "services/projector/opstream_projector",

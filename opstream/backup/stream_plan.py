@@ -12,6 +12,7 @@ import msgspec
 
 from opstream_journal.provisioning.topology import Sizing, streams
 from opstream_schemas import subjects
+from opstream_schemas.payloads.object_subjects import PAYLOADS_STREAM
 
 
 class PlannedStream(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +45,16 @@ _ORDER: Final = (
     PlannedStream(name=subjects.PARKED_STREAM, has_tail=True),
     PlannedStream(name=_HOLDS, has_tail=True),
     PlannedStream(name=_ACTIONS, has_tail=True),
+    # A payload is stored before the event that names it, and never changes: those that come later, no event here names.
+    PlannedStream(name=PAYLOADS_STREAM),
     PlannedStream(name=subjects.ACCESS_LOG_STREAM),
     PlannedStream(name=subjects.DELIVERIES_STREAM),
 )
 """TIMERS must not end before what the journal has copied from it."""
 
-_OPTIONAL: Final = frozenset({subjects.ARCHIVE_STREAM, subjects.PARKED_STREAM, subjects.ACCESS_LOG_STREAM})
+_OPTIONAL: Final = frozenset(
+    {subjects.ARCHIVE_STREAM, subjects.PARKED_STREAM, PAYLOADS_STREAM, subjects.ACCESS_LOG_STREAM}
+)
 LAST_RESTORED: Final = subjects.DELIVERIES_STREAM
 """Restored when all else is done. Services of versions that know no mark of a restore don't start without it."""
 

@@ -12,6 +12,7 @@ from opstream_schemas.urls import BrokerCredentials
 from .broker import EventsBroker
 from .errors import EventsError, InvalidSubscription, UnexpectedShape
 from .model import (
+    ActionAttached,
     ActionAttemptFailed,
     ActionCanceled,
     ActionCancelRequested,
@@ -31,6 +32,7 @@ from .subscribe import subscribe
 from .subscription import Backoff
 
 __all__ = [
+    "ActionAttached",
     "ActionAttemptFailed",
     "ActionCancelRequested",
     "ActionCanceled",

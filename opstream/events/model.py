@@ -12,12 +12,11 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar, overload
 import msgspec
 
 from opstream_schemas import events as wire
-from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.events import OperationError
 from opstream_schemas.names import Kind
-from opstream_schemas.subjects import parse_event_subject
+from opstream_schemas.payloads.payload_ref import PayloadRef
 
-from .errors import UnexpectedShape, UnreadableEvent
+from .errors import UnexpectedShape
 
 T = TypeVar("T")
 E = TypeVar("E", bound="Event")
@@ -115,7 +114,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         found = None if self.delivery is None else await self.delivery.find_request()
         if found is None or not isinstance(found.data, wire.Requested):
             return None
-        return _build_event(found, found.data, Kind(self.resource, self.action), 1, None, ActionRequested)
+        return build_event(found, found.data, Kind(self.resource, self.action), 1, None, ActionRequested)
 
 
 class ActionRequested(Event, frozen=True, kw_only=True):
@@ -125,6 +124,9 @@ class ActionRequested(Event, frozen=True, kw_only=True):
 
     action_version: int = 1
     input: msgspec.Raw = JSON_NULL
+    """JSON; `null` if it is a payload."""
+    input_payload: PayloadRef | None = None
+    """Where the input is, if it is too large for an event: `GET /status/{id}/payloads/{last part of its uri}`."""
     deadline: datetime | None = None
     start_at: datetime | None = None
     """The time before which it does not begin; None for an operation that may begin at once."""
@@ -140,9 +142,9 @@ class ActionRequested(Event, frozen=True, kw_only=True):
         """The input, decoded as a type that msgspec knows.
 
         Raises:
-            UnexpectedShape: it is not of that type.
+            UnexpectedShape: it is not of that type, or it is a payload (`input_payload`).
         """
-        return _decode_as(self.input, type, self)
+        return _decode_as(self.input, type, self, self.input_payload)
 
 
 class ActionStarted(Event, frozen=True, kw_only=True):
@@ -201,7 +203,7 @@ class ActionStepSucceeded(Event, frozen=True, kw_only=True):
         Raises:
             UnexpectedShape: it is not of that type.
         """
-        return _decode_as(self.result, type, self)
+        return _decode_as(self.result, type, self, None)
 
 
 class ActionStepFailed(Event, frozen=True, kw_only=True):
@@ -235,6 +237,18 @@ class ActionWaiting(Event, frozen=True, kw_only=True):
     """Of a wait for a signal, whose name is `wait`: its schema, and who may send it."""
     refused: tuple[wire.RefusedSignal, ...] = ()
     """Signals of the name that came before, and don't fit."""
+
+
+class ActionAttached(Event, frozen=True, kw_only=True):
+    """The running attempt added a file to the operation: `GET /status/{id}` says where it is."""
+
+    name: ClassVar[str] = "attached"
+
+    attempt: int = 1
+    file_name: str = ""
+    media_type: str = ""
+    payload: PayloadRef | None = None
+    """Its size and SHA-256; None in an event that a test made."""
 
 
 class ActionAttemptFailed(Event, frozen=True, kw_only=True):
@@ -274,7 +288,7 @@ class ActionSignaled(Event, frozen=True, kw_only=True):
         Raises:
             UnexpectedShape: it is not of that type.
         """
-        return _decode_as(self.payload, type, self)
+        return _decode_as(self.payload, type, self, None)
 
 
 class ActionCancelRequested(Event, frozen=True, kw_only=True):
@@ -292,6 +306,9 @@ class ActionSucceeded(Event, frozen=True, kw_only=True):
     name: ClassVar[str] = "succeeded"
 
     result: msgspec.Raw = JSON_NULL
+    """JSON; `null` if it is a payload."""
+    result_payload: PayloadRef | None = None
+    """Where the result is, if it is too large for an event: `GET /status/{id}` has it."""
 
     @overload
     def result_as(self, type: type[T]) -> T: ...
@@ -301,9 +318,9 @@ class ActionSucceeded(Event, frozen=True, kw_only=True):
         """The result, decoded as a type that msgspec knows.
 
         Raises:
-            UnexpectedShape: it is not of that type.
+            UnexpectedShape: it is not of that type, or it is a payload (`result_payload`).
         """
-        return _decode_as(self.result, type, self)
+        return _decode_as(self.result, type, self, self.result_payload)
 
 
 class ActionFailed(Event, frozen=True, kw_only=True):
@@ -322,7 +339,7 @@ class ActionCanceled(Event, frozen=True, kw_only=True):
     reason: str = ""
 
 
-_CLASS_OF_DATA: Final[dict[type[wire.EventData], type[Event]]] = {
+CLASS_OF_DATA: Final[dict[type[wire.EventData], type[Event]]] = {
     wire.Requested: ActionRequested,
     wire.Started: ActionStarted,
     wire.Progressed: ActionProgressed,
@@ -331,38 +348,20 @@ _CLASS_OF_DATA: Final[dict[type[wire.EventData], type[Event]]] = {
     wire.StepFailed: ActionStepFailed,
     wire.WaitBegun: ActionWaiting,
     wire.Signaled: ActionSignaled,
+    wire.Attached: ActionAttached,
     wire.AttemptFailed: ActionAttemptFailed,
     wire.CancelRequested: ActionCancelRequested,
     wire.Succeeded: ActionSucceeded,
     wire.Failed: ActionFailed,
     wire.Canceled: ActionCanceled,
 }
-EVENT_CLASSES: Final = {one.name: one for one in _CLASS_OF_DATA.values()}
+"""By the data of the stored event."""
+EVENT_CLASSES: Final = {one.name: one for one in CLASS_OF_DATA.values()}
 """By the event name that subjects and `subscribe` use."""
 COMPLETIONS: Final = tuple(one.name for one in (ActionSucceeded, ActionFailed, ActionCanceled))
 
 
-def read_event(subject: str, data: bytes, sequence: int, deliveries: int, delivery: Settlement | None) -> Event:
-    """Decode the event in a message.
-
-    Raises:
-        UnreadableEvent: it holds no event of this version, or another event than its subject names.
-    """
-    try:
-        parsed = parse_event_subject(subject)
-        found = wire.decode_event(data, sequence)
-    except (InvalidEvent, InvalidName) as error:
-        raise UnreadableEvent("Undecodable", str(error)) from error
-    if found.operation_id != parsed.operation_id:
-        raise UnreadableEvent("Foreign", f"the event is of operation {found.operation_id}, its subject is {subject}")
-    if found.data is None:
-        raise UnreadableEvent("UnknownType", f"type {found.type} is not known to this version of opstream")
-    if found.data.name != parsed.event:
-        raise UnreadableEvent("Foreign", f"the event is of type {found.type}, its subject is {subject}")
-    return _build_event(found, found.data, parsed.kind, deliveries, delivery, _CLASS_OF_DATA[type(found.data)])
-
-
-def _build_event(
+def build_event(
     found: wire.RecordedEvent,
     data: wire.EventData,
     kind: Kind,
@@ -370,8 +369,10 @@ def _build_event(
     delivery: Settlement | None,
     type_: type[E],
 ) -> E:
+    """Return what a subscriber has of a stored event."""
     names = set(type_.__struct_fields__)
-    own = {name: value for name, value in msgspec.structs.asdict(data).items() if name in names}
+    members = msgspec.structs.asdict(data).items()
+    own = {name: value for name, value in members if name in names and value is not msgspec.UNSET}
     common: dict[str, Any] = {
         "operation_id": found.operation_id,
         "resource": kind.resource,
@@ -388,7 +389,9 @@ def _build_event(
     return type_(**(own | common))
 
 
-def _decode_as(raw: msgspec.Raw, type_: type[T], event: Event) -> T:
+def _decode_as(raw: msgspec.Raw, type_: type[T], event: Event, payload: PayloadRef | None) -> T:
+    if payload is not None:
+        raise UnexpectedShape(f"{event.name} of {event.operation_id} has {payload.size} bytes: ask the API for it")
     try:
         return msgspec.json.decode(raw, type=type_)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

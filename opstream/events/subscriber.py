@@ -42,9 +42,10 @@ from opstream_schemas.text import one_line, truncate_text
 
 from .broker import EventsBroker
 from .errors import InvalidSubscription, UnexpectedShape, UnreadableEvent
+from .event_reader import read_event
 from .failure_log import FailureLog, ShownFailures
 from .message import RawEventMessage, decode_message, parse_message
-from .model import Settlement, read_event
+from .model import Settlement
 from .settlement import DeadLetterRetry, DurableDelivery
 from .subscription import SubscriptionTerms
 

@@ -86,6 +86,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Give each process a key of its own at the broker."""
     index: str | None = None
     """URL of the index, or `off`; None for a file in the data folder."""
+    payload_store: str = "jetstream:"
+    """URL of the payload store."""
     is_apart: bool = False
     """Run api, projector and webhooks as processes of their own."""
 
@@ -159,6 +161,7 @@ class SystemCommands:
             *(*self._health("runner"), "--concurrency", str(settings.concurrency)),
             "--allow-schema-change",  # who tries things out changes types all the time
             *("--max-result", str(settings.max_result), "--drain", str(settings.drain)),
+            *("--payload-store", settings.payload_store),
             *_each("--actions", settings.modules),
         )
         if not settings.is_apart:
@@ -170,7 +173,11 @@ class SystemCommands:
                 "runner": runner,
             }
         return {
-            "projector": (*self._connecting("projector"), *self._health("projector")),
+            "projector": (
+                *self._connecting("projector"),
+                *self._health("projector"),
+                *("--payload-store", settings.payload_store),
+            ),
             "api": (*self._connecting("api"), *self._api(), *self._callbacks(), *self._health("api")),
             "runner": runner,
             "webhooks": (

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from opstream_schemas.events import (
+    Attached,
     AttemptFailed,
     Canceled,
     CancelRequested,
@@ -21,6 +22,7 @@ from opstream_schemas.events import (
     Succeeded,
     WaitBegun,
 )
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.text import format_count
 
 from .console import coloured, printable
@@ -59,7 +61,8 @@ def _describe(data: EventData | None) -> str:
         case Requested():
             place = f" of {data.resource_id!r}" if data.resource_id else ""
             start = f", not before {as_utc(data.start_at):%Y-%m-%d %H:%M:%SZ}" if data.start_at is not None else ""
-            return f"{data.resource}:{data.action}{place}, {len(bytes(data.input))} bytes of input{start}"
+            size = data.input_payload.size if data.input_payload else len(bytes(data.input or b""))
+            return f"{data.resource}:{data.action}{place}, {size} bytes of input{start}"
         case Started():
             return f"attempt {data.attempt} by {data.runner}"
         case Progressed():
@@ -75,8 +78,12 @@ def _describe(data: EventData | None) -> str:
         case Signaled():
             who = f" by {data.by}" if data.by else f" by the {data.via}" if data.via else ""
             return f"{data.signal}{who}: {bytes(data.payload).decode()}"
+        case Attached():
+            return f"{data.file_name}, {data.payload.size} bytes of {data.media_type}"
+        case Succeeded(result_payload=PayloadRef() as payload):
+            return f"{payload.size} bytes in {payload.uri}"
         case Succeeded():
-            return bytes(data.result).decode()
+            return bytes(data.result or b"").decode()
         case Failed() | AttemptFailed():
             return f"{data.error.code}: {data.error.message}"
         case CancelRequested() | Canceled():

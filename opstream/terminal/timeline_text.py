@@ -11,6 +11,7 @@ import msgspec
 
 from opstream_schemas.events import OperationError
 from opstream_schemas.operation.state import TERMINAL_STATUSES
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.text import format_count
 from opstream_schemas.timeline import CancelRequest, Phase, PhaseKind, Timeline, TimelineAttempt, TimelineSignal
 
@@ -30,10 +31,11 @@ def timeline_json(timeline: Timeline, *, is_whole: bool) -> bytes:
     """The timeline as JSON, with the seconds of each kind of phase. See `timeline_lines` for `is_whole`."""
     report: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(timeline, request=None, result=msgspec.UNSET))
     if timeline.request is not None:
-        plain = msgspec.structs.replace(timeline.request, input=msgspec.Raw(b"null"))
+        plain = msgspec.structs.replace(timeline.request, input=msgspec.UNSET)
         request: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(plain))
-        del request["input"]
-        report["request"] = request | _document_members("input", timeline.request.input, is_whole=is_whole)
+        if isinstance(timeline.request.input, msgspec.Raw):
+            request |= _document_members("input", timeline.request.input, is_whole=is_whole)
+        report["request"] = request
     if isinstance(timeline.result, msgspec.Raw):
         report |= _document_members("result", timeline.result, is_whole=is_whole)
     report["seconds"] = {kind.value: timeline.seconds(kind) for kind in _kinds(timeline)} | {"total": timeline.total}
@@ -61,7 +63,7 @@ def timeline_lines(timeline: Timeline, *, is_whole: bool, has_colour: bool) -> I
         if request.own_id:
             yield "known as", request.own_id + (f" to tenant {printable(request.tenant)}" if request.tenant else "")
         yield "asked", f"{_time_text(timeline.requested_at)} {caller}"
-        yield "input", _document_text(bytes(request.input), is_whole=is_whole)
+        yield from _document_lines("input", request.input, request.input_payload, is_whole=is_whole)
         if request.start_at is not None:
             yield "not before", _time_text(request.start_at)
         yield "deadline", _time_text(request.deadline)
@@ -129,8 +131,7 @@ def _outcome_lines(timeline: Timeline, *, is_whole: bool, has_colour: bool) -> I
     if timeline.ended_at is None:
         return
     yield "ended", f"{_time_text(timeline.ended_at)} as {timeline.status}"
-    if isinstance(timeline.result, msgspec.Raw):
-        yield "result", _document_text(bytes(timeline.result), is_whole=is_whole)
+    yield from _document_lines("result", timeline.result, timeline.result_payload, is_whole=is_whole)
     if timeline.error is not None:
         yield "error", coloured(_error_text(timeline.error), STATUS_COLOURS.get(timeline.status), has_colour=has_colour)
     if timeline.canceled is not None:
@@ -183,6 +184,15 @@ def _cancel_text(request: CancelRequest) -> str:
 def _error_text(error: OperationError) -> str:
     target = f" ({error.target})" if error.target else ""
     return printable(f"{error.code}: {error.message}{target}")
+
+
+def _document_lines(
+    name: str, document: msgspec.Raw | msgspec.UnsetType, payload: PayloadRef | None, *, is_whole: bool
+) -> Iterator[Line]:
+    if isinstance(document, msgspec.Raw):
+        yield name, _document_text(bytes(document), is_whole=is_whole)
+    elif payload is not None:
+        yield name, f"{payload.size} bytes in {printable(payload.uri)}, SHA-256 {payload.sha256}"
 
 
 def _document_text(document: bytes, *, is_whole: bool) -> str:

@@ -65,6 +65,10 @@ class ErrorCode(StrEnum):
     SIGNAL_REPEATED = "SignalRepeated"
     SENDER_NOT_ALLOWED = "SenderNotAllowed"
     TOO_MANY_SIGNALS = "TooManySignals"
+    PAYLOAD_STORE_UNAVAILABLE = "PayloadStoreUnavailable"
+    PAYLOAD_UNREADABLE = "PayloadUnreadable"
+    PAYLOAD_NOT_FOUND = "PayloadNotFound"
+    RANGE_NOT_SATISFIABLE = "RangeNotSatisfiable"
 
 
 class SchemasError(Exception):
@@ -93,6 +97,10 @@ class OperationExists(DecisionRefused):
 
 class OperationFinished(DecisionRefused):
     """The operation has an outcome, which never changes."""
+
+
+class TooManyFiles(DecisionRefused):
+    """The operation has as many files as it may have."""
 
 
 class AttemptFenced(DecisionRefused):

@@ -14,15 +14,19 @@ import msgspec
 
 from .bulk.records import Authority, BulkProgress
 from .errors import InvalidEvent
-from .event_types.base import EventData, Instant, NonEmpty, OperationError
+from .event_types.base import EventData, ForcedEnd, Instant, NonEmpty, OperationError, Trace
+from .event_types.claims import Attached, check_document
 from .event_types.signals import RefusedSignal, Signaled, SignalWait
 from .event_types.steps import StepFailed, StepStarted, StepSucceeded
 from .event_types.waits import WaitBegun
 from .names import Kind, check_operation_id
+from .payloads.payload_ref import PayloadRef
 from .text import MAX_NESTING, check_json
 
 __all__ = [
+    "Attached",
     "EventData",
+    "ForcedEnd",
     "Instant",
     "NonEmpty",
     "OperationError",
@@ -32,29 +36,12 @@ __all__ = [
     "StepFailed",
     "StepStarted",
     "StepSucceeded",
+    "Trace",
     "WaitBegun",
 ]
 """What other modules import from here although another one has it."""
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
-
-
-class Trace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """W3C Trace Context of the request, to be continued by the action."""
-
-    traceparent: str
-    tracestate: str = ""
-
-
-class ForcedEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """An operator ended the operation although what lay on its subjects could not be folded."""
-
-    sequence: int
-    """Stream sequence of the last message before this event."""
-    passed_over: int
-    """Number of messages that are not events of the operation, or do not continue it."""
-    reason: str = ""
-    """The operator's reason."""
 
 
 class Requested(EventData, frozen=True, kw_only=True):
@@ -65,12 +52,18 @@ class Requested(EventData, frozen=True, kw_only=True):
     later_type: ClassVar[str] = "opstream.action.requested.v2"
     """Of a request with a start time. A process that does not know start times refuses it, and begins nothing
     (docs/adr/0061)."""
+    claim_type: ClassVar[str] = "opstream.action.requested.v3"
+    """Of a request whose input is a payload, with a start time or without. A process that knows no payloads refuses it,
+    and begins nothing (docs/adr/0075)."""
 
     resource: str
     resource_id: str = ""
     action: str
     action_version: int
-    input: msgspec.Raw
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """JSON; `UNSET` if it is a payload."""
+    input_payload: PayloadRef | None = None
+    """Where the input is, if it is too large for an event; None if it is here."""
     request_hash: str
     deadline: Instant
     retention: float
@@ -110,7 +103,10 @@ class Requested(EventData, frozen=True, kw_only=True):
 
     @property
     def wire_type(self) -> str:
-        """Return the type of version 2 for a request with a start time, otherwise that of version 1."""
+        """Return the type of version 3 for an input that is a payload, of version 2 for another request with a start
+        time, and of version 1 for any other."""
+        if self.input_payload is not None:
+            return self.claim_type
         return self.type if self.start_at is None else self.later_type
 
 
@@ -170,8 +166,18 @@ class Succeeded(EventData, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "succeeded"
     type: ClassVar[str] = "opstream.action.succeeded.v1"
+    claim_type: ClassVar[str] = "opstream.action.succeeded.v2"
+    """Of a result that is a payload."""
 
-    result: msgspec.Raw
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """JSON; `UNSET` if it is a payload."""
+    result_payload: PayloadRef | None = None
+    """Where the result is, if it is too large for an event; None if it is here."""
+
+    @property
+    def wire_type(self) -> str:
+        """Return the type of version 2 for a result that is a payload, otherwise that of version 1."""
+        return self.type if self.result_payload is None else self.claim_type
 
 
 class Failed(EventData, frozen=True, kw_only=True):
@@ -204,13 +210,18 @@ EVENT_DATA: Final[tuple[type[EventData], ...]] = (
     StepFailed,
     WaitBegun,
     Signaled,
+    Attached,
     AttemptFailed,
     CancelRequested,
     Succeeded,
     Failed,
     Canceled,
 )
-EVENT_TYPES: Final = {data.type: data for data in EVENT_DATA} | {Requested.later_type: Requested}
+EVENT_TYPES: Final[dict[str, type[EventData]]] = {data.type: data for data in EVENT_DATA} | {
+    Requested.later_type: Requested,
+    Requested.claim_type: Requested,
+    Succeeded.claim_type: Succeeded,
+}
 """The data of each CloudEvents type."""
 _DECODERS: Final = {name: msgspec.json.Decoder(data) for name, data in EVENT_TYPES.items()}
 
@@ -340,6 +351,9 @@ def _decode(payload: bytes) -> tuple[CloudEvent, EventData | None]:
     data = _DECODERS[envelope.type].decode(envelope.data) if envelope.type in _DECODERS else None
     if isinstance(data, Requested):
         Kind.parse(f"{data.resource}:{data.action}")  # subjects are built from it
+        check_document(data.input, data.input_payload, is_claim=envelope.type == data.claim_type)
+    elif isinstance(data, Succeeded):
+        check_document(data.result, data.result_payload, is_claim=envelope.type == data.claim_type)
     return envelope, data
 
 

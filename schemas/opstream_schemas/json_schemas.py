@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
-from .events import EVENT_TYPES, CloudEvent, EventData
+from .events import EVENT_TYPES, CloudEvent, EventData, Requested, Succeeded
 from .operation.state import Operation
 
+_DOCUMENTS: dict[type[EventData], str] = {Requested: "input", Succeeded: "result"}
+"""The member that is a document, if it is no payload."""
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -24,6 +26,9 @@ def _event_schema(name: str, data: type[EventData]) -> dict[str, Any]:
     definitions = envelope.pop("$defs", {})
     body = _inlined_schema(data)
     definitions.update(body.pop("$defs", {}))
+    if data in _DOCUMENTS:
+        role = _DOCUMENTS[data] if name != getattr(data, "claim_type", "") else f"{_DOCUMENTS[data]}Payload"
+        body["required"] = sorted({*body.get("required", ()), role})
     envelope["properties"]["type"] = {"const": name}
     envelope["properties"]["data"] = body
     envelope["required"] = sorted({*envelope["required"], "datacontenttype"})

@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
+from .event_types.claims import Attachment
 from .events import OperationError
 from .names import Kind
 from .operation.state import Operation, Status
+from .payloads.payload_ref import PayloadRef
 from .signals.signal_book import counting
 
 
@@ -91,6 +93,19 @@ class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """Signal: which, and who may send it."""
 
 
+class AttachedFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A file of an operation, as a client sees it."""
+
+    name: str
+    media_type: str
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of these bytes, in hex."""
+    href: str
+    """Where it is: a path of this service."""
+
+
 class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """`GET /status/{operation-id}`. The first four members lead, in this order; the others are optional to a client."""
 
@@ -129,6 +144,8 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The operation that does it again, if the caller may read it; empty for none. Only a read of a status has it."""
     priority: str = ""
     """A `Priority`; empty for an operation of an action without them."""
+    attachments: tuple[AttachedFile, ...] = ()
+    """The files that the action has added."""
 
 
 def build_status_monitor(
@@ -175,6 +192,28 @@ def build_status_monitor(
         else tuple(one.name for one in receiver.book.kept if one.name != receiver.awaited),
         retry_of=operation.retry_of,
         priority=operation.priority,
+        attachments=tuple(_attached_file(operation.public_id, one) for one in operation.attachments),
+    )
+
+
+def payload_path(operation_id: str, payload: PayloadRef) -> str:
+    """Return the path at which a client reads a payload of an operation.
+
+    Args:
+        operation_id: the client's own id.
+        payload: the payload.
+    """
+    return f"/status/{operation_id}/payloads/{payload.uri.rpartition('/')[2]}"
+
+
+def _attached_file(operation_id: str, one: Attachment) -> AttachedFile:
+    payload = one.payload
+    return AttachedFile(
+        name=one.file_name,
+        media_type=one.media_type,
+        size=payload.size,
+        sha256=payload.sha256,
+        href=payload_path(operation_id, payload),
     )
 
 

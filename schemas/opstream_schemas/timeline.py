@@ -37,6 +37,7 @@ from .events import (
 )
 from .operation.forced_end import OperationMessage
 from .operation.state import Status
+from .payloads.payload_ref import PayloadRef
 
 
 class PhaseKind(StrEnum):
@@ -151,6 +152,8 @@ class Timeline(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel")
     signals: list[TimelineSignal] = []
     ended_at: Instant | None = None
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    result_payload: PayloadRef | None = None
+    """Where the result is, if that is too large for an event."""
     error: OperationError | None = None
     canceled: CancelRequest | None = None
     forced: ForcedEnd | None = None
@@ -325,7 +328,9 @@ class _TimelineBuilder:
             case CancelRequested():
                 timeline.wishes.append(CancelRequest(at=event.time, by=data.by, reason=data.reason))
             case Succeeded():
-                timeline.result = data.result.copy()
+                if isinstance(data.result, msgspec.Raw):
+                    timeline.result = data.result.copy()
+                timeline.result_payload = data.result_payload
                 self._end_operation(Status.SUCCEEDED, "succeeded", event, at)
             case Failed():
                 timeline.error, timeline.forced = data.error, data.forced

@@ -18,6 +18,7 @@ from opstream_journal.runtime.crash_points import CrashPoint
 from opstream_journal.schedules.schedule_stream import ScheduleStream
 from opstream_schemas.schedules.schedule import Schedule, occurrence_id
 from opstream_schemas.schedules.schedule_event import ScheduleAct, ScheduleChanged
+from tests.support.chaos.actions import LARGE
 from tests.support.chaos.checks import end_of, find_breaches, read_marks
 from tests.support.chaos.clients import Clients
 from tests.support.chaos.jobs import GOOD, INTERRUPTED, Job
@@ -52,12 +53,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 NAP = {"seconds": 0.4}
 CASES = [
     Case(part="api", point=CrashPoint.API_RECORDED),
+    Case(part="api", point=CrashPoint.API_PAYLOAD_STORED, action="large", work={"filler": "x" * LARGE}),
     Case(part="api", point=CrashPoint.JOURNAL_PUBLISHES),
     Case(part="api", point=CrashPoint.JOURNAL_STORED),
     Case(part="runner", point=f"{CrashPoint.JOURNAL_PUBLISHES}:1"),
     Case(part="runner", point=f"{CrashPoint.JOURNAL_STORED}:1", attempt=2),
     Case(part="runner", point=CrashPoint.RUNNER_STARTED, attempt=2),
     Case(part="runner", point=CrashPoint.RUNNER_HANDLED, attempt=2, calls=2),
+    Case(part="runner", point=CrashPoint.RUNNER_PAYLOAD_STORED, action="large", attempt=2, calls=2),
     Case(part="runner", point=f"{CrashPoint.JOURNAL_PUBLISHES}:2", attempt=2, calls=2),
     Case(part="runner", point=f"{CrashPoint.JOURNAL_STORED}:2"),
     Case(part="runner", point=CrashPoint.RUNNER_CONCLUDED),

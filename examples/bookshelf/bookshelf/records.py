@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 from msgspec import Meta, Struct
 
 MAX_FILES: Final = 1_000
-"""Files of a book. This limit and the next two keep its record below 256 KiB, opstream's default limit for results: a
-version must not be published and then reported as failed because its record is too large."""
+"""Files of a book. This limit and the next two keep its record below 256 KiB, which fits into an event: a version must
+not be published and then reported as failed because its record is too large."""
 MAX_PATHS_BYTES: Final = 48 * 1024
 """UTF-8 bytes of all paths of a book together."""
 MAX_METADATA_BYTES: Final = 32 * 1024

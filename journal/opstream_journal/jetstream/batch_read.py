@@ -152,6 +152,7 @@ class BatchReader:
                     message.data,
                     time=headers.get("Nats-Time-Stamp", ""),
                     schedule=headers.get("Nats-Schedule", ""),
+                    message_id=headers.get("Nats-Msg-Id", ""),
                 )
             )
         elif not done.done():

@@ -69,6 +69,8 @@ class StoredMessage(msgspec.Struct, frozen=True):
     """When it was stored, as the broker writes it (RFC 3339); empty for a direct read of a single message."""
     schedule: str = ""
     """Its header `Nats-Schedule`; only of a batched read."""
+    message_id: str = ""
+    """Its header `Nats-Msg-Id`; only of a batched read."""
 
 
 class _StoredMessageReply(msgspec.Struct):

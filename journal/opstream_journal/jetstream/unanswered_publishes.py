@@ -9,7 +9,7 @@ _LASTING: Final = 4.0
 """Seconds between the first and the last publish without an answer: longer than an election, mostly."""
 _FORGOTTEN: Final = 600.0
 """Seconds after which a publish without an answer says nothing about the present."""
-_BUCKET: Final = "$KV"
+_BUCKETS: Final = {"$KV": "KV", "$O": "OBJ"}
 _TIMERS: Final = "TIMERS"
 _TIMER_WORDS: Final = frozenset({"timers", "fire", "overdue"})
 
@@ -62,6 +62,6 @@ class UnansweredPublishes:
 def stream_of(subject: str) -> str:
     """Return the stream that takes a subject of ours."""
     first, _, rest = subject.partition(".")
-    if first == _BUCKET:
-        return f"KV_{rest.partition('.')[0]}"
+    if (kind := _BUCKETS.get(first)) is not None:
+        return f"{kind}_{rest.partition('.')[0]}"
     return _TIMERS if first in _TIMER_WORDS else first.upper()

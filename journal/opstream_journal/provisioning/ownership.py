@@ -19,7 +19,7 @@ RIGHT_BROKER: Final = (
 )
 """What follows a finding."""
 
-_BUCKET_PREFIX: Final = "KV_"
+_BUCKET_PREFIXES: Final = ("KV_", "OBJ_")
 _TOOLS_WINDOW: Final = 120.0
 
 
@@ -38,8 +38,8 @@ def explain_foreign_stream(actual: StreamConfig, wanted: StreamConfig) -> str:
     if not set(actual.subjects or ()).issuperset(wanted.subjects or ()) and actual.retention != wanted.retention:
         what = f"takes {', '.join(actual.subjects or ())}, and keeps messages by another policy than opstream's"
         return f"stream {wanted.name} {what}, so it is another application's"
-    if str(wanted.name).startswith(_BUCKET_PREFIX) and _is_foreign_bucket(actual, wanted):
-        name = str(wanted.name).removeprefix(_BUCKET_PREFIX)
+    if str(wanted.name).startswith(_BUCKET_PREFIXES) and _is_foreign_bucket(actual, wanted):
+        name = str(wanted.name).partition("_")[2]
         return f"bucket {name} (stream {wanted.name}) was not made by opstream, so it is another application's"
     return ""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
 import msgspec
 from nats.errors import NoRespondersError
@@ -29,6 +30,7 @@ from opstream_journal.missing_streams import PROVISION_HINT, missing_stream_text
 from opstream_journal.wire.server_version import explain_old_version
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
+from opstream_schemas.payloads.object_subjects import PAYLOADS_STREAM
 
 from . import jetstream_admin as admin
 from .archive import ArchiveSizing, archive_stream, check_archive_age
@@ -38,6 +40,7 @@ from .ownership import RIGHT_BROKER, explain_foreign_consumer, explain_foreign_s
 from .restore_mark import explain_unfinished_restore, restore_mark
 from .topology import (
     AGE_MARGIN,
+    INSTALLATION,
     OPTIONAL_FIELDS,
     OPTIONAL_STREAMS,
     SEAL,
@@ -116,6 +119,8 @@ async def provision(
     for config in wanted:
         name = str(config.name)
         actual = await admin.stream_config(connection, name)
+        if actual is None and name == PAYLOADS_STREAM:
+            config = config.evolve(metadata={INSTALLATION: str(uuid4())})  # noqa: PLW2901 - with what is drawn once
         if actual is None and await admin.create_stream(connection, config):
             made.append(f"stream {name}")
             if name == _STREAM:

@@ -22,11 +22,15 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
 from opstream_schemas.events import EVENT_DATA, Requested
 from opstream_schemas.operation.priority import QUEUED_PRIORITIES
+from opstream_schemas.payloads.object_meta import CHUNK
+from opstream_schemas.payloads.object_subjects import PAYLOADS_STREAM, PAYLOADS_SUBJECTS
 
 from . import access_topology, webhook_topology
 
-BODY_LIMIT: Final = 256 * 1024
-"""Bytes of a submit's body, and of a result, by default."""
+INLINE_LIMIT: Final = 256 * 1024
+"""Bytes of an input or a result up to which it stays in its event. A larger one is a payload (docs/adr/0075)."""
+BODY_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of a submit's body, and of a result, by default: it is in memory as a whole while it is checked."""
 EVENT_OVERHEAD: Final = 16 * 1024
 """Bytes that an event may need beside the client's own: envelope, headers, error texts."""
 AGE_MARGIN: Final = DAY_SECONDS
@@ -48,6 +52,10 @@ room aside."""
 SCHEDULE_LIMIT: Final = 64 * 1024
 """Bytes of the definition of a schedule."""
 
+INSTALLATION: Final = "opstream.installation"
+"""Key in the metadata of the stream of payloads: a UUID of this installation, below which its payloads lie in a folder
+or on S3 (docs/adr/0075). Backups keep it."""
+
 _DUPLICATE_WINDOW: Final = 15.0
 """Seconds for which the broker keeps a message id in memory. The expected version makes a retried append safe without
 it; within the window a replicated stream answers a retry with less reading."""
@@ -68,7 +76,7 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for which events are kept."""
     max_bytes: int = -1
     """Bytes of the journal; -1 for no limit. A full journal refuses submits."""
-    max_msg_size: int = BODY_LIMIT + EVENT_OVERHEAD
+    max_msg_size: int = INLINE_LIMIT + EVENT_OVERHEAD
     """Bytes of one event, headers included."""
 
 
@@ -81,6 +89,7 @@ OPTIONAL_STREAMS: Final = frozenset(
         subjects.bucket_stream(subjects.RUNNERS_BUCKET),
         subjects.SCHEDULES_STREAM,
         subjects.bucket_stream(subjects.CONTROLS_BUCKET),
+        PAYLOADS_STREAM,
     }
 )
 """Streams that services do without: until they are told to use them, or with less to show. The service that needs one
@@ -158,6 +167,7 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
         _presence_stream(sizing),
         schedules,
         controls,
+        payloads_stream(sizing.replicas),
     ]
 
 
@@ -175,6 +185,25 @@ def schedules_stream(replicas: int) -> StreamConfig:
         max_msg_size=SCHEDULE_LIMIT + EVENT_OVERHEAD,
         deny_delete=True,
         deny_purge=True,
+        allow_direct=True,
+        duplicate_window=_DUPLICATE_WINDOW,
+    )
+
+
+def payloads_stream(replicas: int) -> StreamConfig:
+    """Return the stream of JetStream's object store for payloads.
+
+    It takes no rollups: with one message, who may store a payload could remove all others.
+    """
+    return StreamConfig(
+        name=PAYLOADS_STREAM,
+        subjects=list(PAYLOADS_SUBJECTS),
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.NEW,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        max_msg_size=CHUNK + EVENT_OVERHEAD,
+        deny_delete=True,
         allow_direct=True,
         duplicate_window=_DUPLICATE_WINDOW,
     )
@@ -243,6 +272,11 @@ def runner_consumers(spec: ActionSpec) -> list[ConsumerConfig]:
             for priority in queues
         ),
     ]
+
+
+def event_room(document_limit: int) -> int:
+    """Return the bytes of an event that the journal must take, if documents have so many bytes at most."""
+    return min(document_limit, INLINE_LIMIT) + EVENT_OVERHEAD
 
 
 def format_duration(seconds: float) -> str:

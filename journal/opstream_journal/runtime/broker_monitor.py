@@ -26,6 +26,7 @@ from opstream_journal.missing_streams import next_step_for
 from opstream_journal.provisioning.login_check import LoginCheck
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
+from opstream_schemas.payloads.object_subjects import PAYLOADS_STREAM
 
 from .conditions import Conditions
 from .storage_watch import StorageWatch
@@ -62,6 +63,7 @@ _OPTIONAL: Final = {
     subjects.ACCESS_LOG_STREAM: "no denial and no act of an administrator is recorded",
     subjects.bucket_stream(subjects.RUNNERS_BUCKET): "a status and 'opstream actions' know less about runners",
     subjects.bucket_stream(subjects.CONTROLS_BUCKET): "no action can be paused, and who paused one is not known",
+    PAYLOADS_STREAM: "no input, result or file is stored or read that is too large for an event",
     subjects.ARCHIVE_STREAM: "no event is archived ('opstream provision --archive' makes it)",
 }
 """Streams that a system may have: they count as missing once this process has seen them."""

@@ -22,6 +22,8 @@ CRASH_VARIABLE: Final = "OPSTREAM_CRASH_AT"
 class CrashPoint(StrEnum):
     """Every point, named `{part}.{what has just happened}`."""
 
+    API_PAYLOAD_STORED = "api.payload-stored"
+    """An input is stored as a payload; the request that names it is not."""
     API_RECORDED = "api.recorded"
     """A request is stored; its client has no response yet."""
     SCHEDULE_SUBMITTED = "schedule.submitted"
@@ -40,6 +42,8 @@ class CrashPoint(StrEnum):
     """That a step begins, or its result, is stored; its handler does not know yet."""
     RUNNER_HANDLED = "runner.handled"
     """The handler is done; its outcome is not stored yet."""
+    RUNNER_PAYLOAD_STORED = "runner.payload-stored"
+    """A result is stored as a payload; the outcome that names it is not."""
     RUNNER_CONCLUDED = "runner.concluded"
     """The outcome is stored; its message is not acknowledged yet."""
     RUNNER_ATTEMPT_FAILED = "runner.attempt-failed"

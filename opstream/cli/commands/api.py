@@ -11,7 +11,7 @@ from opstream.cli.options import common as common_options
 from opstream.cli.options import jwt as jwt_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
-from opstream.cli.options.index import index_option
+from opstream.cli.options.stores import index_option, payload_store_option
 from opstream.cli.service_process import prepare_process, run_service
 from opstream.cli.tracing_session import tracing_session
 
@@ -19,6 +19,7 @@ from opstream.cli.tracing_session import tracing_session
 @click.command
 @common_options.nats_option
 @index_option
+@payload_store_option
 @common_options.host_option
 @common_options.port_option
 @common_options.public_url_option
@@ -58,11 +59,12 @@ def api(*, log_level: str, log_format: str, public_url: str | None, max_body: in
     from opstream_api.main import run
     from opstream_api.settings import Settings
     from opstream_index.errors import IndexFault
+    from opstream_payloads.errors import PayloadError
 
     given["callbacks"] = webhook_options.callback_policy(given)
     del given["is_insecure"]  # only asked here
     with tracing_session("api", is_traced=given.pop("is_traced")) as tracing:
         run_service(
             lambda: run(Settings(public_url=public_url or "", body_limit=max_body, tracing=tracing, **given)),
-            known=(InvalidKeyFile, IndexFault),
+            known=(InvalidKeyFile, IndexFault, PayloadError),
         )

@@ -14,8 +14,8 @@ from opstream.cli.options import jwt as jwt_options
 from opstream.cli.options import login as login_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
-from opstream.cli.options.index import index_option
 from opstream.cli.options.option import Decorator, option
+from opstream.cli.options.stores import index_option, payload_store_option
 from opstream.cli.service_process import prepare_process, run_service
 from opstream.cli.tracing_session import tracing_session
 from opstream.local.system_commands import JOINT_SERVICES
@@ -58,6 +58,7 @@ _API_OPTIONS: Final = (
     "client_id_header",
     "has_request_log",
     "index",
+    "payload_store",
 )
 """Options whose names are those of the API's settings."""
 _api_health_port_option: Final = _health_port_option("api")
@@ -69,6 +70,7 @@ _webhooks_health_port_option: Final = _health_port_option("webhooks")
 @common_options.nats_option
 @login_options.nkeys_option
 @index_option
+@payload_store_option
 @common_options.host_option
 @common_options.port_option
 @common_options.public_url_option
@@ -125,6 +127,7 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     from opstream.cli.joint_process import JointService, serve_together
     from opstream_api.access.keys.key_file import InvalidKeyFile
     from opstream_index.errors import IndexFault
+    from opstream_payloads.errors import PayloadError
     from opstream_webhooks.config import ReloadableConfig
 
     common = {name: given[name] for name in ("servers", "connect_timeout")}
@@ -143,6 +146,7 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
         credentials=logins["projector"],
         health_port=given["projector_health_port"],
         index=given["index"],
+        payload_store=given["payload_store"],
     )
     of_webhooks = webhooks_settings.Settings(
         **health,
@@ -175,4 +179,4 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
         uvloop.run(serve_together(services))
 
     with tracing_session("hub", is_traced=given["is_traced"]) as tracing:
-        run_service(partial(run, tracing), known=(InvalidKeyFile, IndexFault))
+        run_service(partial(run, tracing), known=(InvalidKeyFile, IndexFault, PayloadError))

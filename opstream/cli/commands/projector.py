@@ -7,13 +7,14 @@ from typing import Any
 import click
 
 from opstream.cli.options import common as common_options
-from opstream.cli.options.index import index_option
+from opstream.cli.options.stores import index_option, payload_store_option
 from opstream.cli.service_process import prepare_process, run_service
 
 
 @click.command
 @common_options.nats_option
 @index_option
+@payload_store_option
 @common_options.health_port_option
 @common_options.health_host_option
 @common_options.connect_timeout_option
@@ -31,7 +32,8 @@ def projector(*, log_level: str, log_format: str, **given: Any) -> None:  # noqa
     """
     prepare_process(log_level, log_format, "projector")
     from opstream_index.errors import IndexFault
+    from opstream_payloads.errors import PayloadError
     from opstream_projector.main import run
     from opstream_projector.settings import Settings
 
-    run_service(lambda: run(Settings(**given)), known=(IndexFault,))
+    run_service(lambda: run(Settings(**given)), known=(IndexFault, PayloadError))

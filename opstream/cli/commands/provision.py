@@ -251,10 +251,10 @@ def _check_replicas(settings: ProvisionSettings, connection: Connection) -> None
 
 
 def _needed_message_size(settings: ProvisionSettings) -> int:
-    from opstream_journal.provisioning.topology import EVENT_OVERHEAD
+    from opstream_journal.provisioning.topology import event_room
 
     largest = max(settings.max_body or 0, settings.max_result or 0)
-    return largest + EVENT_OVERHEAD if largest else 0
+    return event_room(largest) if largest else 0
 
 
 def _load_specs(modules: tuple[str, ...]) -> list[ActionSpec]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from opstream.cli.options import common as common_options
 from opstream.cli.options.option import option
+from opstream.cli.options.stores import payload_store_option
 from opstream.cli.service_process import allow_local_modules, prepare_process, run_service
 from opstream.cli.tracing_session import tracing_session
 from opstream_schemas.urls import BrokerCredentials
+
+if TYPE_CHECKING:
+    from opstream_payloads.location import StoreLocation
 
 _schema_change_option = option(
     "--allow-schema-change",
@@ -26,6 +32,7 @@ _schema_change_option = option(
 @common_options.concurrency_option
 @common_options.drain_option
 @common_options.max_result_option()
+@payload_store_option
 @_schema_change_option
 @common_options.health_port_option
 @common_options.health_host_option
@@ -41,6 +48,7 @@ def runner(
     concurrency: int,
     drain: float,
     max_result: int,
+    payload_store: StoreLocation,
     allows_schema_change: bool,
     health_port: int,
     health_host: str,
@@ -59,6 +67,7 @@ def runner(
       opstream runner --nats nats://n1:4222 --actions shop.orders --drain 60s
     """
     prepare_process(log_level, log_format, "runner")
+    from opstream_payloads.errors import PayloadError
     from opstream_runner import InvalidAction
     from opstream_runner.main import run
     from opstream_runner.settings import Settings
@@ -76,10 +85,11 @@ def runner(
                     health_port=health_port,
                     health_host=health_host,
                     result_limit=max_result,
+                    payload_store=payload_store,
                     allows_schema_change=allows_schema_change,
                     connect_timeout=connect_timeout,
                     tracing=tracing,
                 )
             ),
-            known=(InvalidAction,),
+            known=(InvalidAction, PayloadError),
         )

@@ -11,8 +11,8 @@ from opstream.cli.options import common as common_options
 from opstream.cli.options import jwt as jwt_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
-from opstream.cli.options.index import local_index_option
 from opstream.cli.options.option import option
+from opstream.cli.options.stores import local_index_option, local_payload_store_option
 from opstream.cli.service_process import settle_memory
 from opstream.cli.tracing_session import check_installed
 from opstream.terminal import logs
@@ -36,6 +36,7 @@ from opstream.terminal import logs
 @common_options.max_result_option()
 @common_options.archive_option
 @local_index_option
+@local_payload_store_option
 @webhook_options.config_option
 @webhook_options.callback_host_option
 @webhook_options.callback_secret_option

@@ -222,27 +222,27 @@ def nats_option(command: F) -> F:
     return decorated
 
 
-def max_body_option(default: str | None = "256KiB") -> Decorator[Any]:
+def max_body_option(default: str | None = "4MiB") -> Decorator[Any]:
     """`--max-body SIZE`."""
     return option(
         "--max-body",
         variable="MAX_BODY",
         type=Size(most=_MAX_DOCUMENT_SIZE),
         default=default,
-        help="The largest request body that the API accepts (413 above it). The journal must accept 16 KiB more: "
-        "'opstream provision' with the same option provides for it.",
+        help="The largest request body that the API accepts (413 above it). Above 256 KiB it is stored as a payload; "
+        "for less the journal must accept 16 KiB more: 'opstream provision' with the same option provides for it.",
     )
 
 
-def max_result_option(default: str | None = "256KiB") -> Decorator[Any]:
+def max_result_option(default: str | None = "4MiB") -> Decorator[Any]:
     """`--max-result SIZE`."""
     return option(
         "--max-result",
         variable="MAX_RESULT",
         type=Size(most=_MAX_DOCUMENT_SIZE),
         default=default,
-        help="The largest result of an action, as JSON; above it the operation is Failed with ResultTooLarge. The "
-        "journal must accept 16 KiB more, as with --max-body.",
+        help="The largest result of an action, as JSON; above it the operation is Failed with ResultTooLarge. Above "
+        "256 KiB it is stored as a payload, as with --max-body.",
     )
 
 

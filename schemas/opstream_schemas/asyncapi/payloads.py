@@ -47,6 +47,9 @@ def event_schemas() -> Json:
     for name, more in _MEMBERS.items():
         member = {key: value for key, value in envelope["properties"][name].items() if key not in {"enum", "default"}}
         envelope["properties"][name] = member | more
+    for data in TYPED_EVENTS:
+        role = typed_member(data)
+        found[data.__name__]["oneOf"] = [{"required": [role]}, {"required": [f"{role}Payload"]}]
     for name in ("resource", "action"):
         found["Requested"]["properties"][name]["pattern"] = f"^{NAME_PATTERN}$"
     return {_ENVELOPE: envelope, **found, **{data.type: _event(data) for data in EVENT_DATA}}

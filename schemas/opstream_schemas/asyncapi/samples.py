@@ -14,6 +14,7 @@ import msgspec
 from opstream_schemas.action_spec import DAY_SECONDS
 from opstream_schemas.events import (
     CONTENT_TYPE,
+    Attached,
     AttemptFailed,
     Canceled,
     CancelRequested,
@@ -36,6 +37,7 @@ from opstream_schemas.events import (
     encode_event,
 )
 from opstream_schemas.names import Kind
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.status_monitor import request_hash
 
 from .shared import Json
@@ -50,6 +52,7 @@ _BEGIN: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 _RUNNER: Final = "runner-1"
 _SAMPLE_CLAIM: Final = "b2c1f0"
 _INPUT_HASH: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+_FILE_HASH: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -94,6 +97,7 @@ def _after_request(data: type[EventData], result: object) -> Sequence[EventData]
         StepSucceeded: (started, _step_succeeded()),
         StepFailed: (started, StepFailed(attempt=1, step="ship", input_hash=_INPUT_HASH, error=error, seconds=0.3)),
         WaitBegun: (started, WaitBegun(attempt=1, wait="cool down", until=_BEGIN + timedelta(days=3))),
+        Attached: (started, _attached()),
         AttemptFailed: (started, _attempt_failed()),
         Signaled: (
             started,
@@ -121,6 +125,12 @@ def _requested(kind: Kind, version: int, value: object) -> Requested:
         retention=DAY_SECONDS,
         trace=Trace(traceparent=_TRACEPARENT),
     )
+
+
+def _attached() -> Attached:
+    uri = f"payload:{SAMPLE_OPERATION_ID}/01939c2e7000700080000000000000aa"
+    file = PayloadRef(uri=uri, size=48_213, sha256=_FILE_HASH)
+    return Attached(attempt=1, file_name="proof.pdf", media_type="application/pdf", payload=file)
 
 
 def _attempt_failed() -> AttemptFailed:
@@ -168,6 +178,7 @@ _RUNNER_EVENTS: Final = (
     StepSucceeded,
     StepFailed,
     WaitBegun,
+    Attached,
     AttemptFailed,
     Succeeded,
     Failed,

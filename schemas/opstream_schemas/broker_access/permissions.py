@@ -20,6 +20,7 @@ from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.bulk.kinds import BULK_KINDS
 from opstream_schemas.events import (
+    Attached,
     AttemptFailed,
     Canceled,
     CancelRequested,
@@ -37,6 +38,7 @@ from opstream_schemas.events import (
 from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.priority import QUEUED_PRIORITIES
+from opstream_schemas.payloads.object_subjects import PAYLOAD_WRITES, PAYLOADS_STREAM
 
 API: Final = "$JS.API"
 """The first tokens of JetStream's API."""
@@ -111,6 +113,7 @@ _RUN_EVENTS: Final = (
     StepSucceeded,
     StepFailed,
     WaitBegun,
+    Attached,
     AttemptFailed,
     Succeeded,
     Failed,
@@ -202,6 +205,7 @@ def _api(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     yield from _reads(subjects.PARKED_STREAM, "shows what subscribers could not handle")
     yield Grant(subjects.dead_letter_retry_subject("*"), "asks a subscriber to handle an event again")
     yield Grant(subjects.act_subject(AdminAct.HANDLED_AGAIN), "records that an admin asked for it")
+    yield from _stores_payloads("reads and stores what is too large for an event")
 
 
 def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
@@ -213,6 +217,7 @@ def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     yield from _reads(_RUNNERS, "looks whether a request of another version has a runner")
     yield Grant(f"{API}.STREAM.PURGE.{_HOLDS}", "removes locks and waiters")
     yield Grant(_probe(), "tries whether the broker stores, after a message had no answer")
+    yield from _stores_payloads("reads and stores what is too large for an event")
     for action in actions:
         kind = action.kind
         for queue in action.queues:
@@ -257,6 +262,8 @@ def _projector() -> Iterable[Grant]:
     yield Grant(subjects.bucket_subject(subjects.HOLDS_BUCKET, ">"), "releases locks of operations that have ended")
     yield Grant(f"{API}.STREAM.PURGE.{_HOLDS}", "releases locks of operations that have ended")
     yield Grant(f"{API}.STREAM.PURGE.{_TIMERS}", "removes timers of operations that have ended")
+    yield from _reads(PAYLOADS_STREAM, "looks for payloads of operations that are gone")
+    yield Grant(f"{API}.STREAM.PURGE.{PAYLOADS_STREAM}", "removes payloads of operations that are gone")
     for event in (Failed, AttemptFailed, Canceled):
         yield Grant(subjects.event_type_subject(event.name), "ends operations whose deadline or lease is over")
     every = Kind("*", "*")
@@ -313,6 +320,12 @@ def _reads(stream: str, why: str) -> Iterable[Grant]:
     yield Grant(f"{API}.STREAM.MSG.GET.{stream}", why)
     yield Grant(f"{API}.DIRECT.GET.{stream}", why, Way.STREAM)
     yield Grant(f"{API}.DIRECT.GET.{stream}.>", why)
+
+
+def _stores_payloads(why: str) -> Iterable[Grant]:
+    yield from _reads(PAYLOADS_STREAM, why)
+    for subject in PAYLOAD_WRITES:
+        yield Grant(subject, why)
 
 
 def _pulls(stream: str, consumer: str, why: str, *, is_vital: bool = True) -> Iterable[Grant]:

@@ -12,8 +12,17 @@ from typing import Final
 import msgspec
 
 from opstream_schemas.bulk.records import BulkProgress
-from opstream_schemas.errors import AttemptFenced, DecisionRefused, ErrorCode, OperationExists, OperationFinished
+from opstream_schemas.errors import (
+    AttemptFenced,
+    DecisionRefused,
+    ErrorCode,
+    OperationExists,
+    OperationFinished,
+    TooManyFiles,
+)
+from opstream_schemas.event_types.claims import MAX_ATTACHMENTS, Attachment
 from opstream_schemas.events import (
+    Attached,
     AttemptFailed,
     Canceled,
     CancelRequested,
@@ -29,6 +38,7 @@ from opstream_schemas.events import (
     Succeeded,
     WaitBegun,
 )
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.text import truncate_text
 
 from .state import CancelWish, Operation, Status
@@ -81,12 +91,21 @@ class BeginWait(Command, frozen=True, kw_only=True):
     data: WaitBegun
 
 
+class AttachFile(Command, frozen=True, kw_only=True):
+    """Add a file to the operation. It is stored already."""
+
+    token: str
+    file: Attachment
+
+
 class Succeed(Command, frozen=True, kw_only=True):
     """End the operation with the result of its action."""
 
     token: str
     result: bytes
     """JSON."""
+    payload: PayloadRef | None = None
+    """Where the result is, if it is stored as a payload; None to record it in the event."""
 
 
 class Fail(Command, frozen=True, kw_only=True):
@@ -172,8 +191,17 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
             return msgspec.structs.replace(data, attempt=_check_live(operation, command.token))
         case BeginWait(data=wait):
             return msgspec.structs.replace(wait, attempt=_check_live(operation, command.token))
+        case AttachFile():
+            number = _check_live(operation, command.token)
+            file = command.file
+            names = {one.file_name for one in operation.attachments} | {file.file_name}
+            if len(names) > MAX_ATTACHMENTS:
+                raise TooManyFiles(f"operation {operation.id} has {MAX_ATTACHMENTS} files, and can't have more")
+            return Attached(attempt=number, file_name=file.file_name, media_type=file.media_type, payload=file.payload)
         case Succeed():
             _check_live(operation, command.token)
+            if command.payload is not None:
+                return Succeeded(result_payload=command.payload)
             return Succeeded(result=msgspec.Raw(command.result.strip()))
         case Fail():
             _check_live(operation, command.token)

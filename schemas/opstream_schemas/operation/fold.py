@@ -14,7 +14,9 @@ from datetime import datetime
 import msgspec
 
 from opstream_schemas.errors import FoldRefused
+from opstream_schemas.event_types.claims import Attachment
 from opstream_schemas.events import (
+    Attached,
     AttemptFailed,
     Canceled,
     CancelRequested,
@@ -34,6 +36,7 @@ from opstream_schemas.events import (
     WaitBegun,
 )
 from opstream_schemas.names import Kind
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.signals.signal_book import NO_SIGNALS, SignalBook, is_complete
 from opstream_schemas.subjects import event_subject
 from opstream_schemas.text import format_count
@@ -73,10 +76,11 @@ def initial(event: RecordedEvent) -> Operation:
         retention_failed=data.retention_failed,
         retention_canceled=data.retention_canceled,
         hold=data.hold,
+        input_payload=data.input_payload,
         position=1,
         stream_sequence=event.sequence,
         last_hash=event.digest,
-        fold_version=FOLD_VERSION,
+        fold_version=FOLD_VERSION if data.input_payload is None else STEPS_FOLD_VERSION,
     )
 
 
@@ -278,6 +282,10 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
                 "uncounted": operation.uncounted + 1,
                 "fold_version": STEPS_FOLD_VERSION,
             }
+        case Attached() if live is not None and data.attempt == live.number:
+            added = Attachment(file_name=data.file_name, media_type=data.media_type, payload=data.payload)
+            kept = {one.file_name: one for one in operation.attachments} | {added.file_name: added}
+            return {"attachments": tuple(kept.values()), "fold_version": STEPS_FOLD_VERSION}
         case AttemptFailed() if live is not None and data.attempt == live.number:
             waiting = Waiting(ticket=live.ticket, counted=data.counted, retry_at=data.retry_at, sequence=event.sequence)
             return {
@@ -294,8 +302,11 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
             return {"signals": book, "wait": wait, "fold_version": STEPS_FOLD_VERSION}
         case CancelRequested() if operation.cancel is None:
             return {"cancel": CancelWish(by=data.by, reason=data.reason)}
-        case Succeeded() if live is not None:
-            return {"status": Status.SUCCEEDED, "result": data.result.copy(), **ended}
+        case Succeeded(result_payload=PayloadRef() as payload) if live is not None:
+            claimed = {"result_payload": payload, "fold_version": STEPS_FOLD_VERSION}
+            return {"status": Status.SUCCEEDED, **claimed, **ended}
+        case Succeeded(result=msgspec.Raw() as result) if live is not None:
+            return {"status": Status.SUCCEEDED, "result": result.copy(), **ended}
         case Failed():
             passed_over = data.forced.passed_over if data.forced else 0
             skipped = operation.skipped + passed_over

@@ -9,8 +9,10 @@ from typing import Final
 
 import msgspec
 
+from opstream_schemas.event_types.claims import Attachment
 from opstream_schemas.events import Instant, OperationError, SignalWait, Trace
 from opstream_schemas.names import Kind
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.signals.signal_book import NO_SIGNALS, SignalBook
 from opstream_schemas.signals.signal_decision import SignalReceiver
 
@@ -19,8 +21,8 @@ from .priority import QUEUED_PRIORITIES
 FOLD_VERSION: Final = 2
 """Raise it when the fold returns another result for the same events. Snapshots of another version are not used."""
 STEPS_FOLD_VERSION: Final = 3
-"""That of an operation with steps, waits or signals, or with events that this version has skipped. So only snapshots of
-such operations are folded again where another release wrote or reads them."""
+"""That of an operation with steps, waits, signals or payloads, or with events that this version has skipped. So only
+snapshots of such operations are folded again where another release wrote or reads them."""
 
 
 class Status(StrEnum):
@@ -128,7 +130,14 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     percent_complete: float | None = None
     message: str = ""
     cancel: CancelWish | None = None
+    input_payload: PayloadRef | None = None
+    """Where its input is, if that is too large for an event."""
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """JSON; `UNSET` without one, and for one that is a payload."""
+    result_payload: PayloadRef | None = None
+    """Where its result is, if that is too large for an event."""
+    attachments: tuple[Attachment, ...] = ()
+    """The files that its attempts have added, one of each name, in the order of their first event."""
     error: OperationError | None = None
     reason: str = ""
     signals: SignalBook | None = None
@@ -144,7 +153,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     def is_current(self) -> bool:
         """Return True if a snapshot of it is as this version would fold it.
 
-        A version that knows no steps, waits or signals has skipped their events, and its number is the lower one.
+        A version that knows no steps, waits, signals or payloads has skipped their events, and its number is lower.
         """
         if self.fold_version == STEPS_FOLD_VERSION:
             return True
@@ -159,6 +168,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     def public_id(self) -> str:
         """Return the id by which its client knows the operation."""
         return self.own_id or self.id
+
+    @property
+    def payloads(self) -> tuple[PayloadRef, ...]:
+        """Return the payloads that its events name."""
+        documents = tuple(one for one in (self.input_payload, self.result_payload) if one is not None)
+        return (*documents, *(one.payload for one in self.attachments))
 
     @property
     def kind(self) -> Kind:

@@ -63,6 +63,7 @@ from .operations.submit import Accepted
 from .pages.console_page import console_routes
 from .pages.docs_page import docs_routes
 from .probes.readiness import readiness
+from .routes.payload_routes import allowed_of_payloads, payload_routes
 from .routes.signal_routes import signal_routes
 from .routes.undelivered_routes import allowed_of_undelivered, undelivered_routes
 from .schedule_routes import allowed_of_schedules, schedule_routes
@@ -114,6 +115,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
             *schedule_routes(dependencies),
             *action_routes(dependencies),
             *undelivered_routes(dependencies),
+            *payload_routes(dependencies),
             *docs_routes(dependencies.docs_page),
             *console_routes(dependencies.console_page),
             healthz,
@@ -247,6 +249,9 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
             raise unauthenticated(access.challenge)  # a body may take minutes
         check_declared(headers, body)
         accepted = await dependencies.submitter.submit(submit, body)
+        if accepted.operation.result_payload is not None:  # a repeated request whose operation has ended
+            operation = await dependencies.status.with_result(accepted.operation)
+            accepted = msgspec.structs.replace(accepted, operation=operation)
     except ApiError as error:
         if submit is not None and submit.derived_id:
             error.with_id(submit.derived_id, submit.own_id)
@@ -335,7 +340,8 @@ def _method_error(scope: HTTPScope) -> ApiError:
     path = scope["path"]
     if _READ_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_READ)
-    if (allow := allowed_of_schedules(path) or allowed_of_undelivered(path)) is not None:
+    allow = allowed_of_schedules(path) or allowed_of_undelivered(path) or allowed_of_payloads(path)
+    if allow is not None:
         return method_not_allowed(allow)
     if _ACT_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_POST)

@@ -30,6 +30,7 @@ from .operations.submit import Submitter
 from .operations.watch import WatchRegistry
 from .pages.console_page import ConsolePage
 from .pages.docs_page import DocsPage
+from .payloads.desk import PayloadDesk
 from .request_meter import RequestMeter
 from .schedules.desk import ScheduleDesk
 from .signals.signal_desk import SignalDesk
@@ -47,6 +48,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     retrier: Retrier
     signals: SignalDesk
     history: HistoryReader
+    payloads: PayloadDesk
+    """Files of operations, and documents that are too large for an event."""
     bulk: BulkDesk | None = None
     """Takes bulk requests; None for a service without an index."""
     schedules: ScheduleDesk | None = None

@@ -16,6 +16,7 @@ import msgspec
 
 from opstream_journal import EventTooLarge, JournalError, JournalFull, JournalUnavailable
 from opstream_journal.outage_log import OutageLog
+from opstream_payloads.errors import PayloadError, StoreUnavailable
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.logs.access_log import DenialReason
 from opstream_schemas.names import Kind
@@ -42,6 +43,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.INDEX_OFF: 404,
         ErrorCode.DELIVERY_NOT_FOUND: 404,
         ErrorCode.DEAD_LETTER_NOT_FOUND: 404,
+        ErrorCode.PAYLOAD_NOT_FOUND: 404,
         ErrorCode.METHOD_NOT_ALLOWED: 405,
         ErrorCode.REQUEST_TIMEOUT: 408,
         ErrorCode.OPERATION_FINISHED: 409,
@@ -56,9 +58,11 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.TOO_MANY_SCHEDULES: 409,
         ErrorCode.PAYLOAD_TOO_LARGE: 413,
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
+        ErrorCode.RANGE_NOT_SATISFIABLE: 416,
         ErrorCode.UNKNOWN_HOST: 421,
         ErrorCode.TOO_MANY_REQUESTS: 429,
         ErrorCode.INTERNAL_ERROR: 500,
+        ErrorCode.PAYLOAD_UNREADABLE: 500,
         ErrorCode.JOURNAL_UNAVAILABLE: 503,
         ErrorCode.JOURNAL_FULL: 503,
         ErrorCode.ACTION_NOT_SERVED: 503,
@@ -66,6 +70,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: 503,
         ErrorCode.INDEX_UNAVAILABLE: 503,
         ErrorCode.SERVICE_NOT_RUNNING: 503,
+        ErrorCode.PAYLOAD_STORE_UNAVAILABLE: 503,
     }
 )
 """The codes of error responses (docs/contract.md). The other codes appear only in a status monitor."""
@@ -75,12 +80,18 @@ JOURNAL_OUTAGE: Final = OutageLog(
 )
 """The requests of this process that failed for the journal. `Submitter` notes the next one that succeeds."""
 
+_STORE_OUTAGE: Final = OutageLog(
+    logger, "requests are answered with 503, the payload store is unavailable", "the payload store works again"
+)
+"""The requests of this process that failed for the payload store."""
+
 RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
         ErrorCode.JOURNAL_UNAVAILABLE: 1,  # a broker restart or a leader election takes seconds
         ErrorCode.TOO_MANY_CONNECTIONS: 1,
         ErrorCode.IDENTITY_PROVIDER_UNAVAILABLE: 5,
         ErrorCode.INDEX_UNAVAILABLE: 2,
+        ErrorCode.PAYLOAD_STORE_UNAVAILABLE: 2,
         ErrorCode.TOO_MANY_REQUESTS: 1,  # at least: a limit says it exactly
         ErrorCode.SERVICE_NOT_RUNNING: 30,  # an operator has to start it
         ErrorCode.ACTION_NOT_SERVED: 60,  # an operator has to start a runner
@@ -169,6 +180,28 @@ def journal_error(error: JournalError, *, operation_id: str = "", is_repeatable:
     return ApiError(
         ErrorCode.JOURNAL_UNAVAILABLE, f"the journal did not answer in time{again}", operation_id=operation_id
     )
+
+
+def payload_error(error: PayloadError, what: str, *, operation_id: str = "", is_repeatable: bool = False) -> ApiError:
+    """Translate an error of the payload store.
+
+    Args:
+        error: its error. Its text goes to the log, not to the client.
+        what: could not be done, as a sentence about the store.
+        operation_id: as of `journal_error`.
+        is_repeatable: as of `journal_error`.
+    """
+    if isinstance(error, StoreUnavailable):
+        _STORE_OUTAGE.failed(error)
+        message = f"the payload store did not answer, so {what}{_again(operation_id, is_repeatable=is_repeatable)}"
+        return ApiError(ErrorCode.PAYLOAD_STORE_UNAVAILABLE, message, operation_id=operation_id)
+    logger.error("%s: %s", what, error)
+    return ApiError(ErrorCode.PAYLOAD_UNREADABLE, f"{what}: what was stored is not there as it was; the log says more")
+
+
+def note_payload_success() -> None:
+    """Note that the payload store has answered."""
+    _STORE_OUTAGE.recovered()
 
 
 def action_not_served(kind: Kind, since: datetime, *, operation_id: str, is_repeatable: bool) -> ApiError:

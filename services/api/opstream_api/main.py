@@ -19,14 +19,13 @@ import uuid_utils
 import uvloop
 from litestar.types import ASGIApp
 
-from opstream_journal import ActionCatalog, Connection, Drifted, Journal, SnapshotStore, connect, retry_until_ready
+from opstream_journal import ActionCatalog, Connection, Journal, SnapshotStore, connect, retry_until_ready
 from opstream_journal.access_log import AccessLog
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.metrics.instruments import Gauges
 from opstream_journal.metrics.page import Metrics
 from opstream_journal.provisioning.login_check import LoginCheck
 from opstream_journal.provisioning.provision import check_provisioned
-from opstream_journal.provisioning.topology import EVENT_OVERHEAD
 from opstream_journal.runtime.broker_monitor import BrokerMonitor
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.descriptors import raise_limit
@@ -67,6 +66,8 @@ from .operations.submit import Submitter
 from .operations.watch import WatchRegistry
 from .pages.console_page import ConsolePage
 from .pages.docs_page import load_docs_page
+from .payloads.desk import PayloadDesk
+from .payloads.service import open_payload_store
 from .probes.health_port import HealthPort
 from .queues.queue_positions import QueuePositions
 from .queues.runner_presence import RunnerPresence
@@ -131,7 +132,7 @@ async def connected_api(
         max_msg_size = await retry_until_ready(
             connection, lambda: check_provisioned(connection), settings.connect_timeout
         )
-        _check_body_limit(settings.body_limit, max_msg_size)
+        opened, body_limit = await open_payload_store(settings, connection, max_msg_size, now=_utc_now, new_id=_new_id)
         journal = Journal(
             connection, max_msg_size=max_msg_size, clock=time.monotonic, tracing=settings.tracing, confirms_leader=True
         )
@@ -158,6 +159,7 @@ async def connected_api(
             queue_positions=queue_positions,
             waiting_reasons=waiting_reasons,
             cache=cache,
+            documents=opened.documents,
             now=_utc_now,
         )
         watches = WatchRegistry(connection=connection, journal=journal, status=status)
@@ -190,6 +192,7 @@ async def connected_api(
             cache=cache,
             snapshots=snapshots,
             runners=runners,
+            documents=opened.documents,
             now=_utc_now,
             clock=time.monotonic,
             new_id=_new_id,
@@ -199,7 +202,7 @@ async def connected_api(
         schedules = await open_schedules(stack, connection, submitter, status, access, recorder, now=_utc_now)
         canceler = Canceler(journal, status, cache, now=_utc_now, clock=time.monotonic, new_id=_new_id)
         ids = None if access is None else access.operations.ids
-        retrier = Retrier(journal=journal, status=status, submitter=submitter, ids=ids)
+        retrier = Retrier(journal=journal, status=status, submitter=submitter, ids=ids, documents=opened.documents)
         lists, counts = _open_index(settings, access, stack)
         app = create_app(
             Dependencies(
@@ -227,6 +230,7 @@ async def connected_api(
                     clock=time.monotonic,
                     new_id=_new_id,
                 ),
+                payloads=PayloadDesk(opened.payloads, status),
                 history=HistoryReader(journal=journal, status=status, watches=watches),
                 undelivered=await open_undelivered(stack, connection, recorder),
                 lists=lists,
@@ -244,6 +248,7 @@ async def connected_api(
                         has_callbacks=bool(settings.callbacks.hosts),
                         has_access=access is not None,
                         has_index=settings.index is not None,
+                        body_limit=body_limit,
                     ),
                 ),
                 asyncapi=DocumentCache(catalog, action_asyncapi_document),
@@ -253,7 +258,7 @@ async def connected_api(
                 hosts=hosts,
                 allowed_origins=settings.allowed_origins,
                 cors_origins=settings.cors_origins,
-                body_limit=settings.body_limit,
+                body_limit=body_limit,
                 callback_policy=settings.callbacks,
                 new_operation_id=_new_id,
                 new_request_id=_new_request_id,
@@ -377,15 +382,6 @@ def _open_index(
     stack.callback(lists.stop)
     stack.callback(counts.stop)
     return lists, counts
-
-
-def _check_body_limit(body_limit: int, max_msg_size: int) -> None:
-    needed = body_limit + EVENT_OVERHEAD
-    if 0 <= max_msg_size < needed:
-        raise Drifted(
-            f"the journal accepts events of {max_msg_size} bytes, and bodies of {body_limit} bytes need {needed}: "
-            f"run 'opstream provision --max-msg-size {needed} --update' or lower --max-body"
-        )
 
 
 def _utc_now() -> datetime:

@@ -155,7 +155,8 @@ async def _trigger(dependencies: Dependencies, name: str, request: AnyRequest) -
         return empty_response(400)
     accepted, operation_id = await desk.trigger(asker, name)
     location = {"Operation-Location": f"{base}/status/{operation_id}", OPERATION_ID: operation_id}
-    return monitor_response(accepted.operation, retry_after=accepted.retry_after, status=202, headers=location)
+    operation = await dependencies.status.with_result(accepted.operation)
+    return monitor_response(operation, retry_after=accepted.retry_after, status=202, headers=location)
 
 
 async def _backfill(dependencies: Dependencies, name: str, request: AnyRequest) -> ASGIApp:

@@ -9,6 +9,7 @@ import msgspec
 
 from opstream_index.location import IndexLocation
 from opstream_journal.provisioning.topology import BODY_LIMIT
+from opstream_payloads.location import StoreLocation
 from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
@@ -45,8 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Origins of web pages that may also read answers, with CORS headers; `*` for any, which is safe only while no
     proxy logs callers in by something that browsers send by themselves."""
     body_limit: int = BODY_LIMIT
-    """Bytes of a submit's body: large enough for a list of a thousand files, small enough for a broker's default
-    `max_payload`. The journal must accept 16 KiB more; the start checks that."""
+    """Bytes of a submit's body. Above `INLINE_LIMIT` it is stored as a payload."""
     auth: tuple[str, ...] = ()
     """What credentials requests need: `KEYS`, `JWT` or either. Empty for none, so only for an address that no other
     caller reaches."""
@@ -71,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Which callback URLs a submit may name: none, unless the operator allows hosts."""
     index: IndexLocation | None = None
     """The index, which lists read; None for none."""
+    payload_store: StoreLocation = StoreLocation()
+    """Where payloads are; by default on the broker."""
     has_request_log: bool = True
     """Write a line for each request."""
     health_port: int = 0

@@ -1,16 +1,12 @@
 """The routes of operations: list and count them; read or wait for the status of one, cancel or retry it, read or follow
 its history.
 
-`read_status` is called in front of litestar (`app.DirectRoutes`), the others are its routes.
-
-What they do to an operation is in `operations/`: `status`, `watch`, `cancel`, `retry` and `history`; lists are in
-`lists/`.
+`read_status` is called in front of litestar (`app.DirectRoutes`), the others are its routes. What they do to an
+operation is in `operations/`, lists are in `lists/`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Callable, Collection
 from functools import partial
 from typing import Any, Final
@@ -27,14 +23,14 @@ from opstream_schemas.events import Trace
 from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.operation.state import Operation
 
-from .access.authentication import CHALLENGE, principal_of
+from .access.authentication import principal_of
 from .access.operation_access import FoundOperation, may_see
 from .access.principal import Principal
 from .bulk.bulk_caller import ADMIN_ACTS, reaches_others
 from .bulk.bulk_request import parse_bulk_request
 from .bulk.desk import bulk_asker
 from .dependencies import Dependencies
-from .errors import ApiError, method_not_allowed, not_found, operation_not_found, unauthenticated
+from .errors import ApiError, method_not_allowed, not_found
 from .http.conditional_headers import etag_matches, last_event_position, wait_seconds, wants_stream
 from .http.request_log import logged_request
 from .http.requests import (
@@ -65,6 +61,7 @@ from .operations.cancel import decode_reason
 from .operations.history import STREAM_HEADERS
 from .operations.retry import RetryRequest, check_empty
 from .operations.submit import Accepted
+from .read_access import access_ended, find_to_read, until_access_ends
 from .signals.shown_wait import shown_to
 
 ALLOW_READ: Final = "GET, HEAD"
@@ -144,15 +141,15 @@ async def read_status(
     headers = parse_headers(scope["headers"])
     seconds = wait_seconds(headers)
     principal = principal_of(scope)
-    found = await _find_to_read(dependencies, principal, operation_id)
+    found = await find_to_read(dependencies, principal, operation_id)
     logged_request(scope).operation_id = found.stored_id
     with found.shown_as_own():
         if seconds:
             work = dependencies.watches.wait_until_terminal(found.stored_id, seconds)
-            with _until_access_ends(dependencies, principal) as ended:
+            with until_access_ends(dependencies, principal) as ended:
                 operation = await run_until_disconnect(receive, work, ended)
                 if operation is None and ended is not None and ended.done():
-                    raise _access_ended(dependencies, principal)
+                    raise access_ended(dependencies, principal)
             if operation is None:
                 return empty_response(400)  # the client has disconnected
         elif seconds is None:
@@ -206,7 +203,7 @@ def _visible(dependencies: Dependencies, scope: Scope) -> ListScope:
     """Return whose operations a list or a count may show to a caller."""
     principal = principal_of(scope)
     if principal is None and dependencies.access is not None:
-        raise _access_ended(dependencies)  # the door has let it pass, so this is a mistake of ours, and stays safe
+        raise access_ended(dependencies)  # the door has let it pass, so this is a mistake of ours, and stays safe
     return list_scope(principal)
 
 
@@ -229,7 +226,7 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
     found, by = FoundOperation(operation_id, operation_id), caller.identity
     if dependencies.access is not None:
         if principal is None or dependencies.access.ends.has_ended(principal):
-            raise _access_ended(dependencies, principal)  # a body may take minutes
+            raise access_ended(dependencies, principal)  # a body may take minutes
         found, by = await dependencies.access.operations.find_to_cancel(principal, operation_id), principal.subject
         logged.operation_id, logged.caller = found.stored_id, by
     with found.shown_as_own():
@@ -237,7 +234,7 @@ async def _cancel(dependencies: Dependencies, operation_id: str, request: AnyReq
     if found.is_foreign and principal is not None and dependencies.access_recorder is not None:
         dependencies.access_recorder.note_act(AdminAct.CANCELED, principal, found.stored_id)
     return monitor_response(
-        operation,
+        await dependencies.status.with_result(operation),
         retry_after=dependencies.status.retry_after(operation),
         cancel_requested_at=await dependencies.status.cancel_requested_at(operation),
     )
@@ -259,7 +256,7 @@ async def _retry(dependencies: Dependencies, operation_id: str, request: AnyRequ
     found = FoundOperation(operation_id, operation_id)
     if dependencies.access is not None:
         if principal is None or dependencies.access.ends.has_ended(principal):
-            raise _access_ended(dependencies, principal)  # a body may take minutes
+            raise access_ended(dependencies, principal)  # a body may take minutes
         found = await dependencies.access.operations.find_to_retry(principal, operation_id)
         logged.operation_id, logged.caller = found.stored_id, principal.subject
     asked = RetryRequest(caller=caller, principal=principal, trace=_trace(dependencies, headers))
@@ -270,7 +267,9 @@ async def _retry(dependencies: Dependencies, operation_id: str, request: AnyRequ
     if found.is_foreign and principal is not None and dependencies.access_recorder is not None:
         dependencies.access_recorder.note_act(AdminAct.RETRIED, principal, found.stored_id)
     follow_up = accepted.operation.public_id
-    return _accepted(accepted, {"Operation-Location": f"{base}/status/{follow_up}", OPERATION_ID: follow_up})
+    return await _accepted(
+        dependencies, accepted, {"Operation-Location": f"{base}/status/{follow_up}", OPERATION_ID: follow_up}
+    )
 
 
 _ACTS: Final = {"cancel": _cancel, "retry": _retry}
@@ -281,7 +280,7 @@ async def _bulk(dependencies: Dependencies, act: BulkAct, request: AnyRequest) -
     headers = parse_headers(scope["headers"])
     principal = principal_of(scope)
     if dependencies.access is not None and (principal is None or not principal.subject):
-        raise _access_ended(dependencies, principal)  # the door has let it pass, so this is a mistake of ours
+        raise access_ended(dependencies, principal)  # the door has let it pass, so this is a mistake of ours
     if dependencies.bulk is None:
         raise index_off()
     asked = parse_bulk_request(act, scope["query_string"])
@@ -294,7 +293,7 @@ async def _bulk(dependencies: Dependencies, act: BulkAct, request: AnyRequest) -
     if body is None:
         return empty_response(400)  # the client has disconnected
     if dependencies.access is not None and principal is not None and dependencies.access.ends.has_ended(principal):
-        raise _access_ended(dependencies, principal)  # a body may take minutes
+        raise access_ended(dependencies, principal)  # a body may take minutes
     reason = decode_reason(body)
     if asked.is_dry_run:
         return _listed(await dependencies.bulk.preview(asked, principal))
@@ -303,7 +302,7 @@ async def _bulk(dependencies: Dependencies, act: BulkAct, request: AnyRequest) -
     if principal is not None and dependencies.access_recorder is not None and reaches_others(act, principal):
         detail = f"all of: {asked.filter}"
         dependencies.access_recorder.note_act(ADMIN_ACTS[act], principal, accepted.operation.id, detail=detail)
-    return _accepted(accepted, asker.headers(base))
+    return await _accepted(dependencies, accepted, asker.headers(base))
 
 
 async def _read_body(dependencies: Dependencies, request: AnyRequest, headers: Headers) -> bytes | None:
@@ -318,9 +317,10 @@ def _trace(dependencies: Dependencies, headers: Headers) -> Trace | None:
     return (dependencies.tracing.active().trace if dependencies.tracing.is_on else None) or parse_trace(headers)
 
 
-def _accepted(found: Accepted, headers: dict[str, str]) -> ASGIApp:
+async def _accepted(dependencies: Dependencies, found: Accepted, headers: dict[str, str]) -> ASGIApp:
+    operation, blocked_by = await dependencies.status.with_result(found.operation), found.blocked_by
     return monitor_response(
-        found.operation, retry_after=found.retry_after, status=202, headers=headers, blocked_by=found.blocked_by
+        operation, retry_after=found.retry_after, status=202, headers=headers, blocked_by=blocked_by
     )
 
 
@@ -330,7 +330,7 @@ async def _history(dependencies: Dependencies, operation_id: str, request: AnyRe
     check_query(scope["query_string"])
     headers = parse_headers(scope["headers"])
     principal = principal_of(scope)
-    found = await _find_to_read(dependencies, principal, operation_id)
+    found = await find_to_read(dependencies, principal, operation_id)
     logged_request(scope).operation_id = found.stored_id
     with found.shown_as_own():
         return await _shown_history(dependencies, found, principal, request, headers)
@@ -362,29 +362,6 @@ async def _shown_history(
     access = dependencies.access
     ends = None if principal is None or access is None else access.ends.watch(principal)
     return StreamedResponse(stream, media_type="text/event-stream", headers={**STREAM_HEADERS, **stored}, access=ends)
-
-
-async def _find_to_read(dependencies: Dependencies, principal: Principal | None, operation_id: str) -> FoundOperation:
-    """Return the operation that a request reads; without authentication that of the id, whether or not it exists."""
-    if dependencies.access is None:
-        return FoundOperation(operation_id, operation_id)
-    if principal is None:
-        raise _access_ended(dependencies)  # the door has let it pass, so this is a mistake of ours, and stays safe
-    return await dependencies.access.operations.find_to_read(principal, operation_id)
-
-
-def _until_access_ends(
-    dependencies: Dependencies, principal: Principal | None
-) -> contextlib.AbstractContextManager[asyncio.Future[None] | None]:
-    if principal is None or dependencies.access is None:
-        return contextlib.nullcontext()
-    return dependencies.access.ends.watch(principal)
-
-
-def _access_ended(dependencies: Dependencies, principal: Principal | None = None) -> ApiError:
-    if principal is not None and not principal.subject:
-        return operation_not_found()  # a status token, which is answered so whatever is wrong with it
-    return unauthenticated(CHALLENGE if dependencies.access is None else dependencies.access.challenge)
 
 
 async def _no_pieces() -> AsyncGenerator[bytes, None]:

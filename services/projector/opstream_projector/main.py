@@ -19,11 +19,13 @@ from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.service import ServiceLoop, run_service, run_until_set, run_until_signal
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.setback_watch import SetbackWatch
+from opstream_payloads.drivers import open_payloads
 from opstream_schemas.broker_access.permissions import Role
 
 from .after_effects import LockReleaser, SignalWaker
 from .deadline_scanner import DeadlineScanner
 from .deadlines import DeadlineEnforcer, DeadlineScheduler
+from .payload_sweeper import PayloadSweeper
 from .projection.operation_meter import OperationMeter
 from .projection.projector import Projector
 from .queues.queue_gauges import QueueGauges
@@ -104,6 +106,11 @@ async def _compose(
     if keeper is not None:
         keeper.projector = projector
         measuring.append(keeper)
+    opened = await open_payloads(settings.payload_store, connection, _utc_now, _new_id)
+    if opened.store is not None:
+        measuring.append(
+            PayloadSweeper(connection, journal, opened.store, conditions, now=_utc_now, monotonic=time.monotonic)
+        )
     logger.info("projecting")
     return [
         *measuring,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from opstream_index.location import IndexLocation
+from opstream_payloads.location import StoreLocation
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
 
@@ -17,6 +18,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of the login at the broker; empty for those of the URLs, if any."""
     index: IndexLocation | None = None
     """The index to write; None for none."""
+    payload_store: StoreLocation = StoreLocation()
+    """Where payloads are; by default on the broker."""
     health_port: int = 0
     """TCP port for /healthz, /readyz and /metrics; 0 for none."""
     health_host: str = ""

@@ -9,7 +9,7 @@ webhooks do not belong here.
 from .authoring.action import Action, action
 from .authoring.context import ActionContext
 from .authoring.recording_context import ProgressReport, RecordingContext
-from .errors import ActionCanceledError, ActionError, InvalidAction, RetryAfter
+from .errors import ActionCanceledError, ActionError, FileNotAttached, InvalidAction, RetryAfter
 from .steps.step_errors import InvalidStep, StepInputChanged, StepInterrupted, StepResultTooLarge
 from .waits.wait_errors import InvalidWait, WaitTimedOut
 
@@ -18,6 +18,7 @@ __all__ = [
     "ActionCanceledError",
     "ActionContext",
     "ActionError",
+    "FileNotAttached",
     "InvalidAction",
     "InvalidStep",
     "InvalidWait",

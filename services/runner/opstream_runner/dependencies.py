@@ -8,6 +8,8 @@ from datetime import datetime
 import msgspec
 
 from opstream_journal import Journal
+from opstream_payloads import Payloads
+from opstream_payloads.documents import NO_DOCUMENTS, Documents
 from opstream_runner.steps.step_clock import REAL_CLOCK, StepClock
 from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 
@@ -31,6 +33,10 @@ class RunnerDependencies(msgspec.Struct, frozen=True):
     """A result's maximum, in bytes of JSON."""
     jitter: Callable[[], float]
     """Draws the factor of a backoff (`opstream_schemas.operation.backoff`)."""
+    documents: Documents = NO_DOCUMENTS
+    """Inputs and results that are too large for an event."""
+    payloads: Payloads | None = None
+    """Stores the files of operations; None if the broker has no object store yet."""
     heartbeats: HeartbeatLog = msgspec.field(default_factory=HeartbeatLog)
     """What failing heartbeats write to the log."""
     meter: AttemptMeter = msgspec.field(default_factory=AttemptMeter)

@@ -61,6 +61,10 @@ class RetryAfter(Exception):
         return _shown(lambda: f"again in {self.seconds} s: {self.message}")
 
 
+class FileNotAttached(Exception):
+    """A file was not added to the operation: it can't be read, the store does not answer, or there are too many."""
+
+
 class ActionCanceledError(BaseException):
     """Ends a handler that was asked to stop. The operation is then `Canceled`, or released by a shutdown.
 

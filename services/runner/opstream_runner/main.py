@@ -26,10 +26,11 @@ from opstream_journal.metrics.page import Metrics
 from opstream_journal.outage_log import BoundedLog
 from opstream_journal.provisioning.login_check import LoginCheck
 from opstream_journal.provisioning.provision import check_provisioned
-from opstream_journal.provisioning.topology import EVENT_OVERHEAD
+from opstream_journal.provisioning.topology import EVENT_OVERHEAD, event_room
 from opstream_journal.runtime.broker_monitor import BrokerMonitor
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.runtime.health import HealthServer, listen_for_health
+from opstream_payloads.drivers import open_payloads
 from opstream_schemas import subjects
 from opstream_schemas.broker_access.logins import need_of_service
 from opstream_schemas.broker_access.permissions import Role, access_of
@@ -121,6 +122,14 @@ async def _build_runner(
 ) -> Runner:
     max_msg_size = await retry_until_ready(connection, lambda: check_provisioned(connection), settings.connect_timeout)
     _check_result_limit(settings.result_limit, max_msg_size, connection.nc.max_payload)
+    opened = await retry_until_ready(
+        connection,
+        lambda: open_payloads(settings.payload_store, connection, _utc_now, _new_id),
+        settings.connect_timeout,
+    )
+    result_limit = settings.result_limit
+    if opened.store is None and max_msg_size >= 0:
+        result_limit = min(result_limit, max_msg_size - EVENT_OVERHEAD)
     journal = Journal(connection, max_msg_size=max_msg_size, clock=time.monotonic, tracing=settings.tracing)
     await journal.start()
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -130,7 +139,9 @@ async def _build_runner(
         now=_utc_now,
         monotonic=time.monotonic,
         new_id=_new_id,
-        result_limit=settings.result_limit,
+        result_limit=result_limit,
+        documents=opened.documents,
+        payloads=opened.payloads,
         jitter=_jitter,
         tracing=settings.tracing,
     )
@@ -177,15 +188,15 @@ async def _run_until_signal(connection: Connection, runner: Runner) -> None:
 
 
 def _check_result_limit(result_limit: int, max_msg_size: int, max_payload: int) -> None:
-    needed = result_limit + EVENT_OVERHEAD
+    needed = event_room(result_limit)
     if 0 <= max_msg_size < needed:
         raise Drifted(
-            f"the journal accepts events of {max_msg_size} bytes, results of {result_limit} need {needed}: "
+            f"the journal accepts events of {max_msg_size} bytes, and results in events need {needed}: "
             f"run 'opstream provision --max-msg-size {needed} --update' or lower --max-result"
         )
     if max_payload < needed:
         raise Drifted(
-            f"the broker accepts messages of {max_payload} bytes, results of {result_limit} need {needed}: "
+            f"the broker accepts messages of {max_payload} bytes, and results in events need {needed}: "
             f"raise max_payload in its configuration or lower --max-result"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from opstream_journal.provisioning.topology import BODY_LIMIT
+from opstream_payloads.location import StoreLocation
 from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
@@ -30,7 +31,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Address to serve them on. Empty: probes from everywhere, since they come from other hosts, and /metrics for this
     machine only."""
     result_limit: int = BODY_LIMIT
-    """A result's maximum, in bytes of JSON; a larger one fails the operation. The journal must accept 16 KiB more."""
+    """A result's maximum, in bytes of JSON; a larger one fails the operation. Above `INLINE_LIMIT` it is a payload."""
+    payload_store: StoreLocation = StoreLocation()
+    """Where payloads are; by default on the broker."""
     connect_timeout: float = 30.0
     """Seconds to wait for the broker at the start: longer than a broker restart, short enough to notice a mistake."""
     allows_schema_change: bool = False

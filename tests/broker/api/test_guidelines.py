@@ -319,7 +319,7 @@ async def errors(stage: Stage) -> list[httpx.Response]:
         await client.get("/nowhere/at/all"),
         await client.delete("/healthz"),
         await client.post(f"/status/{done}:cancel"),
-        await client.post(PATH, content=b" " * 2**20, headers={"Content-Type": JSON}),
+        await client.post(PATH, content=b" " * 5 * 2**20, headers={"Content-Type": JSON}),
         await client.post(PATH, content=b"<a/>", headers={"Content-Type": "text/xml"}),
     ]
 

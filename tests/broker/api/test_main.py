@@ -18,6 +18,7 @@ from opstream_api.main import connected_api, run
 from opstream_api.settings import Settings
 from opstream_journal import BrokerUnreachable, Connection, Drifted, JournalError, NotProvisioned, announce_action
 from opstream_journal.journal import Journal
+from opstream_schemas import subjects
 from tests.support.api.service import post, read_reply, spec
 from tests.support.broker.server import Broker, free_port
 
@@ -88,8 +89,10 @@ def test_a_broker_that_was_not_provisioned(broker: Broker) -> None:
 
 async def test_a_journal_too_small_for_the_bodies(broker: Broker, link: Connection) -> None:
     """Otherwise every large body would fail later."""
-    settings = Settings(servers=(broker.url,), port=0, body_limit=512 * 1024, connect_timeout=5)
-    with pytest.raises(Drifted, match=r"provision --max-msg-size 540672 --update.*--max-body"):
+    settings = Settings(servers=(broker.url,), port=0, connect_timeout=5)
+    js = link.nc.jetstream()
+    await js.update_stream((await js.stream_info(subjects.OPERATIONS_STREAM)).config.evolve(max_msg_size=200_000))
+    with pytest.raises(Drifted, match=r"provision --max-msg-size 278528 --update.*--max-body"):
         async with connected_api(settings):
             raise AssertionError("it started")
 

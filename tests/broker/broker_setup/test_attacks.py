@@ -27,6 +27,7 @@ from opstream_schemas.bulk.kinds import BULK_KINDS
 from opstream_schemas.events import EVENT_DATA
 from opstream_schemas.logs.access_log import AdminAct
 from opstream_schemas.names import Kind
+from opstream_schemas.payloads.object_subjects import PAYLOADS_STREAM
 from tests.support.broker.roles import RoleBroker
 from tests.support.system.wait import eventually
 
@@ -46,7 +47,7 @@ LOGINS: Final = {
 }
 OWN_STREAMS: Final = {
     Role.RUNNER: {"TIMERS", "KV_holds"},
-    Role.PROJECTOR: {"TIMERS", "KV_holds", "KV_operations"},
+    Role.PROJECTOR: {"TIMERS", "KV_holds", "KV_operations", PAYLOADS_STREAM},
     Role.WEBHOOKS: {"WEBHOOKS"},
 }
 """Streams that a stolen key can empty: what the role does there needs rollups or a purge (docs/broker-access.md)."""
@@ -77,6 +78,8 @@ SUBJECTS: Final = [
     subjects.schedule_subject("nightly", "occurred"),
     subjects.dead_letter_subject(DURABLE, 1),
     subjects.dead_letter_subject("other", 1),
+    f"$O.payloads.C.20261130.op1.{'1' * 32}.{'2' * 8}",
+    "$O.payloads.M.b3AxLzEyMw==",
 ]
 """One of each kind."""
 PASSING: Final = ("fire.", "overdue.")
@@ -177,6 +180,8 @@ def stream_of(subject: str) -> str:
     first, *rest = subject.split(".")
     if first == "$KV":
         return f"KV_{rest[0]}"
+    if first == "$O":
+        return PAYLOADS_STREAM
     return "TIMERS" if first in {"timers", "fire", "overdue"} else first.upper()
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from opstream_api.operations.operation_cache import OperationCache
 from opstream_api.operations.status import StatusReader
+from opstream_payloads.documents import NO_DOCUMENTS
 from opstream_schemas.errors import FoldRefused
 from opstream_schemas.operation.fold import fold_for_reader
 from tests.support.schemas.histories import History, histories
@@ -33,6 +34,7 @@ def test_a_cached_state_is_a_prefix(history: History, data: st.DataObject) -> No
         queue_positions=nothing,
         waiting_reasons=nothing,
         cache=cache,
+        documents=NO_DOCUMENTS,
         now=lambda: datetime.now(UTC),
     )
     state = states[begin]

@@ -26,6 +26,8 @@ FEW: Final = 3
 CRASHED: Final = 86
 """Exit status of a process that its own action ended."""
 MARKS: Final = Path("marks")
+LARGE: Final = 300 * 1024
+"""Bytes that don't fit into an event."""
 
 BACKOFF: Final = 0.1
 BACKOFF_MAX: Final = 0.5
@@ -46,6 +48,8 @@ class Work(msgspec.Struct, forbid_unknown_fields=True):
     """Duration of the whole work."""
     bad: int = 0
     """Number of attempts that fail, each in the action's own way."""
+    filler: str = ""
+    """Makes the input as large as a test needs it."""
 
 
 class Done(msgspec.Struct):
@@ -53,6 +57,7 @@ class Done(msgspec.Struct):
 
     number: int
     attempt: int
+    filler: str = ""
 
 
 class Answered(msgspec.Struct):
@@ -118,6 +123,13 @@ async def quick(request: Work, ctx: ActionContext) -> Done:
     """Do nothing."""
     with marked("quick", ctx):
         return Done(request.number, ctx.attempt)
+
+
+@action("chaos:large", lease=LEASE, max_attempts=MANY)
+async def large(request: Work, ctx: ActionContext) -> Done:
+    """Do nothing, and return more than an event takes."""
+    with marked("large", ctx):
+        return Done(request.number, ctx.attempt, "x" * LARGE)
 
 
 @action("chaos:slow", lease=LEASE, max_attempts=MANY)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tests.support.chaos.actions import FEW, MANY
+from tests.support.chaos.actions import FEW, LARGE, MANY
 from tests.support.system.invariants import Promise
 
 RESOURCE: Final = "chaos"
@@ -35,6 +35,10 @@ def _moment(random: Random) -> dict[str, Any]:
 
 def _while(random: Random) -> dict[str, Any]:
     return {"seconds": round(random.uniform(0.2, 3), 3)}
+
+
+def _filled(_random: Random) -> dict[str, Any]:
+    return {"filler": "x" * LARGE}
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +76,7 @@ _OFTEN_REPLACED: Final = frozenset({GOOD, CANCELED})
 
 JOBS: Final = (
     Job(action="quick", weight=20, ends=_GOOD),
+    Job(action="large", weight=3, ends=_GOOD, work=_filled),
     Job(action="slow", weight=8, ends=_GOOD, work=_while, cancels=0.1),
     Job(action="thread", weight=4, ends=_GOOD, work=_while),
     Job(action="isolated", weight=3, ends=_GOOD, work=_while, cancels=0.1),

@@ -51,11 +51,12 @@ async def lift(request: Crate, ctx: ActionContext) -> None:
 
 @action("crate:pack", retry_after=1)
 async def pack(request: Crate, ctx: ActionContext) -> None:
-    """Pack a crate in steps, and rest between two of them."""
+    """Pack a crate in steps with a list, and rest between two of them."""
 
     def seal() -> None:
         raise OSError("no tape")
 
+    await ctx.attach(__file__, "text/x-python", name="list.py")
     await ctx.step("weigh", lambda: 7, at_most_once=True)
     await ctx.sleep(0.2, "rest")
     with contextlib.suppress(OSError):

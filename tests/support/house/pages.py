@@ -18,7 +18,18 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 
-_SOURCES: Final = ("schemas", "index", "journal", "services", "opstream", "examples", "tests", "bench", "tools")
+_SOURCES: Final = (
+    "schemas",
+    "index",
+    "journal",
+    "payloads",
+    "services",
+    "opstream",
+    "examples",
+    "tests",
+    "bench",
+    "tools",
+)
 _NOT_OURS: Final = frozenset({".git", ".venv", "node_modules", "__pycache__", ".opstream"})
 _FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN: Final = re.compile(r"`([^`\n]+)`")

@@ -12,7 +12,9 @@ import msgspec
 from hypothesis import strategies as st
 
 from opstream_schemas.errors import DecisionRefused
+from opstream_schemas.event_types.claims import Attachment
 from opstream_schemas.events import (
+    Attached,
     AttemptFailed,
     Canceled,
     CancelRequested,
@@ -39,6 +41,7 @@ from opstream_schemas.events import (
 )
 from opstream_schemas.names import ALWAYS_RESERVED, RESERVED_RESOURCES, Kind
 from opstream_schemas.operation.commands import (
+    AttachFile,
     BeginWait,
     Command,
     ConfirmCancel,
@@ -55,6 +58,7 @@ from opstream_schemas.operation.commands import (
 )
 from opstream_schemas.operation.fold import first_event, fold_for_reader, next_event
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.payloads.payload_ref import MAX_PAYLOAD, PayloadRef
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, 589793, tzinfo=UTC)
 DEADLINE = NOW + timedelta(days=1)
@@ -203,6 +207,12 @@ def json_documents(draw: st.DrawFn) -> bytes:
 
 raws = json_documents().map(msgspec.Raw)
 forced_ends = st.builds(ForcedEnd, sequence=st.integers(1, 9), passed_over=st.integers(0, 3), reason=texts)
+payload_refs = st.builds(
+    PayloadRef,
+    uri=st.builds("payload:{}/{:032x}".format, operation_ids, st.integers(0, 2**128 - 1)),
+    size=st.integers(0, MAX_PAYLOAD),
+    sha256=st.sampled_from(["0" * 64, "f" * 64]),
+)
 traces = st.builds(Trace, traceparent=texts, tracestate=texts)
 
 
@@ -210,12 +220,14 @@ traces = st.builds(Trace, traceparent=texts, tracestate=texts)
 def requests(draw: st.DrawFn) -> Requested:
     """Any request."""
     kind = draw(kinds)
+    payload = draw(st.none() | payload_refs)
     return Requested(
         resource=kind.resource,
         action=kind.action,
         resource_id=draw(resource_ids),
         action_version=draw(st.integers(1, 9)),
-        input=draw(raws),
+        input=draw(raws) if payload is None else msgspec.UNSET,
+        input_payload=payload,
         request_hash=draw(st.sampled_from(["0" * 64, "f" * 64])),
         deadline=draw(instants),
         retention=draw(seconds),
@@ -290,9 +302,11 @@ event_data: st.SearchStrategy[EventData] = st.one_of(
     ),
     wait_events,
     signal_events,
+    st.builds(Attached, attempt=st.integers(1, 99), file_name=named, media_type=named, payload=payload_refs),
     st.builds(AttemptFailed, attempt=st.integers(1, 99), error=errors, retry_at=instants, counted=st.booleans()),
     st.builds(CancelRequested, by=texts, reason=texts),
     st.builds(Succeeded, result=raws),
+    st.builds(Succeeded, result_payload=payload_refs),
     st.builds(Failed, error=errors, forced=st.none() | forced_ends),
     st.builds(Canceled, by=texts, reason=texts),
 )
@@ -323,7 +337,7 @@ def commands(draw: st.DrawFn, history: History) -> Command:
     token = st.sampled_from([*history.tokens[-1:] * 4, *history.tokens, "stranger"])
     live = history.operation.live
     tickets = st.sampled_from([*([live.ticket] * 3 if live else []), 1, history.events[-1].sequence])
-    likely = ["start", "progress", "step", "back", "wait"] if live else ["start"] * 5
+    likely = ["start", "progress", "step", "attach", "back", "wait"] if live else ["start"] * 5
     choice = draw(st.sampled_from([*likely, *likely, "start", "progress", "back", "cancel", "outcome", "again"]))
     match choice:
         case "start":
@@ -334,6 +348,10 @@ def commands(draw: st.DrawFn, history: History) -> Command:
             return ReportProgress(token=draw(token), percent=percent, message=draw(texts))
         case "step":
             return RecordStep(token=draw(token), data=draw(step_events))
+        case "attach":
+            name = draw(st.sampled_from(["a.pdf", "b.pdf"]))
+            file = Attachment(file_name=name, media_type="application/pdf", payload=draw(payload_refs))
+            return AttachFile(token=draw(token), file=file)
         case "back":
             return FailAttempt(
                 token=draw(token), error=draw(errors), retry_at=draw(instants), counted=draw(st.booleans())
@@ -347,6 +365,7 @@ def commands(draw: st.DrawFn, history: History) -> Command:
     return draw(
         st.one_of(
             st.builds(Succeed, token=token, result=json_documents().map(lambda document: document + b"\n")),
+            st.builds(Succeed, token=token, result=st.just(b""), payload=payload_refs),
             st.builds(Fail, token=token, error=errors),
             st.builds(ConfirmCancel, token=token),
             st.builds(FailOperation, error=errors),

@@ -17,6 +17,7 @@ import itertools
 import re
 import time
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -44,6 +45,7 @@ from opstream_schemas.events import (
 from opstream_schemas.operation.fold import fold_damaged, fold_for_reader, forced_end_of
 from opstream_schemas.operation.forced_end import OperationMessage, decode_events, events_from_request
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.status_monitor import build_status_monitor
 from tests.support.system.wait import eventually
 
@@ -209,6 +211,10 @@ def _breaches_of(operation_id: str, history: list[Stored], evidence: Evidence) -
     if evidence.view.get(operation_id) != folded:
         yield f"invariant 5: the view has {evidence.view.get(operation_id)!r}, the fold is {folded!r}"
     status = status_of(operation) if operation is not None else {}
+    if operation is not None and operation.result_payload is not None and polled and "result" in polled[-1]:
+        if not _is_of(operation.result_payload, polled[-1]["result"]):
+            yield f"invariant 4: the last status has another result than {operation.result_payload}"
+        status["result"] = polled[-1]["result"]
     if polled and polled[-1]["status"] in ENDED and _differ(evidence.ignored, polled[-1], status):
         yield f"invariant 4: the last status was {polled[-1]}, the fold says {status}"
 
@@ -306,9 +312,19 @@ def _forced_well(everything: list[Stored], kept: list[Stored], end: ForcedEnd) -
 def _as_promised(promise: Promise, first: RecordedEvent) -> Iterator[str]:
     data = first.data
     if isinstance(data, Requested):
-        recorded = Promise(f"{data.resource}:{data.action}", msgspec.json.decode(data.input), data.resource_id)
+        if isinstance(data.input, msgspec.Raw):
+            document = msgspec.json.decode(data.input)
+        else:
+            document = promise.input if _is_of(data.input_payload, promise.input) else data.input_payload
+        recorded = Promise(f"{data.resource}:{data.action}", document, data.resource_id)
         if recorded != promise:
             yield f"invariant 6: asked for {promise}, recorded is {recorded}"
+
+
+def _is_of(payload: PayloadRef | None, document: Any) -> bool:
+    """Return True if a claim check is of these bytes."""
+    encoded = msgspec.json.encode(document)
+    return payload is not None and (payload.size, payload.sha256) == (len(encoded), sha256(encoded).hexdigest())
 
 
 def _differ(ignored: frozenset[str], one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -58,7 +58,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         "up",
         [
             *("--host", "0.0.0.0", "--port", "1", "--nats-port", "2", "--data-dir", "d", "--concurrency", "3"),
-            *("--drain", "0", "--index", "off"),
+            *("--drain", "0", "--index", "off", "--payload-store", "file:///p"),
             *("--public-url", "https://a.example/x/", "--actions", "a.b", "--actions", "c", "--max-body", "1KiB"),
             *("--max-result", "2KiB", "--archive", "--log-level", "debug", "--health-port", "9"),
             *("--log-format", "json", "--no-request-log", "--otel"),
@@ -80,6 +80,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         ],
         {
             "INDEX": "off",
+            "PAYLOAD_STORE": "file:///p",
             "OTEL": "true",
             "PROCESSES": "true",
             "SECURE": "true",
@@ -161,6 +162,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *(
                 "--nats",
                 "nats://a:1",
+                "--payload-store",
+                "s3://b",
                 "--nats-creds",
                 HOOKS,
                 "--host",
@@ -210,6 +213,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "CALLBACK_HOSTS": "a.example, *.b.example:8443",
             "ALLOW_HTTP": "true",
             "NATS_URL": "nats://a:1",
+            "PAYLOAD_STORE": "s3://b",
             "NATS_CREDS": HOOKS,
             "TRUSTED_PROXY": "10.0.0.0/8,::1",
             "ALLOWED_HOSTS": "api.example, *.b.example",
@@ -233,6 +237,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *(
                 "--nats",
                 "nats://a:1",
+                "--payload-store",
+                "s3://b",
                 "--nats-creds",
                 HOOKS,
                 "--actions",
@@ -248,6 +254,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         ],
         {
             "NATS_URL": "nats://a:1",
+            "PAYLOAD_STORE": "s3://b",
             "NATS_CREDS": HOOKS,
             "ACTIONS": "x",
             "ALLOW_SCHEMA_CHANGE": "1",
@@ -265,6 +272,8 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         [
             "--nats",
             "nats://a:1",
+            "--payload-store",
+            "s3://b",
             "--nats-creds",
             HOOKS,
             "--health-port",
@@ -278,6 +287,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         ],
         {
             "NATS_URL": "nats://a:1",
+            "PAYLOAD_STORE": "s3://b",
             "NATS_CREDS": HOOKS,
             "HEALTH_PORT": "9",
             "HEALTH_HOST": "::1",
@@ -399,7 +409,7 @@ def test_defaults(given: list[Any]) -> None:
     assert (up.host, up.port, up.nats_port, up.public_url) == ("127.0.0.1", 8080, 4222, None)
     assert (up.data_dir, up.modules) == (Path(".opstream"), ("shop",))
     assert up.drain == 10.0
-    assert (up.max_body, up.max_result) == (262_144, 262_144)
+    assert (up.max_body, up.max_result) == (4_194_304, 4_194_304)
 
 
 def test_provision_compares_only_what_is_given(given: list[Any]) -> None:

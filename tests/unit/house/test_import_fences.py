@@ -12,11 +12,12 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[3]
-SOURCES: Final = ("schemas", "journal", "services", "opstream", "examples")
+SOURCES: Final = ("schemas", "journal", "payloads", "services", "opstream", "examples")
 PATHS: Final = (
     ".",
     "schemas",
     "journal",
+    "payloads",
     "services/api",
     "services/runner",
     "services/projector",
@@ -75,6 +76,9 @@ def test_the_sources_keep_within_the_fences(copy: Path) -> None:
         ("schemas/opstream_schemas/operation/commands.py", "opstream_schemas.timeline", "schemas: "),
         ("journal/opstream_journal/jetstream/kv.py", "opstream_journal.provisioning.topology", "journal: "),
         ("journal/opstream_journal/provisioning/topology.py", "opstream_journal.stores.timers", "journal: "),
+        ("payloads/opstream_payloads/store.py", "opstream_payloads.folder_store", "payloads: "),
+        ("journal/opstream_journal/errors.py", "opstream_payloads.errors", "layers: "),
+        ("services/webhooks/opstream_webhooks/settings.py", "opstream_payloads.errors", "the webhooks service"),
         ("services/api/opstream_api/http/requests.py", "opstream_api.operations.submit", "api: "),
         ("services/runner/opstream_runner/authoring/action.py", "opstream_runner.handler.invocation", "runner: "),
         ("services/runner/opstream_runner/handler/invocation.py", "opstream_runner.attempt.attempt", "runner: "),

@@ -13,7 +13,8 @@ import pytest
 from opstream_schemas.events import EventData, Requested, decode_event
 from opstream_schemas.operation.state import FOLD_VERSION, Operation
 from tests.support.schemas.histories import History
-from tests.unit.schemas.test_golden import FULL, STATES
+from tests.unit.schemas.test_golden import FULL
+from tests.unit.schemas.test_golden import STATES as ALL_STATES
 
 pytestmark = pytest.mark.unit
 
@@ -32,6 +33,10 @@ NEW = (
     "priority",
 )
 """Members of a request that this version added."""
+
+
+STATES = {state: events for state, events in ALL_STATES.items() if state != "with-payloads"}
+"""Those that the previous version could have."""
 
 
 def requested() -> EventData:

@@ -233,6 +233,7 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "InvalidStep", "StepInputChanged", "StepInterrupted", "StepResultTooLarge",
         "InvalidWait", "WaitTimedOut", "RequestIdReused", "SignalTooLate", "SignalRepeated", "SenderNotAllowed",
         "TooManySignals",
+        "PayloadStoreUnavailable", "PayloadUnreadable", "PayloadNotFound", "RangeNotSatisfiable",
     }  # fmt: skip
 
     assert expected == set(ErrorCode)

@@ -100,8 +100,8 @@ class BulkAttempt:
         message: DeliveredMessage,
     ) -> None:
         requested = events[0].data
-        if operation.live is None or not isinstance(requested, Requested):
-            raise ValueError(f"operation {operation.id} has no live attempt, or no request")
+        if operation.live is None or not isinstance(requested, Requested) or requested.input is msgspec.UNSET:
+            raise ValueError(f"operation {operation.id} has no live attempt, or no request of a bulk operation")
         self._tools = tools
         self._act = act
         self._operation = operation

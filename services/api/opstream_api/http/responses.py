@@ -172,6 +172,7 @@ class StreamedResponse(ASGIResponse):
         media_type: media type of the body.
         headers: further headers.
         access: yields a future that is done when the client may not read on; None if it always may.
+        status_code: of HTTP.
     """
 
     _should_set_content_length = False
@@ -183,8 +184,9 @@ class StreamedResponse(ASGIResponse):
         media_type: str,
         headers: Mapping[str, str] | None = None,
         access: contextlib.AbstractContextManager[asyncio.Future[None]] | None = None,
+        status_code: int = 200,
     ) -> None:
-        super().__init__(media_type=media_type, headers=dict(headers or {}))
+        super().__init__(media_type=media_type, headers=dict(headers or {}), status_code=status_code)
         self._pieces = pieces
         self._access = access
         self._has_started = False

@@ -191,13 +191,16 @@ def schemas_of(specs: Iterable[ActionSpec], reserved: Collection[str]) -> dict[K
     return {spec.kind: _schemas(spec, found) for spec in known}
 
 
-def action_paths(action: DocumentedAction, schemas: ActionSchemas, public_url: str, *, has_callbacks: bool) -> Json:
+def action_paths(
+    action: DocumentedAction, schemas: ActionSchemas, public_url: str, *, has_callbacks: bool, body_limit: int
+) -> Json:
     """Build the two paths of an action."""
     spec = action.spec
     unknown = {CALLBACK_HEADER: not has_callbacks, PRIORITY_HEADER: not spec.policy.priority}
     header_names = [name for name in _HEADERS if not unknown.get(name)]
     with_id, without_id = (
-        {"post": _submit(action, schemas, public_url, header_names, has_id=has_id)} for has_id in (True, False)
+        {"post": _submit(action, schemas, public_url, header_names, has_id=has_id, body_limit=body_limit)}
+        for has_id in (True, False)
     )
     return {f"/{spec.resource}/{{id}}:{spec.action}": with_id, f"/{spec.resource}:{spec.action}": without_id}
 
@@ -221,7 +224,13 @@ def _is_result(schema: Json) -> bool:
 
 
 def _submit(
-    action: DocumentedAction, schemas: ActionSchemas, public_url: str, header_names: Sequence[str], *, has_id: bool
+    action: DocumentedAction,
+    schemas: ActionSchemas,
+    public_url: str,
+    header_names: Sequence[str],
+    *,
+    has_id: bool,
+    body_limit: int,
 ) -> Json:
     spec = action.spec
     path = ["ResourceId"] if has_id else []
@@ -233,6 +242,7 @@ def _submit(
         "tags": [spec.resource],
         "parameters": refs("parameters", *path, *header_names, "api-version", "x-ms-client-request-id"),
         "requestBody": {
+            "description": f"The input, {body_limit} bytes at most.",
             "required": not _is_body_optional(spec),
             "content": json_content(schemas.input, examples),
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from opstream_journal.provisioning.topology import BODY_LIMIT
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.names import Kind
 
@@ -58,6 +59,7 @@ def openapi_document(
     has_callbacks: bool = False,
     has_access: bool = False,
     has_index: bool = False,
+    body_limit: int = BODY_LIMIT,
 ) -> Json:
     """Build the OpenAPI 3.1 document.
 
@@ -67,6 +69,7 @@ def openapi_document(
         has_callbacks: True if submits may name a callback URL.
         has_access: True if the service asks for credentials.
         has_index: True if it lists operations.
+        body_limit: bytes of a submit's body.
     """
     actions = [DocumentedAction.from_spec(spec) for spec in specs]
     paths: Json = {}
@@ -75,7 +78,7 @@ def openapi_document(
     of_actions = schemas_of((action.spec for action in actions), (schemas | own_schemas).keys())
     for action in actions:
         own = of_actions[action.spec.kind]
-        paths |= action_paths(action, own, public_url, has_callbacks=has_callbacks)
+        paths |= action_paths(action, own, public_url, has_callbacks=has_callbacks, body_limit=body_limit)
         schemas |= own.components
     paths |= operation_paths(*_example_operation(actions))
     paths |= schedule_paths()

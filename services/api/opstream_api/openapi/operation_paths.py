@@ -47,6 +47,7 @@ def operation_paths(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa
         "/status/{operationId}:signal/{name}": {"post": _signal(kind)},
         "/status/{operationId}:retry": {"post": _retry(kind)},
         "/status/{operationId}/events": {"get": _events(kind, action_input, result)},
+        "/status/{operationId}/payloads/{payload}": {"get": _payload()},
     }
 
 
@@ -253,5 +254,29 @@ def _events(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401
                 "headers": header_refs(),
             },
             **error_responses("InvalidRead", "OperationNotFound", "Unreadable"),
+        },
+    }
+
+
+def _payload() -> Json:
+    content = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        "operationId": "payload",
+        "summary": "A file of an operation, or an input or a result that is too large for an event",
+        "description": (
+            "The bytes, with the media type of the file; `attachments` of the status has its size and SHA-256. A whole "
+            "one is checked while it is sent: a client that gets as many bytes as `Content-Length` says has the right "
+            "ones. A store that serves files itself is redirected to, for a few minutes."
+        ),
+        "tags": [TAG],
+        "parameters": refs(
+            "parameters", "StatusId", "PayloadId", "Range", "If-None-Match", "api-version", "x-ms-client-request-id"
+        ),
+        "responses": {
+            "200": {"description": "The whole", "headers": header_refs("ETag", "Cache-Control"), "content": content},
+            "206": {"description": "The range", "headers": header_refs("ETag", "Cache-Control"), "content": content},
+            "304": {"description": "The client has it", "headers": header_refs("ETag", "Cache-Control")},
+            "307": {"description": "The store has it at `Location`", "headers": header_refs("Cache-Control")},
+            **error_responses("InvalidRead", "PayloadNotFound", "RangeNotSatisfiable", "Unreadable"),
         },
     }

@@ -12,7 +12,12 @@ from opstream_schemas.errors import ErrorCode
 from .shared import SCHEMAS, Json, header_refs, json_content, ref
 
 _ANY: Final = (ErrorCode.INVALID_HEADER, ErrorCode.INVALID_PARAMETER)
-_UNAVAILABLE: Final = (ErrorCode.JOURNAL_UNAVAILABLE, ErrorCode.JOURNAL_FULL, ErrorCode.TOO_MANY_CONNECTIONS)
+_UNAVAILABLE: Final = (
+    ErrorCode.JOURNAL_UNAVAILABLE,
+    ErrorCode.JOURNAL_FULL,
+    ErrorCode.PAYLOAD_STORE_UNAVAILABLE,
+    ErrorCode.TOO_MANY_CONNECTIONS,
+)
 _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
     {
         "InvalidSubmit": (ErrorCode.INVALID_INPUT, *_ANY, ErrorCode.OPERATION_ID_REUSED),
@@ -28,6 +33,8 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "DeadLetterNotFound": (ErrorCode.DEAD_LETTER_NOT_FOUND, ErrorCode.NOT_FOUND),
         "ScheduleRefused": (ErrorCode.SCHEDULE_NAME_TAKEN, ErrorCode.TOO_MANY_SCHEDULES),
         "HandlingFailed": (ErrorCode.HANDLING_FAILED,),
+        "PayloadNotFound": (ErrorCode.PAYLOAD_NOT_FOUND, ErrorCode.OPERATION_NOT_FOUND, ErrorCode.NOT_FOUND),
+        "RangeNotSatisfiable": (ErrorCode.RANGE_NOT_SATISFIABLE,),
         "OperationFinished": (ErrorCode.OPERATION_FINISHED,),
         "NothingToRetry": (ErrorCode.OPERATION_NOT_FOUND, ErrorCode.UNKNOWN_ACTION, ErrorCode.NOT_FOUND),
         "OperationNotRetriable": (ErrorCode.OPERATION_NOT_RETRIABLE, ErrorCode.RESOURCE_BUSY),
@@ -49,8 +56,12 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "RequestTimeout": (ErrorCode.REQUEST_TIMEOUT,),
         "UnknownHost": (ErrorCode.UNKNOWN_HOST,),
         "TooManyConnections": (ErrorCode.TOO_MANY_CONNECTIONS,),
-        "InternalError": (ErrorCode.INTERNAL_ERROR,),
-        "Unreadable": (ErrorCode.JOURNAL_UNAVAILABLE, ErrorCode.TOO_MANY_CONNECTIONS),
+        "InternalError": (ErrorCode.INTERNAL_ERROR, ErrorCode.PAYLOAD_UNREADABLE),
+        "Unreadable": (
+            ErrorCode.JOURNAL_UNAVAILABLE,
+            ErrorCode.PAYLOAD_STORE_UNAVAILABLE,
+            ErrorCode.TOO_MANY_CONNECTIONS,
+        ),
         "Unavailable": _UNAVAILABLE,
         "NotRunning": (ErrorCode.SERVICE_NOT_RUNNING, *_UNAVAILABLE),
         "UnavailableSubmit": (*_UNAVAILABLE, ErrorCode.ACTION_NOT_SERVED),

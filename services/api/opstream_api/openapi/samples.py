@@ -205,6 +205,7 @@ _INDEX_ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = Mapp
         ),
     }
 )
+_NOT_THERE: Final = "what was stored is not there as it was; the log says more"
 _RUNS: Final = "is Running: wait for its end, or cancel it"
 _AGAIN: Final = f"send the same request again with the header 'Operation-Id: {OPERATION_ID}'"
 _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingProxyType(
@@ -319,7 +320,27 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             "an operation takes 1000 signals in all, and keeps 100 for waits that have not begun",
             {},
         ),
-        ErrorCode.PAYLOAD_TOO_LARGE: ("The body is too large", "the body has more than 262144 bytes", {}),
+        ErrorCode.PAYLOAD_TOO_LARGE: ("The body is too large", "the body has more than 4194304 bytes", {}),
+        ErrorCode.PAYLOAD_STORE_UNAVAILABLE: (
+            "The payload store does not answer",
+            f"the payload store did not answer, so the result of operation {OPERATION_ID} can't be read",
+            {},
+        ),
+        ErrorCode.PAYLOAD_NOT_FOUND: (
+            "The operation has no such file or document",
+            "the operation has no such payload, or a later one has replaced it",
+            {},
+        ),
+        ErrorCode.RANGE_NOT_SATISFIABLE: (
+            "The payload ends before the range begins",
+            "the payload has 48213 bytes, and the range 'bytes=50000-' has none of them",
+            {"target": "Range"},
+        ),
+        ErrorCode.PAYLOAD_UNREADABLE: (
+            "What the payload store has is missing, or is not what was stored",
+            f"the result of operation {OPERATION_ID} can't be read: {_NOT_THERE}",
+            {},
+        ),
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: (
             "The body is not declared as JSON in UTF-8",
             "the input must be application/json, not 'text/plain'",

@@ -240,6 +240,7 @@ _MONITOR_MEMBERS: Final[Json] = {
         "description": "Its priority; absent for an action without priorities. Expect other words, too.",
         "examples": [str(one) for one in PRIORITIES],
     },
+    "attachments": {"type": "array", "items": {"$ref": SCHEMAS + "AttachedFile"}, "description": "The action's files."},
     "labels": {
         "type": "object",
         "description": "The labels of the submit; absent without one.",
@@ -379,6 +380,14 @@ PARAMETERS: Final[Json] = {
         "`wait=30` (RFC 7240): the response comes when the operation has ended or the seconds are over, "
         f"{MAX_WAIT} at most.",
     ),
+    "PayloadId": {
+        "name": "payload",
+        "in": "path",
+        "required": True,
+        "description": "The last part of `href` of a file, or of the URI of an input or a result in an event.",
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    },
+    "Range": _header("Range", "One range of bytes, as `bytes=0-1023`; several are answered with the whole."),
     "If-None-Match": _header("If-None-Match", "`ETag`s of responses that you have; `304` if one of them is current."),
     "Last-Event-ID": _header(
         "Last-Event-ID", "For a stream: the `id` of the last event that you have. Only later ones are sent."

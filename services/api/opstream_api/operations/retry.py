@@ -15,11 +15,13 @@ import msgspec
 
 from opstream_api.access.operation_access import OperationIds, admit
 from opstream_api.access.principal import Principal
-from opstream_api.errors import ApiError, journal_error, operation_unreadable
+from opstream_api.errors import ApiError, journal_error, operation_unreadable, payload_error
 from opstream_api.http.caller_identity import Caller
 from opstream_api.http.submit_request import OPERATION_ID, IdempotencyKey, SubmitRequest
 from opstream_api.inputs.input_validation import decode_input
 from opstream_journal import Journal, JournalError
+from opstream_payloads.documents import Documents
+from opstream_payloads.errors import PayloadError
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Requested, Trace
 from opstream_schemas.operation.follow_up import RETRIABLE, follow_up_id, why_not_retriable
@@ -51,12 +53,20 @@ class Retrier:
         status: reads operations.
         submitter: as for clients.
         ids: derive the stored ids; None without authentication.
+        documents: read inputs that are payloads.
     """
 
     def __init__(
-        self, *, journal: Journal, status: StatusReader, submitter: Submitter, ids: OperationIds | None
+        self,
+        *,
+        journal: Journal,
+        status: StatusReader,
+        submitter: Submitter,
+        ids: OperationIds | None,
+        documents: Documents,
     ) -> None:
         self._journal = journal
+        self._documents = documents
         self._status = status
         self._submitter = submitter
         self._ids = ids
@@ -90,7 +100,7 @@ class Retrier:
             submit, callback=requested.callback, labels=requested.labels, earlier_priority=requested.priority
         )
         try:
-            return await self._submitter.submit(submit, bytes(requested.input))
+            return await self._submitter.submit(submit, await self._read_input(operation, requested))
         except ApiError as error:
             if error.code is not ErrorCode.OPERATION_ID_REUSED:
                 raise
@@ -165,6 +175,12 @@ class Retrier:
         if sees is not None and not sees(found):
             raise _not_retriable(own_id, "is being done again already, or has been, for another caller")
         return Accepted(operation=found, retry_after=self._status.retry_after(found))
+
+    async def _read_input(self, operation: Operation, requested: Requested) -> bytes:
+        try:
+            return bytes(await self._documents.read(operation.id, requested.input, requested.input_payload))
+        except PayloadError as error:
+            raise payload_error(error, f"the input of operation {operation.public_id} can't be read") from error
 
     async def _read_request(self, operation: Operation, own_id: str) -> Requested:
         try:

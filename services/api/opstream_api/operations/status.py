@@ -11,11 +11,22 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from opstream_api.errors import ApiError, journal_error, operation_not_found, operation_unreadable
+import msgspec
+
+from opstream_api.errors import (
+    ApiError,
+    journal_error,
+    note_payload_success,
+    operation_not_found,
+    operation_unreadable,
+    payload_error,
+)
 from opstream_api.queues.queue_positions import QueuePositions
 from opstream_api.queues.waiting_reasons import WaitingReasons
 from opstream_journal import ActionCatalog, Journal, JournalError, SnapshotStore
 from opstream_journal.jetstream.rpc import StoredMessage
+from opstream_payloads.documents import Documents
+from opstream_payloads.errors import PayloadError
 from opstream_schemas.bulk.kinds import BULK_KINDS
 from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
 from opstream_schemas.events import CancelRequested, RecordedEvent
@@ -65,6 +76,7 @@ class StatusReader:
         queue_positions: positions in the queues for exclusive resources.
         waiting_reasons: what operations wait for.
         cache: the operations that this process folded last.
+        documents: read results that are payloads.
         now: returns the time with a time zone, to find the end of retention.
     """
 
@@ -77,6 +89,7 @@ class StatusReader:
         queue_positions: QueuePositions,
         waiting_reasons: WaitingReasons,
         cache: OperationCache,
+        documents: Documents,
         now: Callable[[], datetime],
     ) -> None:
         self._journal = journal
@@ -85,6 +98,7 @@ class StatusReader:
         self._queue_positions = queue_positions
         self._waiting_reasons = waiting_reasons
         self._cache = cache
+        self._documents = documents
         self._now = now
         self._reads = SharedReads(self._read)
         self._cancel_times: dict[str, datetime] = {}
@@ -130,12 +144,17 @@ class StatusReader:
         """Return the status monitor of an operation, also with what is in none of its events.
 
         Why it does not run is a hint for people: any replica may serve the read, and a failed read only leaves it out.
-        One that runs, or was requested a moment ago, costs no read.
+        One that runs, or was requested a moment ago, costs no read; a result that is a payload costs one of the store.
 
         Args:
             operation: the operation.
             sees: returns True for another operation that the caller may read; None if it may read all.
+
+        Raises:
+            ApiError: as `with_result`.
         """
+        if operation.result_payload is not None:
+            return build_status_monitor(await self.with_result(operation))
         if operation.is_terminal or (operation.live is not None and operation.cancel is None):
             return build_status_monitor(operation)
         cancel_requested_at = await self.cancel_requested_at(operation)
@@ -145,6 +164,22 @@ class StatusReader:
             logger.info("operation %s: what it waits for can't be read: %s", operation.id, error)
             blocked_by = None
         return build_status_monitor(operation, blocked_by=blocked_by, cancel_requested_at=cancel_requested_at)
+
+    async def with_result(self, operation: Operation) -> Operation:
+        """Return an operation with its result, also if that is a payload, which this reads.
+
+        Raises:
+            ApiError: `PayloadStoreUnavailable`, `PayloadUnreadable`.
+        """
+        payload = operation.result_payload
+        if payload is None or isinstance(operation.result, msgspec.Raw):
+            return operation
+        try:
+            result = await self._documents.read(operation.id, operation.result, payload)
+        except PayloadError as error:
+            raise payload_error(error, f"the result of operation {operation.public_id} can't be read") from error
+        note_payload_success()
+        return msgspec.structs.replace(operation, result=result)
 
     async def cancel_requested_at(self, operation: Operation) -> datetime | None:
         """Return since when an open operation is to stop; None if it is not, or that can't be read.

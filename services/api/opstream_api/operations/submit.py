@@ -21,11 +21,14 @@ from opstream_api.errors import (
     ApiError,
     action_not_served,
     journal_error,
+    note_payload_success,
     operation_unreadable,
+    payload_error,
     too_many_requests,
 )
 from opstream_api.http.submit_request import MAX_START_DELAY, START_AT, SubmitRequest
 from opstream_api.inputs.input_validation import InputValidator, decode_input
+from opstream_api.inputs.same_request import is_same_request, is_same_retry
 from opstream_api.queues.runner_presence import RunnerPresence
 from opstream_journal import (
     NEW_OPERATION,
@@ -42,16 +45,18 @@ from opstream_journal.provisioning.topology import AGE_MARGIN
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.timers import queue_request
+from opstream_payloads.documents import Documents
+from opstream_payloads.errors import PayloadError
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
-from opstream_schemas.events import Event, EventData, RecordedEvent, Requested
+from opstream_schemas.events import Event, RecordedEvent, Requested
 from opstream_schemas.logs.access_log import DenialReason
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import first_event, fold_for_reader, initial
 from opstream_schemas.operation.resource_lock import busy_error
 from opstream_schemas.operation.state import Operation, Status
-from opstream_schemas.status_monitor import BlockedBy, WaitingReason, is_same_json, request_hash, start_text
+from opstream_schemas.status_monitor import BlockedBy, WaitingReason, request_hash, start_text
 
 from .journal_capacity import JournalCapacity
 from .operation_cache import OperationCache
@@ -89,6 +94,7 @@ class Submitter:
         cache: gets each new operation, so that its first poll needs no snapshot.
         snapshots: the view, which may be the only one to know an id while the journal has a setback.
         runners: knows the actions that no runner takes.
+        documents: stores inputs that are too large for an event.
         now: returns the time for events and deadlines, with a time zone.
         clock: returns monotonic seconds.
         new_id: generates event ids.
@@ -106,6 +112,7 @@ class Submitter:
         cache: OperationCache,
         snapshots: SnapshotStore,
         runners: RunnerPresence,
+        documents: Documents,
         now: Callable[[], datetime],
         clock: Callable[[], float],
         new_id: Callable[[], str],
@@ -119,6 +126,7 @@ class Submitter:
         self._cache = cache
         self._snapshots = snapshots
         self._runners = runners
+        self._documents = documents
         self._now = now
         self._clock = clock
         self._new_id = new_id
@@ -148,8 +156,9 @@ class Submitter:
             ApiError: `UnknownAction`, `InvalidInput`, `PayloadTooLarge`; `OperationIdReused`: another request has this
                 operation id; `ResourceBusy`: another operation owns the resource and the action rejects conflicts;
                 `ActionNotServed`: no runner has taken the action for longer than this service is told to accept;
-                `JournalUnavailable` and `JournalFull`: the error names the operation id. The client may send the same
-                request again with it; the journal then has the request once, stored by either try.
+                `JournalUnavailable`, `JournalFull` and `PayloadStoreUnavailable`: the error names the operation id. The
+                client may send the same request again with it; the journal then has the request once, stored by either
+                try.
         """
         operation_id, is_repeatable = request.key.operation_id, request.key.is_repeatable
         until = self._clock() + BUDGET
@@ -164,6 +173,9 @@ class Submitter:
             raise ApiError(ErrorCode.INVALID_INPUT, f"the request can't be stored as an event: {error}") from error
         except JournalError as error:
             raise journal_error(error, operation_id=operation_id, is_repeatable=is_repeatable) from error
+        except PayloadError as error:
+            what = "the input can't be stored or compared now"
+            raise payload_error(error, what, operation_id=operation_id, is_repeatable=is_repeatable) from error
 
     async def _submit(self, request: SubmitRequest, body: bytes, until: float) -> Accepted:
         kind = request.kind
@@ -195,12 +207,20 @@ class Submitter:
             begins_at = max(now, start_at)
         if spec.policy.on_conflict == "reject" and lock and begins_at == now:
             await self._check_resource_free(request, lock)
+        payload = None
+        if not self._documents.is_inline(document):
+            if await self._journal.last_message(request.stored_id) is not None:
+                return self._accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
+            payload = await self._documents.store(request.stored_id, document)
+            note_payload_success()
+            crash_point(CrashPoint.API_PAYLOAD_STORED)
         requested = Requested(
             resource=kind.resource,
             resource_id=request.resource_id,
             action=kind.action,
             action_version=spec.action_version,
-            input=msgspec.Raw(document),
+            input=msgspec.UNSET if payload is not None else msgspec.Raw(document),
+            input_payload=payload,
             request_hash=digest,
             deadline=begins_at + timedelta(seconds=spec.policy.deadline),
             retention=spec.policy.retention,
@@ -228,7 +248,7 @@ class Submitter:
             operation = await self._find_existing(request, value, digest)
         else:
             JOURNAL_OUTAGE.recovered()
-            self._capacity.reserve(len(document))
+            self._capacity.reserve(len(document) if payload is None else 0)
             crash_point(CrashPoint.API_RECORDED)
             self._runners.note_submit(kind)
             operation = initial(recorded)
@@ -358,8 +378,8 @@ class Submitter:
         # None: its first event has expired, so the requests can't be compared any more.
         if operation is None or not (
             operation.request_hash == digest
-            or _is_same_retry(operation, request)
-            or _is_same_request(events[0].data, request, value)
+            or is_same_retry(operation, request)
+            or await is_same_request(self._documents, events[0].data, request, value)
         ):
             message = f"{key.header} names operation {key.operation_id} of another request: use a new one"
             raise ApiError(ErrorCode.OPERATION_ID_REUSED, message, target=key.header)
@@ -373,25 +393,3 @@ def _owner(request: SubmitRequest) -> Owner:
 def _too_many_open(limit: int) -> ApiError:
     message = f"this caller has {limit} operations open, which is its limit: wait until one of them has ended"
     return too_many_requests(message, OPEN_RETRY_AFTER, DenialReason.TOO_MANY_OPEN)
-
-
-def _is_same_retry(operation: Operation, request: SubmitRequest) -> bool:
-    """Return True if both do the same operation again, for the same caller."""
-    is_same = operation.retry_of == request.retry_of and operation.caller == request.caller.identity
-    return bool(request.retry_of) and is_same
-
-
-def _is_same_request(requested: EventData | None, request: SubmitRequest, value: Any) -> bool:  # noqa: ANN401 - JSON
-    """Return True if a request is the recorded one, but that its numbers are written in another way.
-
-    Their hashes differ then, and stay as they are: APIs of 0.2.0 compare those.
-    """
-    return (
-        isinstance(requested, Requested)
-        and Kind(requested.resource, requested.action) == request.kind
-        and requested.resource_id == request.resource_id
-        and requested.caller == request.caller.identity
-        and requested.callback == request.callback
-        and start_text(requested.start_at, requested.start_after) == start_text(request.start.at, request.start.after)
-        and is_same_json(msgspec.json.decode(requested.input), value)
-    )

@@ -36,6 +36,7 @@ from opstream_schemas.steps.step_history import StepRecord
 
 from .completion import AttemptResult, Completion
 from .event_recorder import EventRecorder
+from .file_recorder import FileRecorder
 from .step_recorder import StepRecorder
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class Attempt:
         self._steps = steps
         self._waits = waits
         self._step_recorder: StepRecorder | None = None
+        self._file_recorder: FileRecorder | None = None
         self._message = message
         self._live = operation.live
         self._handler_loop = handler_loop
@@ -166,9 +168,10 @@ class Attempt:
             for task in (self._heartbeat_task, self._handler.outcome, *self._progress_tasks):
                 if task is not None:
                     task.cancel()
-            if self._step_recorder is not None:
-                self._step_recorder.close()
-                self._step_recorder = None  # it refers back to this attempt
+            for recorder in (self._step_recorder, self._file_recorder):
+                if recorder is not None:
+                    recorder.close()
+            self._step_recorder = self._file_recorder = None  # they refer back to this attempt
 
     def expect_shutdown(self) -> None:
         """Note that the process will end soon. The handler continues until `stop`."""
@@ -209,6 +212,7 @@ class Attempt:
             cancel_requested=self._should_stop,
             make_steps=self._make_steps,
             make_waits=self._make_waits,
+            attach_file=lambda request: self._recorder_of_files().attach(request),
         )
         limit = self._dependencies.result_limit
         if self._action.is_isolated:
@@ -224,6 +228,7 @@ class Attempt:
                 record_step=lambda event: self._recorder_of_steps().record(event),
                 closed=self._closed_waits(),
                 is_proven=bool(operation.own_id),
+                attach_file=lambda request: self._recorder_of_files().attach(request),
                 is_traced=tracing.is_on,
             )
         return InProcessHandler(self._action, self._input, context, limit, self._handler_loop)
@@ -260,6 +265,20 @@ class Attempt:
                 count=lambda failed: self._dependencies.meter.count_step(self._action.kind, has_failed=failed),
             )
         if self._is_over:  # the thread of a handler that was left behind comes to its first step
+            recorder.close()
+        return recorder
+
+    def _recorder_of_files(self) -> FileRecorder:
+        recorder = self._file_recorder
+        if recorder is None:
+            recorder = self._file_recorder = FileRecorder(
+                self._recorder,
+                self._live.token,
+                self._dependencies.payloads,
+                self._loop,
+                on_lost=partial(self._stop_signal.set, StopReason.LEASE_LOST),
+            )
+        if self._is_over:  # as above
             recorder.close()
         return recorder
 

@@ -24,8 +24,10 @@ from opstream_journal import (
     JournalFull,
     JournalUnavailable,
 )
+from opstream_journal.outage_log import OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.timers import schedule_wake_up, send_wake_up
+from opstream_payloads.errors import StoreUnavailable
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped, Suspended
 from opstream_runner.handler.supervision import CLEANUP_REASONS, StopReason, StopSignal
@@ -44,6 +46,7 @@ from opstream_schemas.operation.commands import (
 from opstream_schemas.operation.dispatch_decision import RETRY_REASON, wait_reason
 from opstream_schemas.operation.failure_line import canceled_line, end_fields, error_text, failure_line
 from opstream_schemas.operation.state import Operation, Status, Waiting
+from opstream_schemas.payloads.payload_ref import PayloadRef
 
 from .event_recorder import EventRecorder
 from .wait_outcome import begin_wait
@@ -60,6 +63,11 @@ _NOTHING: Final[Mapping[int, msgspec.Raw]] = {}
 _RUNNER_STOPPED: Final = OperationError(code=ErrorCode.RUNNER_STOPPED, message="the runner was stopped")
 
 
+_STORE_OUTAGE: Final = OutageLog(
+    logger, "results wait for the payload store", "results are stored in the payload store again"
+)
+
+
 class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
     """How an attempt ended.
 
@@ -70,6 +78,7 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
         stop_reason: why the handler was asked to stop; None if it was not.
         policy: the action's policy.
         jitter: the factor of the backoff before a retry (`backoff_delay`).
+        payload: where the result is, if it is too large for an event.
     """
 
     attempt: int
@@ -78,6 +87,7 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
     stop_reason: StopReason | None
     policy: Policy
     jitter: float
+    payload: PayloadRef | None = None
 
     @property
     def is_discarded(self) -> bool:
@@ -120,7 +130,7 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
             case _ if self.is_release:
                 return self._release(now)
             case Returned(result):
-                return Succeed(token=self.token, result=result)
+                return Succeed(token=self.token, result=result, payload=self.payload)
             case Suspended(wait) if operation.cancel is None and self.stop_reason is not StopReason.DEADLINE:
                 return begin_wait(self.token, wait, operation, payloads)
             case Raised(error, is_meant=True):
@@ -187,6 +197,7 @@ class Completion:
         self._policy = policy
         self._connection = connection
         self._now = dependencies.now
+        self._documents = dependencies.documents
         self._recorder = recorder
         self._message = message
         self._stop_signal = stop_signal
@@ -228,7 +239,13 @@ class Completion:
         # An outcome is retried without limit: the action's work must not be repeated because one event is missing.
         while True:
             try:
+                result = await self._store_result(result)
                 return await self._record_once(result)
+            except StoreUnavailable as error:
+                if self._stop_signal.reason is StopReason.SHUTDOWN:
+                    raise JournalUnavailable(str(error), maybe_stored=False) from error
+                _STORE_OUTAGE.failed(f"operation {self._recorder.operation.id}: {error}")
+                await asyncio.sleep(_BROKER_TROUBLE_DELAY)
             except JournalFull as error:
                 if self._stop_signal.reason is StopReason.SHUTDOWN:
                     raise
@@ -240,6 +257,18 @@ class Completion:
                     raise
                 too_large = OperationError(code=ErrorCode.RESULT_TOO_LARGE, message=str(error))
                 result = msgspec.structs.replace(result, outcome=Raised(too_large, is_meant=True))
+
+    async def _store_result(self, result: AttemptResult) -> AttemptResult:
+        """Store a result that is too large for an event, before the event that names it."""
+        outcome = result.outcome
+        if result.payload is not None or result.is_release or not isinstance(outcome, Returned):
+            return result
+        if self._documents.is_inline(outcome.result):
+            return result
+        payload = await self._documents.store(self._recorder.operation.id, outcome.result.strip())
+        _STORE_OUTAGE.recovered()
+        crash_point(CrashPoint.RUNNER_PAYLOAD_STORED)
+        return msgspec.structs.replace(result, payload=payload)
 
     async def _record_once(self, result: AttemptResult) -> Operation:
         budget = _RELEASE_BUDGET if result.is_release else UNTIL_STORED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -19,6 +20,7 @@ from opstream_runner.steps.wait_call import WaitCall, checked_moment, end_of_sle
 from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.events import WaitBegun
 
+from .attached_file import FileRequest, file_request, keep_no_file
 from .type_schema import announced_schema
 
 T = TypeVar("T")
@@ -72,6 +74,7 @@ class ActionContext:
         cancel_requested: Callable[[], bool] = never_canceled,
         make_steps: Callable[[], StepTable] | None = None,
         make_waits: Callable[[], WaitTable] = WaitTable,
+        attach_file: Callable[[FileRequest], Future[None]] = keep_no_file,
     ) -> None:
         self.operation_id = operation_id
         self.resource_id = resource_id
@@ -83,6 +86,7 @@ class ActionContext:
         self._steps: StepTable | None = None
         self._make_waits = make_waits
         self._waits: WaitTable | None = None
+        self._attach_file = attach_file
 
     @property
     def cancel_requested(self) -> bool:
@@ -296,6 +300,33 @@ class ActionContext:
             place=f"{caller.f_code.co_filename}:{caller.f_lineno}",
         )
         return _awaited(take) if _is_in_loop() else take()
+
+    def attach(
+        self, path: str | os.PathLike[str], media_type: str = "application/octet-stream", *, name: str = ""
+    ) -> Any:  # noqa: ANN401 - an async handler awaits it, a plain one waits within the call
+        """Add a file to the operation: clients find it in the status, and download it from the service.
+
+        An async handler awaits it: `await ctx.attach("proof.pdf", "application/pdf")`. In a plain handler it returns
+        once the file is stored. The file may have any size, and may be removed afterwards. One with the name of an
+        earlier one replaces that, so a later attempt can add the same files again (docs/payloads.md).
+
+        Args:
+            path: of the file, on the machine of the runner.
+            media_type: such as `application/pdf`.
+            name: by which clients see it; that of the path if it is empty.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no file, or the name or the media type is none.
+            FileNotAttached: it can't be stored.
+            ActionCanceledError: the attempt has lost its lease, or is over.
+        """
+        added = self._attach_file(file_request(path, media_type, name))
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return added.result()
+        return asyncio.wrap_future(added, loop=loop)
 
     def _steps_of_a_test(self) -> StepTable:
         return StepTable(

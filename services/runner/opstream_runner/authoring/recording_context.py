@@ -14,6 +14,7 @@ from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.events import WaitBegun
 from opstream_schemas.signals.wait_history import ClosedWait
 
+from .attached_file import FileRequest, keep_no_file
 from .context import COMPLETED, ActionContext
 
 _NO_SIGNALS: Final[Mapping[str, Sequence[Any]]] = {}
@@ -53,6 +54,8 @@ class RecordingContext(ActionContext):
         """What the handler's steps have recorded, in order: starts, results and failures."""
         self.waits: list[WaitBegun] = []
         """The handler's sleeps, in order. They take no time."""
+        self.files: list[FileRequest] = []
+        """The files that the handler has added, in order."""
         self._stop = threading.Event()
         closed = {
             name: ClosedWait(payloads=tuple(msgspec.Raw(msgspec.json.encode(one)) for one in sent))
@@ -66,6 +69,7 @@ class RecordingContext(ActionContext):
             report=self._keep,
             cancel_requested=self._stop.is_set,
             make_waits=lambda: WaitTable(closed, is_proven=True),
+            attach_file=self._keep_file,
         )
 
     def cancel(self) -> None:
@@ -78,6 +82,10 @@ class RecordingContext(ActionContext):
 
     def _keep_wait(self, wait: WaitBegun) -> None:
         self.waits.append(wait)
+
+    def _keep_file(self, request: FileRequest) -> Future[None]:
+        self.files.append(request)
+        return keep_no_file(request)
 
     def _keep_step(self, event: StepEvent) -> Future[None]:
         self.steps.append(event)

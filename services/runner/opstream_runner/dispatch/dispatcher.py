@@ -11,6 +11,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from opstream_journal import (
     UNTIL_STORED,
     BrokerRefused,
@@ -49,7 +51,7 @@ from opstream_schemas.operation.state import Operation
 
 from .admission import Admission, AdmissionControl, Admit, Defer, Reject, Requeue
 from .message_slot import MessageSlot
-from .operation_loader import LoadedOperation, OperationLoader, trigger_of
+from .operation_loader import UNREADABLE_DELAY, LoadedOperation, OperationLoader, runs_elsewhere, trigger_of
 from .queues import pulls_of
 from .version_gate import PresentVersions, VersionGate
 
@@ -88,7 +90,7 @@ class Dispatcher:
         self._runner = runner
         self._slots = slots
         self._handler_loop = handler_loop
-        self._loader = OperationLoader(dependencies.journal, action.spec)
+        self._loader = OperationLoader(dependencies.journal, action.spec, dependencies.documents)
         self._admission = AdmissionControl(connection, dependencies, action.spec)
         present = PresentVersions(connection, action.kind, dependencies.monotonic)
         self.versions = VersionGate(action, dependencies.monotonic, present.read)
@@ -272,7 +274,7 @@ class Dispatcher:
                     raise JournalUnavailable(
                         f"{conflict}, but the journal has no newer event", maybe_stored=False
                     ) from conflict
-                if loaded is not None and _runs_elsewhere(seen, loaded.operation, trigger):
+                if loaded is not None and runs_elsewhere(seen, loaded.operation, trigger):
                     logger.info("operation %s: another delivery of message %s runs it", seen.id, message.sequence)
                     return
             else:
@@ -322,9 +324,12 @@ class Dispatcher:
                 crash_point(CrashPoint.RUNNER_WAKE_ARMED)
                 await message.ack_confirmed()
             case BeginAttempt(row=row):
-                admission: Admission = await self.versions.admit(operation, loaded.action_input)
+                if (action_input := await self._loader.read_input(loaded)) is None:
+                    await message.nak(UNREADABLE_DELAY)
+                    return
+                admission: Admission = await self.versions.admit(operation, action_input)
                 if isinstance(admission, Admit):
-                    loaded = loaded._replace(action_input=admission.action_input or loaded.action_input)
+                    loaded = loaded._replace(action_input=admission.action_input or action_input)
                     admission = await self._admission.admit(operation, loaded.request_sequence, message)
                 match admission:
                     case Defer():
@@ -345,9 +350,8 @@ class Dispatcher:
             ticket=message.sequence,
             lease=self._action.spec.policy.lease,
         )
-        data = decide(loaded.operation, command)
-        if data is None:
-            raise RuntimeError("a decision to start an attempt made no event")
+        if (data := decide(loaded.operation, command)) is None or not isinstance(loaded.action_input, msgspec.Raw):
+            raise RuntimeError("a decision to start an attempt made no event, or it has no input")
         operation = evolve(loaded.operation, await self._append_event(loaded.operation, data))
         slot.has_begun = True
         if operation.attempt > 1:
@@ -385,11 +389,3 @@ class Dispatcher:
         event = next_event(operation, data, id=deps.new_id(), source=deps.source, time=deps.now())
         expected = ExpectedVersion(operation.stream_sequence)
         return await deps.journal.append(operation.kind, event, expected, budget=UNTIL_STORED)
-
-
-def _runs_elsewhere(seen: Operation, now: Operation, trigger: Trigger) -> bool:
-    """Return True if an attempt with this ticket started after `seen` was read.
-
-    Then another delivery of the same message runs the operation. Its lease did not run out, so this is not row 7.
-    """
-    return now.live is not None and now.live.ticket == trigger.ticket and now.live.number > seen.attempt

@@ -8,7 +8,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from opstream_journal import DeliveredMessage, Journal
+from opstream_journal.outage_log import OutageLog
 from opstream_journal.stores.timers import scheduled_by
+from opstream_payloads.documents import Documents
+from opstream_payloads.errors import PayloadError
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.errors import FoldRefused, InvalidEvent
@@ -24,11 +27,16 @@ logger = logging.getLogger(__name__)
 _UNTIMELY: Final = frozenset({SWEEP_REASON, subjects.QUEUED_REASON})
 
 
+UNREADABLE_DELAY: Final = 10.0
+"""Seconds until an operation comes again whose input can't be read: an operator has to do something."""
+
+
 class LoadedOperation(NamedTuple):
     """An operation with its action's input and its steps."""
 
     operation: Operation
-    action_input: msgspec.Raw
+    action_input: msgspec.Raw | msgspec.UnsetType
+    """`UNSET` for one that is a payload (`Operation.input_payload`) and not read yet."""
     request_sequence: int
     """Stream sequence of the `requested` event."""
     steps: tuple[StepRecord, ...] = ()
@@ -43,11 +51,18 @@ class OperationLoader:
     Args:
         journal: holds the operations.
         spec: the action.
+        documents: read inputs that are payloads.
     """
 
-    def __init__(self, journal: Journal, spec: ActionSpec) -> None:
+    def __init__(self, journal: Journal, spec: ActionSpec, documents: Documents) -> None:
         self._journal = journal
         self._spec = spec
+        self._documents = documents
+        self._outage = OutageLog(
+            logger,
+            f"operations of {spec.kind} are handed back, since their inputs can't be read from the payload store",
+            f"inputs of {spec.kind} can be read from the payload store again",
+        )
 
     async def load(self, message: DeliveredMessage) -> LoadedOperation | None:
         """Return the state to decide on; None if the operation expired.
@@ -79,6 +94,22 @@ class OperationLoader:
             folded, _action_input(first), first.sequence, step_records(events), wait_events(events)
         )
         return self._verify_subject(loaded, operation_id)
+
+    async def read_input(self, loaded: LoadedOperation) -> msgspec.Raw | None:
+        """Return the input, also if it is a payload; None if that can't be had. Then no attempt may begin.
+
+        It may be had later, with another setting of this runner or once the store is restored. So the operation is
+        handed back until then, or until its deadline.
+        """
+        operation = loaded.operation
+        try:
+            found = await self._documents.read(operation.id, loaded.action_input, operation.input_payload)
+        except PayloadError as error:
+            self._outage.failed(f"operation {operation.id}: {error}")
+            return None
+        if operation.input_payload is not None:
+            self._outage.recovered()
+        return found
 
     async def reload(self, loaded: LoadedOperation) -> LoadedOperation | None:
         """Return the operation with its newer events; None if this version can't fold them.
@@ -116,7 +147,15 @@ def trigger_of(message: DeliveredMessage) -> Trigger:
     return Trigger(ticket=message.sequence, scheduled_by=scheduled_by(message.data), is_timely=is_timely)
 
 
-def _action_input(requested: RecordedEvent) -> msgspec.Raw:
+def runs_elsewhere(seen: Operation, now: Operation, trigger: Trigger) -> bool:
+    """Return True if an attempt with this ticket started after `seen` was read.
+
+    Then another delivery of the same message runs the operation. Its lease did not run out, so this is not row 7.
+    """
+    return now.live is not None and now.live.ticket == trigger.ticket and now.live.number > seen.attempt
+
+
+def _action_input(requested: RecordedEvent) -> msgspec.Raw | msgspec.UnsetType:
     if not isinstance(requested.data, Requested):
         raise FoldRefused(f"operation {requested.operation_id} does not begin with its request")
     return requested.data.input

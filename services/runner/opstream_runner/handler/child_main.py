@@ -31,11 +31,12 @@ import msgspec
 
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.action_modules import load_actions
+from opstream_runner.authoring.attached_file import FileRequest
 from opstream_runner.authoring.context import COMPLETED, ActionContext, ProgressThrottle
 from opstream_runner.containment.author_loop import run_until
 from opstream_runner.containment.forks import keep_from_forks, prepare_forks
 from opstream_runner.containment.log_guard import protect_logs
-from opstream_runner.errors import ActionCanceledError
+from opstream_runner.errors import ActionCanceledError, FileNotAttached
 from opstream_runner.steps.step_errors import StepNotRecorded, StepResultTooLarge
 from opstream_runner.steps.step_table import StepEvent, StepTable
 from opstream_runner.waits.wait_table import WaitTable
@@ -49,6 +50,7 @@ from .child_protocol import (
     FRAME_HEADER,
     Begun,
     ChildStart,
+    FileAdded,
     Reported,
     StepDone,
     StepRecorded,
@@ -109,13 +111,21 @@ class RunnerChannel:
 
     def record_step(self, event: StepEvent) -> concurrent.futures.Future[None]:
         """Send an event of a step. The future is done once the runner says that it is stored (`Recorder`)."""
+        data = msgspec.Raw(msgspec.json.encode(event))
+        return self._ask(lambda number: StepDone(number, event.type, data))
+
+    def attach_file(self, request: FileRequest) -> concurrent.futures.Future[None]:
+        """Send a file that is to be added. The future is done once the runner says that it is."""
+        return self._ask(lambda number: FileAdded(number, *request))
+
+    def _ask(self, message: Callable[[int], StepDone | FileAdded]) -> concurrent.futures.Future[None]:
         recorded: concurrent.futures.Future[None] = concurrent.futures.Future()
         number = next(self._numbers)
         self._steps[number] = recorded
         if self._reader is None:
             self._reader = threading.Thread(target=self._read, name="opstream answers", daemon=True)
             self._reader.start()
-        self._frames.put(encode_frame(StepDone(number, event.type, msgspec.Raw(msgspec.json.encode(event)))))
+        self._frames.put(encode_frame(message(number)))
         return recorded
 
     def send_outcome(self, outcome: HandlerOutcome) -> None:
@@ -145,6 +155,8 @@ class RunnerChannel:
                 recorded.set_exception(StepResultTooLarge(answer.error))
             case StepNotRecorded.__name__:
                 recorded.set_exception(StepNotRecorded(answer.error))
+            case FileNotAttached.__name__:
+                recorded.set_exception(FileNotAttached(answer.error))
             case _:
                 self._on_over()
                 recorded.set_exception(ActionCanceledError(answer.error))
@@ -306,6 +318,7 @@ def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerI
         traceparent=start.traceparent,
         report=report,
         cancel_requested=lambda: interrupt.is_requested,
+        attach_file=channel.attach_file,
         make_steps=lambda: StepTable(
             start.steps,
             channel.record_step,

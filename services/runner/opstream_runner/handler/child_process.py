@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from opstream_runner.authoring.action import Action
+from opstream_runner.authoring.attached_file import FileRequest, keep_no_file
 from opstream_runner.authoring.context import ActionContext
 from opstream_runner.containment.exceptions import type_name
 from opstream_runner.containment.forks import keep_from_forks
@@ -35,6 +36,7 @@ from .child_protocol import (
     FRAME_HEADER,
     Begun,
     ChildStart,
+    FileAdded,
     Reported,
     StepDone,
     StepRecorded,
@@ -79,6 +81,7 @@ class ChildProcessHandler:
         record_step: called with each event of a step.
         closed: the waits for signals that are over.
         is_proven: see `WaitTable`.
+        attach_file: called with each file that is to be added.
         is_traced: whether the context's `traceparent` is that of the attempt's span.
     """
 
@@ -95,6 +98,7 @@ class ChildProcessHandler:
         record_step: Recorder = keep_nothing,
         closed: Mapping[str, ClosedWait] = _NO_WAITS,
         is_proven: bool = False,
+        attach_file: Callable[[FileRequest], concurrent.futures.Future[None]] = keep_no_file,
         is_traced: bool = False,
     ) -> None:
         self._start = ChildStart(
@@ -116,6 +120,7 @@ class ChildProcessHandler:
             is_proven=is_proven,
         )
         self._record_step = record_step
+        self._attach_file = attach_file
         self._lease = action.spec.policy.lease
         self._report = report
         self._process: asyncio.subprocess.Process | None = None
@@ -225,6 +230,9 @@ class ChildProcessHandler:
                         self._report(percent, message)
                     case StepDone() as done:
                         self._start_recording_step(done, writer)
+                    case FileAdded() as added:
+                        request = FileRequest(added.path, added.name, added.media_type)
+                        self._answer_once_done(self._attach_file(request), added.number, writer)
                     case Returned() | Raised() | Postponed() | Stopped() | Suspended() as outcome:
                         self._reported_outcome = outcome
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -238,15 +246,18 @@ class ChildProcessHandler:
         type_ = _STEP_EVENTS.get(done.event)
         if type_ is None:
             raise msgspec.DecodeError(f"a step of type {done.event!r}")
-        recorded = self._record_step(msgspec.json.decode(done.data, type=type_))
+        self._answer_once_done(self._record_step(msgspec.json.decode(done.data, type=type_)), done.number, writer)
 
+    def _answer_once_done(
+        self, recorded: concurrent.futures.Future[None], number: int, writer: asyncio.StreamWriter
+    ) -> None:
         def answer(recorded: concurrent.futures.Future[None]) -> None:
             error = recorded.exception()
             kind, why = ("", "") if error is None else (type(error).__name__, str(error) or "it is over")
             if isinstance(error, StepResultTooLarge):
                 why = str(error.message)
             if not writer.is_closing():
-                writer.write(encode_frame(StepRecorded(done.number, why, kind)))
+                writer.write(encode_frame(StepRecorded(number, why, kind)))
 
         recorded.add_done_callback(answer)
 

@@ -51,13 +51,13 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepRecorded(msgspec.Struct, frozen=True):
-    """The runner's answer to a `StepDone`."""
+    """The runner's answer to a `StepDone`, or to a `FileAdded`."""
 
     number: int
     error: str = ""
     """Why it is not stored; empty if it is."""
     kind: str = ""
-    """`StepResultTooLarge`, `StepNotRecorded`, or anything else for an attempt that is over."""
+    """`StepResultTooLarge`, `StepNotRecorded`, `FileNotAttached`, or anything else for an attempt that is over."""
 
 
 class Begun(msgspec.Struct, frozen=True, tag=True):
@@ -81,7 +81,17 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
     data: msgspec.Raw
 
 
-ChildMessage = Begun | Reported | StepDone | Returned | Raised | Postponed | Stopped | Suspended
+class FileAdded(msgspec.Struct, frozen=True, tag=True):
+    """A file that is to be added to the operation. The runner reads it by itself."""
+
+    number: int
+    """By which the runner answers; each once, also among those of steps."""
+    path: str
+    name: str
+    media_type: str
+
+
+ChildMessage = Begun | Reported | StepDone | FileAdded | Returned | Raised | Postponed | Stopped | Suspended
 """What the child sends. An outcome is its last message."""
 
 decode_start: Final = msgspec.json.Decoder(ChildStart).decode

@@ -21,6 +21,8 @@ Recorder = Callable[[StepEvent], "concurrent.futures.Future[None]"]
 """Records an event of a step; callable from any thread. The future is done once it is stored."""
 
 NO_LIMIT: Final = 2**63
+RESULT_LIMIT: Final = 256 * 1024
+"""Bytes of a step's result, which is in its event. `--max-result` may set a lower limit, not a higher one."""
 
 
 def keep_nothing(_event: StepEvent) -> concurrent.futures.Future[None]:
@@ -39,7 +41,7 @@ class StepTable:
         on_wait: called with a wait that is to begin.
         record: records an event.
         attempt: the number of this attempt.
-        limit: a result's maximum, in bytes of JSON.
+        limit: the maximum of the action's result, in bytes of JSON; that of a step is no larger than `RESULT_LIMIT`.
         should_stop: returns True if the attempt should stop.
         clock: the time of waits and pauses.
     """
@@ -59,7 +61,7 @@ class StepTable:
         self.history = StepHistory(records)
         self.record = record
         self.attempt = attempt
-        self.limit = limit
+        self.limit = min(limit, RESULT_LIMIT)
         self.should_stop = should_stop
         self.on_wait = on_wait
         self.clock = clock

@@ -151,7 +151,7 @@ async def _succeed(journal: Journal, story: OperationStory) -> None:
         (b'"why"', 400, "InvalidInput", None),
         (b"{", 400, "InvalidInput", None),
         (b"\xff", 400, "InvalidInput", None),
-        (b" " * (256 * 1024 + 1), 413, "PayloadTooLarge", None),
+        (b" " * (4 * 1024 * 1024 + 1), 413, "PayloadTooLarge", None),
     ],
 )
 async def test_an_invalid_body(

@@ -25,6 +25,7 @@ from opstream_journal import ActionCatalog, Connection, Journal, SnapshotStore
 from opstream_journal.jetstream.rpc import publish
 from opstream_journal.jetstream.stream_info import StreamBounds
 from opstream_journal.stores.resource_locks import ResourceLocks
+from opstream_payloads.documents import NO_DOCUMENTS
 from opstream_schemas import subjects
 from opstream_schemas.events import Canceled, RecordedEvent, Succeeded, encode_event
 from opstream_schemas.operation.state import Operation, Status
@@ -57,6 +58,7 @@ def reader(link: Connection, journal: Journal, cache: OperationCache) -> StatusR
         queue_positions=QueuePositions(ResourceLocks(link, journal), time.monotonic),
         waiting_reasons=WaitingReasons(link, _now, time.monotonic),
         cache=cache,
+        documents=NO_DOCUMENTS,
         now=_now,
     )
 

@@ -107,7 +107,7 @@ async def test_an_action_without_a_resource(api: Api, journal: Journal) -> None:
 
 
 async def test_the_largest_body_is_stored(api: Api, journal: Journal) -> None:
-    """A body of exactly the limit, with the longest id and trace, fits into an event."""
+    """A body of exactly the limit of an event, with the longest id and trace, is in the event."""
     title = "x" * (256 * 1024 - len('{"title":""}'))
     headers = {"Operation-Id": "i" * 64, "traceparent": PARENT, "tracestate": "s" * 512}
     answer = await api.submit(f"/book/{'ü' * 256}:upload-start", {"title": title}, headers)

@@ -44,6 +44,7 @@ ALL = (
     "stream KV_runners",
     "stream SCHEDULES",
     "stream KV_controls",
+    "stream OBJ_payloads",
     "consumer projector",
     "consumer projector_due",
     "consumer projector_deadlines",

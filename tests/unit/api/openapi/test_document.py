@@ -33,6 +33,7 @@ ALWAYS = [
     "/status/{operationId}:signal/{name}",
     "/status/{operationId}:retry",
     "/status/{operationId}/events",
+    "/status/{operationId}/payloads/{payload}",
     "/schedules",
     "/schedules/{name}",
     "/schedules/{name}:preview",
@@ -371,7 +372,7 @@ def test_the_monitor_is_the_contracts() -> None:
     assert list(described["properties"]) == list(contract["StatusMonitor"]["properties"])
     assert described["required"] == contract["StatusMonitor"]["required"]
     files = sorted(GOLDEN.glob("monitor.*.json"))
-    assert len(files) == 10
+    assert len(files) == 11
     for file in files:
         validator(root, "StatusMonitor").validate(json.loads(file.read_bytes()))
 

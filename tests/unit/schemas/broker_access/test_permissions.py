@@ -86,6 +86,7 @@ EVENT_WRITERS: Final = {
     "step-failed": {Role.RUNNER},
     "waiting": {Role.RUNNER},
     "signaled": {Role.API},
+    "attached": {Role.RUNNER},
     "attempt-failed": {Role.RUNNER, Role.PROJECTOR},
     "succeeded": {Role.RUNNER},
     "failed": {Role.RUNNER, Role.PROJECTOR},

@@ -1,0 +1,53 @@
+"""Whether a submit is the one that an operation began with.
+
+The hash of a request finds most repetitions. These find the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from opstream_api.http.submit_request import SubmitRequest
+from opstream_payloads.documents import Documents
+from opstream_schemas.events import EventData, Requested
+from opstream_schemas.names import Kind
+from opstream_schemas.operation.state import Operation
+from opstream_schemas.status_monitor import is_same_json, start_text
+
+
+def is_same_retry(operation: Operation, request: SubmitRequest) -> bool:
+    """Return True if both do the same operation again, for the same caller."""
+    is_same = operation.retry_of == request.retry_of and operation.caller == request.caller.identity
+    return bool(request.retry_of) and is_same
+
+
+async def is_same_request(
+    documents: Documents,
+    requested: EventData | None,
+    request: SubmitRequest,
+    value: Any,  # noqa: ANN401 - JSON
+) -> bool:
+    """Return True if a request is the recorded one, but that its numbers are written in another way.
+
+    Their hashes differ then, and stay as they are: APIs of 0.2.0 compare those.
+
+    Raises:
+        PayloadError: the recorded input can't be read.
+    """
+    if not isinstance(requested, Requested) or not _has_same_head(requested, request):
+        return False
+    recorded = await documents.read(request.stored_id, requested.input, requested.input_payload)
+    return is_same_json(msgspec.json.decode(recorded), value)
+
+
+def _has_same_head(requested: Requested, request: SubmitRequest) -> bool:
+    """Return True if all but the input of a request is as recorded."""
+    return (
+        Kind(requested.resource, requested.action) == request.kind
+        and requested.resource_id == request.resource_id
+        and requested.caller == request.caller.identity
+        and requested.callback == request.callback
+        and start_text(requested.start_at, requested.start_after) == start_text(request.start.at, request.start.after)
+    )

@@ -1,0 +1,84 @@
+"""Actions with large documents and files: `big:echo` returns its input, `big:make` a text of so many characters, and
+`big:attach` adds a file, in a handler of each sort."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from opstream_runner import ActionContext, RetryAfter, action
+
+
+class Text(msgspec.Struct, forbid_unknown_fields=True):
+    """A text, perhaps a long one."""
+
+    text: str
+
+
+class Size(msgspec.Struct, forbid_unknown_fields=True):
+    """A number of characters."""
+
+    size: int
+
+
+class Files(msgspec.Struct, forbid_unknown_fields=True):
+    """Files of this machine."""
+
+    paths: list[str]
+    media_type: str = "application/pdf"
+    fails_first: bool = False
+
+
+@action("big:echo")
+async def echo(request: Text, _ctx: ActionContext) -> Text:
+    """Return the input."""
+    return request
+
+
+@action("big:hash")
+async def sha256(request: Text, _ctx: ActionContext) -> str:
+    """Return the SHA-256 of the input's text."""
+    return hashlib.sha256(request.text.encode()).hexdigest()
+
+
+@action("big:make")
+async def make(request: Size, _ctx: ActionContext) -> str:
+    """Return a text."""
+    return "x" * request.size
+
+
+@action("big:attach", max_attempts=2, backoff=0.1)
+async def attach(request: Files, ctx: ActionContext) -> int:
+    """Add files."""
+    for path in request.paths:
+        await ctx.attach(path, request.media_type)
+    if request.fails_first and ctx.attempt == 1:
+        raise RetryAfter(0)
+    return len(request.paths)
+
+
+@action("big:attach-plain")
+def attach_plain(request: Files, ctx: ActionContext) -> int:
+    """Add files, in a thread."""
+    for path in request.paths:
+        ctx.attach(Path(path), request.media_type)
+    return len(request.paths)
+
+
+@action("big:attach-apart", isolation="process")
+async def attach_apart(request: Files, ctx: ActionContext) -> int:
+    """Add files, in a process."""
+    for path in request.paths:
+        await ctx.attach(path, request.media_type)
+    return len(request.paths)
+
+
+@action("big:attach-plain-apart", isolation="process")
+def attach_plain_apart(request: Files, ctx: ActionContext) -> Any:
+    """Add files, in a process, without a loop."""
+    for path in request.paths:
+        ctx.attach(path, request.media_type)
+    return len(request.paths)
