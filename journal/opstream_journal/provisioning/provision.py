@@ -29,17 +29,17 @@ from opstream_journal.jetstream.connection import Connection
 from opstream_journal.missing_streams import PROVISION_HINT, missing_stream_text
 from opstream_journal.wire.server_version import explain_old_version
 from opstream_schemas import subjects
-from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec
+from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.payloads.object_subjects import PAYLOADS_STREAM
 
 from . import jetstream_admin as admin
 from .archive import ArchiveSizing, archive_stream, check_archive_age
 from .bulk_actions import BULK_SPECS
+from .checks.journal_age import age_sum_text, check_sizing, required_age_of
 from .config_drift import Drift, compare_consumer, compare_stream, newer_event_subjects
 from .ownership import RIGHT_BROKER, explain_foreign_consumer, explain_foreign_stream
 from .restore_mark import explain_unfinished_restore, restore_mark
 from .topology import (
-    AGE_MARGIN,
     INSTALLATION,
     OPTIONAL_FIELDS,
     OPTIONAL_STREAMS,
@@ -107,7 +107,7 @@ async def provision(
         (_STREAM, config) for spec in (*specs, *BULK_SPECS.values()) for config in runner_consumers(spec)
     ]
     await _refuse_foreign(connection, wanted, durables)
-    _check_sizing(sizing, specs)
+    check_sizing(sizing, specs)
     if archive is not None:
         check_archive_age(archive, sizing.max_age)
     if is_update:
@@ -180,11 +180,6 @@ async def current_sizing(connection: Connection) -> Sizing | None:
     )
 
 
-def required_age(specs: Iterable[ActionSpec]) -> float:
-    """Return the minimum age of the journal in seconds, so that no status of these actions outlives its events."""
-    return max(map(_required_age_of, specs), default=2 * DAY_SECONDS + AGE_MARGIN)
-
-
 async def check_provisioned(connection: Connection) -> int:
     """Check that the broker has what every service needs, whatever the operator's sizing, and whatever a newer version
     has added for its own event types.
@@ -247,11 +242,11 @@ async def check_journal_age(connection: Connection, specs: Iterable[ActionSpec])
     if sizing is None:
         raise NotProvisioned(missing_stream_text(_STREAM))
     for spec in specs:
-        if 0 < sizing.max_age < _required_age_of(spec):
+        if 0 < sizing.max_age < required_age_of(spec):
             raise Drifted(
-                f"action {spec.kind}: {_age_sum_text(spec)}, "
+                f"action {spec.kind}: {age_sum_text(spec)}, "
                 f"and the journal keeps events for {format_duration(sizing.max_age)} only: "
-                f"shorten one of them, or {UPDATE_HINT} --max-age {format_duration(_required_age_of(spec))}"
+                f"shorten one of them, or {UPDATE_HINT} --max-age {format_duration(required_age_of(spec))}"
             )
 
 
@@ -330,20 +325,6 @@ def _raise_if_foreign(why: str) -> None:
         raise ForeignStream(f"{why}: {RIGHT_BROKER}")
 
 
-def _check_sizing(sizing: Sizing, specs: Sequence[ActionSpec]) -> None:
-    if 0 < sizing.max_age < required_age(specs):
-        why = (
-            _age_sum_text(max(specs, key=_required_age_of))
-            if specs
-            else "an ordinary action's deadline, retention and a day are 3d"
-        )
-        which = f"action {max(specs, key=_required_age_of).kind}: " if specs else ""
-        raise Drifted(
-            f"--max-age of {format_duration(sizing.max_age)} is too short: {which}{why}, so statuses would outlive "
-            f"their journal. Use {format_duration(required_age(specs))} or more"
-        )
-
-
 async def _check_leases(connection: Connection, specs: Iterable[ActionSpec]) -> None:
     """Refuse a shorter lease while its runners run: they extend it too rarely for the new one."""
     for spec in specs:
@@ -356,19 +337,6 @@ async def _check_leases(connection: Connection, specs: Iterable[ActionSpec]) -> 
                 f"action {spec.kind}: its lease can't be shortened to {spec.policy.lease:g} s while its runners are "
                 f"there, because they would lose their attempts: stop them before '--update', or keep the lease"
             )
-
-
-def _required_age_of(spec: ActionSpec) -> float:
-    return spec.policy.deadline + spec.policy.longest_retention + AGE_MARGIN
-
-
-def _age_sum_text(spec: ActionSpec) -> str:
-    policy = spec.policy
-    return (
-        f"its deadline ({format_duration(policy.deadline)}) "
-        f"plus its longest retention ({format_duration(policy.longest_retention)}) "
-        f"plus a day are {format_duration(_required_age_of(spec))}"
-    )
 
 
 def _raise_if_drifted(drift: Iterable[Drift], hint: str = UPDATE_HINT) -> None:

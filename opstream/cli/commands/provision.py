@@ -205,7 +205,7 @@ def requested_sizing(settings: ProvisionSettings, current: Sizing, specs: list[A
     A limit that is not given stays as it is: an operator chose it earlier. It is raised if the given sizes and actions
     need more.
     """
-    from opstream_journal.provisioning.provision import required_age
+    from opstream_journal.provisioning.checks.journal_age import required_age
 
     chosen = {
         name: getattr(settings, name)

@@ -12,24 +12,18 @@ from opstream_schemas.names import Kind
 from . import operation_paths as operations
 from . import schedule_paths as schedules
 from . import service_paths as service
-from .action_paths import (
-    CONTROL_PARAMETERS,
-    CONTROL_SCHEMAS,
-    CONTROL_TAG,
-    DocumentedAction,
-    action_paths,
-    control_paths,
-    schemas_of,
-)
+from .action_paths import DocumentedAction, action_paths, schemas_of
 from .administration import undelivered_paths as undelivered
+from .administration.control_paths import CONTROL_PARAMETERS, CONTROL_SCHEMAS, CONTROL_TAG, control_paths
 from .administration.undelivered_paths import UNDELIVERED_PARAMETERS, UNDELIVERED_SCHEMAS, undelivered_paths
+from .contract.contract_schemas import contract_schemas
 from .list_path import add_lists
 from .operation_paths import operation_paths
 from .responses import access_components, access_responses, error_components
 from .samples import sample_access_errors, sample_errors
 from .schedule_paths import SCHEDULE_PARAMETERS, SCHEDULE_SCHEMAS, schedule_paths
 from .service_paths import service_paths
-from .shared import ACCESS_HEADERS, ACCESS_PARAMETERS, HEADERS, PARAMETERS, Json, contract_schemas, header_refs, refs
+from .shared import ACCESS_HEADERS, ACCESS_PARAMETERS, HEADERS, PARAMETERS, Json, header_refs, refs
 
 API_VERSION: Final = "1"
 """Version of the contract. Codes, headers and paths are only ever added."""

@@ -7,9 +7,8 @@ heartbeat. An attempt that lost its lease sends neither an ack nor a nak: the br
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ import msgspec
 from opstream_journal import Connection, DeliveredMessage, JournalUnavailable
 from opstream_journal.errors import JournalError
 from opstream_runner.authoring.action import Action
-from opstream_runner.authoring.context import COMPLETED, ActionContext, ProgressThrottle
+from opstream_runner.authoring.context import ActionContext, ProgressThrottle
 from opstream_runner.containment.log_guard import restore_logs
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.child_process import ChildProcessHandler
@@ -28,8 +27,7 @@ from opstream_runner.handler.invocation import Postponed, Raised
 from opstream_runner.handler.supervision import RunningHandler, StopReason, StopSignal, supervise
 from opstream_runner.steps.step_table import StepTable
 from opstream_runner.waits.wait_table import WaitTable
-from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
-from opstream_schemas.operation.commands import ReportProgress
+from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.operation.state import Operation
 from opstream_schemas.signals.wait_history import ClosedWait, WaitEvent, closed_waits, sleeps
 from opstream_schemas.steps.step_history import StepRecord
@@ -37,13 +35,12 @@ from opstream_schemas.steps.step_history import StepRecord
 from .completion import AttemptResult, Completion
 from .event_recorder import EventRecorder
 from .file_recorder import FileRecorder
+from .progress_recorder import ProgressRecorder
 from .step_recorder import StepRecorder
 
 logger = logging.getLogger(__name__)
 
 HEARTBEATS_PER_LEASE: Final = 3
-_PROGRESS_BUDGET: Final = 2.0
-"""Seconds to record a progress report before it is dropped."""
 _STOP_GRACE: Final = 3.0
 """Seconds that a handler has to end after a shutdown or a lost lease."""
 _SECOND_HEARTBEAT_DELAY: Final = 0.2
@@ -100,8 +97,15 @@ class Attempt:
         self._live = operation.live
         self._handler_loop = handler_loop
         self._on_handled = on_handled
-        self._throttle = ProgressThrottle(dependencies.monotonic)
         self._loop = asyncio.get_running_loop()
+        self._progress = ProgressRecorder(
+            self._recorder,
+            operation.live.token,
+            self._loop,
+            throttle=ProgressThrottle(dependencies.monotonic),
+            # The heartbeat sets the stop signal; start it now instead of at its time.
+            on_refused=self._heartbeat_now,
+        )
         self._handler: RunningHandler | None = None
         self._is_shutting_down = False
         self._is_completing = False
@@ -111,7 +115,6 @@ class Attempt:
         self._limit_timers: list[asyncio.TimerHandle] = []
         self._heartbeat_task: asyncio.Task[None] | None = None
         self._is_notified = False
-        self._progress_tasks: set[asyncio.Task[None]] = set()
 
     @property
     def operation(self) -> Operation:
@@ -165,10 +168,10 @@ class Attempt:
             for timer in (self._heartbeat_timer, *self._limit_timers):
                 if timer is not None:
                     timer.cancel()
-            for task in (self._heartbeat_task, self._handler.outcome, *self._progress_tasks):
+            for task in (self._heartbeat_task, self._handler.outcome):
                 if task is not None:
                     task.cancel()
-            for recorder in (self._step_recorder, self._file_recorder):
+            for recorder in (self._progress, self._step_recorder, self._file_recorder):
                 if recorder is not None:
                     recorder.close()
             self._step_recorder = self._file_recorder = None  # they refer back to this attempt
@@ -208,7 +211,7 @@ class Attempt:
             resource_id=operation.resource_id,
             attempt=self._live.number,
             traceparent=trace.traceparent if trace else "",
-            report=self._on_progress,
+            report=self._progress.report,
             cancel_requested=self._should_stop,
             make_steps=self._make_steps,
             make_waits=self._make_waits,
@@ -216,7 +219,7 @@ class Attempt:
         )
         limit = self._dependencies.result_limit
         if self._action.is_isolated:
-            report = self._start_recording_progress
+            report = self._progress.start
             return ChildProcessHandler(
                 self._action,
                 self._input,
@@ -353,49 +356,3 @@ class Attempt:
             if self._stop_signal.reason is None:
                 self._dependencies.heartbeats.gave_up(self.id, self._dependencies.monotonic() - self._verified_at)
             self._stop_signal.set(StopReason.LEASE_UNVERIFIED)
-
-    def _on_progress(self, percent: float, message: str) -> Awaitable[None]:
-        if self._is_over or not self._throttle.allow(percent):
-            return COMPLETED
-        recorded: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._loop.call_soon_threadsafe(self._record_progress_for, recorded, percent, message)
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # a plain handler, in a thread without a loop, does not wait
-            return COMPLETED
-        return asyncio.wrap_future(recorded, loop=loop)
-
-    def _record_progress_for(self, recorded: concurrent.futures.Future[None], percent: float, message: str) -> None:
-        def end(_: object = None) -> None:
-            if recorded.set_running_or_notify_cancel():
-                recorded.set_result(None)
-
-        def pass_cancellation(future: concurrent.futures.Future[None]) -> None:
-            if future.cancelled() and task is not None:
-                self._loop.call_soon_threadsafe(task.cancel)
-
-        task = self._start_recording_progress(percent, message)
-        if task is None:
-            end()
-        else:
-            task.add_done_callback(end)
-            recorded.add_done_callback(pass_cancellation)
-
-    def _start_recording_progress(self, percent: float, message: str) -> asyncio.Task[None] | None:
-        if self._is_over:
-            return None
-        command = ReportProgress(token=self._live.token, percent=percent, message=message)
-        # A task records it even if the author forgot to await the result.
-        task = self._loop.create_task(self._record_progress(command))
-        self._progress_tasks.add(task)
-        task.add_done_callback(self._progress_tasks.discard)
-        return task
-
-    async def _record_progress(self, command: ReportProgress) -> None:
-        try:
-            await self._recorder.record(lambda _: command, _PROGRESS_BUDGET)
-        except DecisionRefused:
-            # The heartbeat sets the stop signal; start it now instead of at its time.
-            self._heartbeat_now()
-        except (JournalError, FoldRefused, InvalidEvent) as error:
-            logger.info("operation %s: progress was dropped: %s", self.id, error)

@@ -14,7 +14,8 @@ from nats.errors import Error as NatsError
 from opstream_journal import Connection, Drifted, Journal, JournalUnavailable
 from opstream_journal.jetstream.scans.stream_scan import scan_stream
 from opstream_journal.provisioning.archive import ArchiveSizing, current_archive
-from opstream_journal.provisioning.provision import ProvisionReport, check_journal_age, provision, required_age
+from opstream_journal.provisioning.checks.journal_age import required_age
+from opstream_journal.provisioning.provision import ProvisionReport, check_journal_age, provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import DAY_SECONDS
