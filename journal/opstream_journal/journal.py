@@ -19,7 +19,7 @@ from opstream_schemas.operation.forced_end import OperationMessage
 from opstream_schemas.operation.state import Operation
 from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 
-from .errors import BrokerRefused, EventTooLarge, JournalError, JournalUnavailable, VersionConflict
+from .errors import BrokerRefused, EventTooLarge, JournalError, JournalUnavailable, NoLeader, VersionConflict
 from .group_commit import IN_FLIGHT, WRONG_VERSION, EncodedEvent, GroupCommit, StoreBatch
 from .jetstream import rpc
 from .jetstream.batch_publish import AtomicBatch, BatchMessage
@@ -44,6 +44,8 @@ _UNAVAILABLE: Final = 503
 _HEADER_BYTES: Final = 1024
 _FINAL_READ_TIMEOUT: Final = 0.1
 _CONTRADICTIONS: Final = 5
+_LEASE_TRIES: Final = 5
+"""Reads until one is answered while the leader's lease lasts; mostly the first or second."""
 
 
 class Journal:
@@ -155,10 +157,14 @@ class Journal:
         Raises:
             JournalUnavailable: no leader answered.
         """
-        last = await self._reader.last_message(operation_id)
-        if self._lease is not None:
-            await self._lease.confirm()
-        return last
+        if self._lease is None:
+            return await self._reader.last_message(operation_id)
+        clock = asyncio.get_running_loop().time
+        for _ in range(_LEASE_TRIES):
+            asked_at, last = clock(), await self._reader.last_message(operation_id)
+            if await self._lease.covers(asked_at):
+                return last
+        raise NoLeader("reads of the journal take longer than its leader may be trusted")
 
     async def last_of_type(self, operation: Operation, event: str) -> RecordedEvent | None:
         """Return an operation's last event of a type, from the leader; None without one that can be read.

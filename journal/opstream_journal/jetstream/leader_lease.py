@@ -2,11 +2,12 @@
 
 A server that leads a stream and is cut off from the others goes on answering reads for up to 20 seconds
 (`lostQuorumInterval` and its check, 10 s each). The others elect a leader after 4 to 9 s. In between it does not have
-what the new leader stores, so it would deny an operation that was accepted a moment ago.
+what the new leader stores, so it would deny an operation that was accepted a moment ago. So would one that was
+suspended, for a few milliseconds after it runs again.
 
 The leader knows when it last heard of each copy, and STREAM.INFO shows it. A copy that it has heard of does not vote
 for another leader within the next 4 s. So with a majority that was heard of recently it leads for some seconds more:
-its lease.
+its lease. An answer counts if the lease was held all the time from its question on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ _MARGIN: Final = 1.5
 _TRIES: Final = 3
 _PAUSE: Final = 0.5
 """Seconds. A leader hears of each copy every second, so after an election it may have heard of none yet."""
+_DOUBT: Final = 0.25
+"""Seconds in which a server that was suspended has read that another one leads."""
+_AHEAD: Final = 1.0
+"""Seconds before its end at which a lease is renewed: the least that it is long, if all copies are there."""
+_KEPT: Final = 30.0
+"""Seconds after its last use for which it is renewed."""
 
 
 class _Replica(msgspec.Struct, frozen=True):
@@ -75,37 +82,64 @@ class LeaderLease:
     def __init__(self, connection: Connection, stream: str) -> None:
         self._connection = connection
         self._stream = stream
+        self._since = 0.0
+        """From when on the lease has been held without a gap; in the loop's time, as the next two."""
         self._until = -1.0
-        """In the loop's time."""
+        self._used_at = 0.0
         self._renewal: asyncio.Task[None] | None = None
 
-    async def confirm(self) -> None:
-        """Return once it is sure that what the leader answered a moment ago was all that is stored.
+    async def covers(self, asked_at: float) -> bool:
+        """Return True if it is sure that what the leader has just answered was all that is stored.
 
-        That costs a request in some two seconds, for all reads together; on a single server nothing.
+        That is so if the lease was held from the question to the answer. Otherwise this gets it, and the question is to
+        be asked again. It costs a request in about a second while there are questions, for all of them together, and
+        nothing on a single server. The first question after a while waits for a quarter of a second.
+
+        Args:
+            asked_at: when the question was sent; in the loop's time.
 
         Raises:
             NoLeader: who answers does not hear of the others, or leads no more.
             JournalUnavailable: there was no answer.
         """
-        if not is_clustered(self._connection.nc) or asyncio.get_running_loop().time() < self._until:
-            return
+        if not is_clustered(self._connection.nc):
+            return True
+        self._used_at = now = asyncio.get_running_loop().time()
+        if self._since <= asked_at and now < self._until:
+            return True
+        await asyncio.shield(self._begin_renewal())
+        return False
+
+    def _begin_renewal(self) -> asyncio.Task[None]:
         if self._renewal is None:
             self._renewal = asyncio.create_task(self._renew(), name=f"leader of {self._stream}")
-            self._renewal.add_done_callback(self._forget)
-        await asyncio.shield(self._renewal)
+            self._renewal.add_done_callback(self._end_renewal)
+        return self._renewal
 
-    def _forget(self, renewal: asyncio.Task[None]) -> None:
+    def _end_renewal(self, renewal: asyncio.Task[None]) -> None:
         self._renewal = None
-        if not renewal.cancelled():
-            renewal.exception()  # which those who wait raise, if any still do
+        if renewal.cancelled() or renewal.exception() is not None:
+            return  # those who wait raise it, if any do
+        loop = asyncio.get_running_loop()
+        loop.call_at(self._until - _AHEAD, self._keep)
+
+    def _keep(self) -> None:
+        """Renew the lease before it is over, if it was used a moment ago."""
+        if self._connection.is_connected and asyncio.get_running_loop().time() - self._used_at < _KEPT:
+            self._begin_renewal()
 
     async def _renew(self) -> None:
+        clock = asyncio.get_running_loop().time
         for number in range(_TRIES):
             if number:
                 await self._connection.sleep(_PAUSE)
-            began = asyncio.get_running_loop().time()
-            seconds = await self._ask()
+            began, seconds = clock(), await self._ask()
+            if seconds > 0 and clock() >= self._until:
+                # There was a gap, in which the server that answers may have been suspended. It gets then all at once
+                # what was sent to it before and meanwhile: answers of copies, which look new, and who leads now.
+                await self._connection.sleep(_DOUBT)
+                began, seconds = clock(), await self._ask()
+                self._since = clock()
             if seconds > 0:
                 self._until = began + seconds
                 return
