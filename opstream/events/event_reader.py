@@ -7,7 +7,8 @@ from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.subjects import parse_event_subject
 
 from .errors import UnreadableEvent
-from .model import CLASS_OF_DATA, Event, Settlement, build_event
+from .model import CLASS_OF_DATA, Event, build_event
+from .settlement import Settlement
 
 
 def read_event(subject: str, data: bytes, sequence: int, deliveries: int, delivery: Settlement | None) -> Event:

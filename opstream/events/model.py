@@ -7,7 +7,7 @@ fields but the identifying ones have defaults.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, Final, Protocol, TypeVar, overload
+from typing import Any, ClassVar, Final, TypeVar, overload
 
 import msgspec
 
@@ -17,40 +17,12 @@ from opstream_schemas.names import Kind
 from opstream_schemas.payloads.payload_ref import PayloadRef
 
 from .errors import UnexpectedShape
+from .settlement import Settlement
 
 T = TypeVar("T")
 E = TypeVar("E", bound="Event")
 
 JSON_NULL: Final = msgspec.Raw(b"null")
-
-
-class Settlement(Protocol):
-    """Settles a delivered event. Only the first call of `ack`, `nak` or `park` counts."""
-
-    @property
-    def is_settled(self) -> bool:
-        """True once one of them was called."""
-        ...
-
-    async def ack(self) -> None:
-        """Acknowledge the event."""
-        ...
-
-    async def nak(self, delay: float | None = None) -> None:
-        """Have the event redelivered after `delay` seconds; None means the subscription's backoff."""
-        ...
-
-    async def park(self, reason: str, detail: str = "") -> None:
-        """Park the event as a dead letter, until an operator retries it."""
-        ...
-
-    async def in_progress(self) -> None:
-        """Restart the time after which the broker would redeliver the event."""
-        ...
-
-    async def find_request(self) -> wire.RecordedEvent | None:
-        """The operation's `requested` event; None if it has expired."""
-        ...
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,6 +161,9 @@ class ActionStepSucceeded(Event, frozen=True, kw_only=True):
     key: str = ""
     input_hash: str = ""
     result: msgspec.Raw = JSON_NULL
+    """JSON; `null` if it is a payload."""
+    result_payload: PayloadRef | None = None
+    """Where the result is, as of `ActionSucceeded`."""
     seconds: float = 0.0
     """How long its last try took."""
     tries: int = 1
@@ -201,9 +176,9 @@ class ActionStepSucceeded(Event, frozen=True, kw_only=True):
         """The result, decoded as a type that msgspec knows.
 
         Raises:
-            UnexpectedShape: it is not of that type.
+            UnexpectedShape: it is not of that type, or it is a payload (`result_payload`).
         """
-        return _decode_as(self.result, type, self, None)
+        return _decode_as(self.result, type, self, self.result_payload)
 
 
 class ActionStepFailed(Event, frozen=True, kw_only=True):

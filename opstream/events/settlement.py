@@ -1,14 +1,14 @@
 """Settles one event: acknowledges it, has it redelivered after a delay, or parks it as a dead letter.
 
 `DurableDelivery` settles an event that the durable consumer delivered, `DeadLetterRetry` a parked one that is tried
-again. Only the first call of `ack`, `nak` or `park` counts.
+again. Both are a `Settlement`: only the first call of `ack`, `nak` or `park` counts.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 from opstream_journal import Connection, DeliveredMessage, JournalError
 from opstream_journal.jetstream.rpc import get_last
@@ -27,6 +27,35 @@ _PARK_RETRY_DELAY: Final = 5.0
 
 BackoffDelay = Callable[[int], float]
 """The seconds until the next delivery, by the number of deliveries so far."""
+
+
+class Settlement(Protocol):
+    """Settles a delivered event. Only the first call of `ack`, `nak` or `park` counts."""
+
+    @property
+    def is_settled(self) -> bool:
+        """True once one of them was called."""
+        ...
+
+    async def ack(self) -> None:
+        """Acknowledge the event."""
+        ...
+
+    async def nak(self, delay: float | None = None) -> None:
+        """Have the event redelivered after `delay` seconds; None means the subscription's backoff."""
+        ...
+
+    async def park(self, reason: str, detail: str = "") -> None:
+        """Park the event as a dead letter, until an operator retries it."""
+        ...
+
+    async def in_progress(self) -> None:
+        """Restart the time after which the broker would redeliver the event."""
+        ...
+
+    async def find_request(self) -> RecordedEvent | None:
+        """The operation's `requested` event; None if it has expired."""
+        ...
 
 
 class DurableDelivery:

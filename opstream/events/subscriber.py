@@ -45,8 +45,7 @@ from .errors import InvalidSubscription, UnexpectedShape, UnreadableEvent
 from .event_reader import read_event
 from .failure_log import FailureLog, ShownFailures
 from .message import RawEventMessage, decode_message, parse_message
-from .model import Settlement
-from .settlement import DeadLetterRetry, DurableDelivery
+from .settlement import DeadLetterRetry, DurableDelivery, Settlement
 from .subscription import SubscriptionTerms
 
 logger = logging.getLogger(__name__)

@@ -69,8 +69,10 @@ def _describe(data: EventData | None) -> str:
             return f"{data.percent:.0f} % {data.message}"
         case StepStarted():
             return step_text(data)
+        case StepSucceeded(result_payload=PayloadRef() as payload):
+            return f"{step_text(data)}: {_payload_text(payload)}"
         case StepSucceeded():
-            return f"{step_text(data)}: {bytes(data.result).decode()}"
+            return f"{step_text(data)}: {bytes(data.result or b'').decode()}"
         case StepFailed():
             return f"{step_text(data)}: {data.error.code}: {data.error.message}"
         case WaitBegun():
@@ -81,7 +83,7 @@ def _describe(data: EventData | None) -> str:
         case Attached():
             return f"{data.file_name}, {data.payload.size} bytes of {data.media_type}"
         case Succeeded(result_payload=PayloadRef() as payload):
-            return f"{payload.size} bytes in {payload.uri}"
+            return _payload_text(payload)
         case Succeeded():
             return bytes(data.result or b"").decode()
         case Failed() | AttemptFailed():
@@ -90,6 +92,10 @@ def _describe(data: EventData | None) -> str:
             return data.reason
         case _:
             return ""
+
+
+def _payload_text(payload: PayloadRef) -> str:
+    return f"{payload.size} bytes in {payload.uri}"
 
 
 def step_text(data: StepStarted | StepSucceeded | StepFailed) -> str:

@@ -149,7 +149,7 @@ class RunResult(Generic[T]):
 def _after(before: StepRun | None, data: StepStarted | StepSucceeded | StepFailed) -> StepRun:
     errors = before.errors if before is not None else ()
     if isinstance(data, StepSucceeded):
-        result = msgspec.json.decode(data.result)
+        result = msgspec.json.decode(data.result) if isinstance(data.result, msgspec.Raw) else None
         return StepRun(
             name=data.step,
             key=data.key,

@@ -16,6 +16,7 @@ from .bulk.records import Authority, BulkProgress
 from .errors import InvalidEvent
 from .event_types.base import EventData, ForcedEnd, Instant, NonEmpty, OperationError, Trace
 from .event_types.claims import Attached, check_document
+from .event_types.outcomes import Canceled, Failed, Succeeded
 from .event_types.signals import RefusedSignal, Signaled, SignalWait
 from .event_types.steps import StepFailed, StepStarted, StepSucceeded
 from .event_types.waits import WaitBegun
@@ -25,7 +26,9 @@ from .text import MAX_NESTING, check_json
 
 __all__ = [
     "Attached",
+    "Canceled",
     "EventData",
+    "Failed",
     "ForcedEnd",
     "Instant",
     "NonEmpty",
@@ -36,6 +39,7 @@ __all__ = [
     "StepFailed",
     "StepStarted",
     "StepSucceeded",
+    "Succeeded",
     "Trace",
     "WaitBegun",
 ]
@@ -161,46 +165,6 @@ class CancelRequested(EventData, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Succeeded(EventData, frozen=True, kw_only=True):
-    """Terminal: the action returned."""
-
-    name: ClassVar[str] = "succeeded"
-    type: ClassVar[str] = "opstream.action.succeeded.v1"
-    claim_type: ClassVar[str] = "opstream.action.succeeded.v2"
-    """Of a result that is a payload."""
-
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    """JSON; `UNSET` if it is a payload."""
-    result_payload: PayloadRef | None = None
-    """Where the result is, if it is too large for an event; None if it is here."""
-
-    @property
-    def wire_type(self) -> str:
-        """Return the type of version 2 for a result that is a payload, otherwise that of version 1."""
-        return self.type if self.result_payload is None else self.claim_type
-
-
-class Failed(EventData, frozen=True, kw_only=True):
-    """Terminal: the action failed, or opstream gave it up."""
-
-    name: ClassVar[str] = "failed"
-    type: ClassVar[str] = "opstream.action.failed.v1"
-
-    error: OperationError
-    forced: ForcedEnd | None = None
-
-
-class Canceled(EventData, frozen=True, kw_only=True):
-    """Terminal: the operation stopped at a client's request."""
-
-    name: ClassVar[str] = "canceled"
-    type: ClassVar[str] = "opstream.action.canceled.v1"
-
-    by: str = ""
-    """Caller of the cancel request (`Requested.caller`)."""
-    reason: str = ""
-
-
 EVENT_DATA: Final[tuple[type[EventData], ...]] = (
     Requested,
     Started,
@@ -220,6 +184,7 @@ EVENT_DATA: Final[tuple[type[EventData], ...]] = (
 EVENT_TYPES: Final[dict[str, type[EventData]]] = {data.type: data for data in EVENT_DATA} | {
     Requested.later_type: Requested,
     Requested.claim_type: Requested,
+    StepSucceeded.claim_type: StepSucceeded,
     Succeeded.claim_type: Succeeded,
 }
 """The data of each CloudEvents type."""
@@ -352,7 +317,7 @@ def _decode(payload: bytes) -> tuple[CloudEvent, EventData | None]:
     if isinstance(data, Requested):
         Kind.parse(f"{data.resource}:{data.action}")  # subjects are built from it
         check_document(data.input, data.input_payload, is_claim=envelope.type == data.claim_type)
-    elif isinstance(data, Succeeded):
+    elif isinstance(data, Succeeded | StepSucceeded):
         check_document(data.result, data.result_payload, is_claim=envelope.type == data.claim_type)
     return envelope, data
 

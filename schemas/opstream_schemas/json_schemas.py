@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from .events import EVENT_TYPES, CloudEvent, EventData, Requested, Succeeded
+from .events import EVENT_TYPES, CloudEvent, EventData, Requested, StepSucceeded, Succeeded
 from .operation.state import Operation
 
-_DOCUMENTS: dict[type[EventData], str] = {Requested: "input", Succeeded: "result"}
+_DOCUMENTS: dict[type[EventData], str] = {Requested: "input", StepSucceeded: "result", Succeeded: "result"}
 """The member that is a document, if it is no payload."""
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from opstream_schemas.events import EVENT_DATA, EVENT_TYPES, CloudEvent, EventData, Requested, Succeeded
+from opstream_schemas.events import EVENT_DATA, EVENT_TYPES, CloudEvent, EventData, Requested, StepSucceeded, Succeeded
 from opstream_schemas.names import NAME_PATTERN, OPERATION_ID_PATTERN
 
 from .shared import SCHEMAS_PREFIX, Json, TypedAction, action_object_name, component_reference, first_line
@@ -18,6 +18,8 @@ from .shared import SCHEMAS_PREFIX, Json, TypedAction, action_object_name, compo
 TYPED_EVENTS: Final[tuple[type[EventData], ...]] = (Requested, Succeeded)
 """Events that hold the input or the result of an action."""
 
+_WITH_DOCUMENTS: Final[tuple[type[EventData], ...]] = (*TYPED_EVENTS, StepSucceeded)
+"""Events that hold a document, or the claim check of a payload."""
 _ENVELOPE: Final = "CloudEvent"
 _HASH: Final = "^([0-9a-f]{64})?$"
 _MEMBERS: Final[Json] = {
@@ -47,7 +49,7 @@ def event_schemas() -> Json:
     for name, more in _MEMBERS.items():
         member = {key: value for key, value in envelope["properties"][name].items() if key not in {"enum", "default"}}
         envelope["properties"][name] = member | more
-    for data in TYPED_EVENTS:
+    for data in _WITH_DOCUMENTS:
         role = typed_member(data)
         found[data.__name__]["oneOf"] = [{"required": [role]}, {"required": [f"{role}Payload"]}]
     for name in ("resource", "action"):

@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import msgspec
 
+from opstream_schemas.payloads.payload_ref import PayloadRef
+
 from .base import EventData, OperationError
 
 
@@ -33,11 +35,22 @@ class StepSucceeded(_StepData, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "step-succeeded"
     type: ClassVar[str] = "opstream.action.step-succeeded.v1"
+    claim_type: ClassVar[str] = "opstream.action.step-succeeded.v2"
+    """Of a result that is a payload. A process that knows no payloads refuses it, so that the step does not run again
+    (docs/adr/0075)."""
 
-    result: msgspec.Raw
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """JSON; `UNSET` if it is a payload."""
+    result_payload: PayloadRef | None = None
+    """Where the result is, if it is too large for an event; None if it is here."""
     seconds: float
     """How long its last try took."""
     tries: int = 1
+
+    @property
+    def wire_type(self) -> str:
+        """Return the type of version 2 for a result that is a payload, otherwise that of version 1."""
+        return self.type if self.result_payload is None else self.claim_type
 
 
 class StepFailed(_StepData, frozen=True, kw_only=True):

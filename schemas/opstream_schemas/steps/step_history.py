@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from opstream_schemas.events import RecordedEvent, StepStarted, StepSucceeded
+from opstream_schemas.payloads.payload_ref import PayloadRef
 
 
 class OnChanged(StrEnum):
@@ -29,7 +30,14 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     input_hash: str
     attempt: int
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    """JSON; unset if the step only began."""
+    """JSON; unset if the step only began, or its result is a payload."""
+    payload: PayloadRef | None = None
+    """Where the result is, if it is too large for an event."""
+
+    @property
+    def is_result(self) -> bool:
+        """Return True if the step returned."""
+        return self.payload is not None or isinstance(self.result, msgspec.Raw)
 
 
 class RunStep(msgspec.Struct, frozen=True):
@@ -42,9 +50,11 @@ class UseResult(msgspec.Struct, frozen=True):
     """Take the recorded result."""
 
     row: int
-    result: msgspec.Raw
+    result: msgspec.Raw | msgspec.UnsetType
+    """JSON; unset if it is a payload."""
     attempt: int
     """That recorded it."""
+    payload: PayloadRef | None = None
 
 
 class RefuseChanged(msgspec.Struct, frozen=True):
@@ -89,11 +99,12 @@ class StepHistory:
         self._found: dict[tuple[str, str], _Records] = {}
         for record in records:
             found = self._found.setdefault((record.step, record.key), _Records())
-            if isinstance(record.result, msgspec.UnsetType):
-                found.started = record
-            else:
-                found.last = found.results[record.input_hash] = UseResult(2, record.result, record.attempt)
+            if record.is_result:
+                recorded = UseResult(2, record.result, record.attempt, record.payload)
+                found.last = found.results[record.input_hash] = recorded
                 found.started = None
+            else:
+                found.started = record
 
     def decide(
         self, step: str, key: str, input_hash: str, *, on_changed: OnChanged, at_most_once: bool
@@ -134,6 +145,7 @@ def step_records(events: Iterable[RecordedEvent]) -> tuple[StepRecord, ...]:
             input_hash=data.input_hash,
             attempt=data.attempt,
             result=data.result if isinstance(data, StepSucceeded) else msgspec.UNSET,
+            payload=data.result_payload if isinstance(data, StepSucceeded) else None,
         )
         for event in events
         if isinstance(data := event.data, StepStarted | StepSucceeded)

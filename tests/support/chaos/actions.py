@@ -127,9 +127,9 @@ async def quick(request: Work, ctx: ActionContext) -> Done:
 
 @action("chaos:large", lease=LEASE, max_attempts=MANY)
 async def large(request: Work, ctx: ActionContext) -> Done:
-    """Do nothing, and return more than an event takes."""
+    """Make more than an event takes in a step, and return it."""
     with marked("large", ctx):
-        return Done(request.number, ctx.attempt, "x" * LARGE)
+        return Done(request.number, ctx.attempt, await ctx.step("fill", lambda: "x" * LARGE))
 
 
 @action("chaos:slow", lease=LEASE, max_attempts=MANY)

@@ -1,5 +1,5 @@
-"""Actions with large documents and files: `big:echo` returns its input, `big:make` a text of so many characters, and
-`big:attach` adds a file, in a handler of each sort."""
+"""Actions with large documents and files: `big:echo` returns its input, `big:make` a text of so many characters,
+`big:attach` adds a file, and `big:step` makes a text in a step, in a handler of each sort."""
 
 from __future__ import annotations
 
@@ -82,3 +82,47 @@ def attach_plain_apart(request: Files, ctx: ActionContext) -> Any:
     for path in request.paths:
         ctx.attach(path, request.media_type)
     return len(request.paths)
+
+
+class Steps(msgspec.Struct, forbid_unknown_fields=True):
+    """A step that makes a long text, in an action whose first attempt fails behind it."""
+
+    size: int
+    log: str
+    """File that gets a line with each call of the step."""
+    fails: int = 1
+    """Attempts that fail."""
+
+
+def make_text(request: Steps) -> str:
+    """Return the text, and note that."""
+    with Path(request.log).open("a") as file:
+        file.write("called\n")
+    return "x" * request.size
+
+
+@action("big:step", max_attempts=4, backoff=0.1)
+async def step(request: Steps, ctx: ActionContext) -> int:
+    """Make a text once."""
+    text = await ctx.step("make", make_text, request)
+    if ctx.attempt <= request.fails:
+        raise RetryAfter(0)
+    return len(text)
+
+
+@action("big:step-plain", max_attempts=4, backoff=0.1)
+def step_plain(request: Steps, ctx: ActionContext) -> int:
+    """Make a text once, in a thread."""
+    text: str = ctx.step("make", make_text, request)  # type: ignore[assignment]
+    if ctx.attempt <= request.fails:
+        raise RetryAfter(0)
+    return len(text)
+
+
+@action("big:step-apart", max_attempts=4, backoff=0.1, isolation="process")
+async def step_apart(request: Steps, ctx: ActionContext) -> int:
+    """Make a text once, in a process."""
+    text = await ctx.step("make", make_text, request)
+    if ctx.attempt <= request.fails:
+        raise RetryAfter(0)
+    return len(text)

@@ -291,6 +291,14 @@ event_data: st.SearchStrategy[EventData] = st.one_of(
         tries=st.integers(1, 99),
     ),
     st.builds(
+        StepSucceeded,
+        attempt=st.integers(1, 99),
+        step=named,
+        input_hash=texts,
+        result_payload=payload_refs,
+        seconds=seconds,
+    ),
+    st.builds(
         StepFailed,
         attempt=st.integers(1, 99),
         step=named,

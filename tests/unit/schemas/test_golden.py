@@ -180,14 +180,21 @@ def event(data: EventData) -> Event:
 
 OF_VERSION_2 = {"start_at": START_AT, "start_after": 7200}
 """Members with which a request is of another type."""
-OF_OTHER_TYPES = {Requested: {*OF_VERSION_2, "input_payload"}, Succeeded: {"result_payload"}}
+OF_OTHER_TYPES = {
+    Requested: {*OF_VERSION_2, "input_payload"},
+    StepSucceeded: {"result_payload"},
+    Succeeded: {"result_payload"},
+}
 LATER = msgspec.structs.replace(FULL[0], **OF_VERSION_2)
 DOCUMENTS = {"input", "result"}
 CLAIMED = [
     msgspec.structs.replace(FULL[0], input=msgspec.UNSET, input_payload=DOCUMENT),
+    StepSucceeded(
+        attempt=2, step="copy", key="7", input_hash=INPUT_HASH, result_payload=DOCUMENT, seconds=4.25, tries=3
+    ),
     Succeeded(result_payload=DOCUMENT),
 ]
-CLAIMS = {Requested: "requested.v3", Succeeded: "succeeded.v2"}
+CLAIMS = {Requested: "requested.v3", StepSucceeded: "step-succeeded.v2", Succeeded: "succeeded.v2"}
 """Events whose document is a payload are of another type."""
 EVENTS = (
     {f"{data.name}.json": event(data) for data in FULL}

@@ -229,6 +229,7 @@ class Attempt:
                 steps=self._steps,
                 sleeps=sleeps(self._waits),
                 record_step=lambda event: self._recorder_of_steps().record(event),
+                fetch_result=lambda payload: self._recorder_of_steps().fetch(payload),
                 closed=self._closed_waits(),
                 is_proven=bool(operation.own_id),
                 attach_file=lambda request: self._recorder_of_files().attach(request),
@@ -254,6 +255,7 @@ class Attempt:
             should_stop=self._should_stop,
             waits=sleeps(self._waits),
             clock=self._dependencies.step_clock,
+            fetch=lambda payload: self._recorder_of_steps().fetch(payload),
         )
 
     def _recorder_of_steps(self) -> StepRecorder:
@@ -262,6 +264,7 @@ class Attempt:
             recorder = self._step_recorder = StepRecorder(
                 self._recorder,
                 self._live.token,
+                self._dependencies.documents,
                 self._loop,
                 on_lost=partial(self._stop_signal.set, StopReason.LEASE_LOST),
                 on_unreadable=self._give_up_lease,

@@ -12,12 +12,13 @@ from opstream_journal.errors import JournalError
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_payloads import PayloadError, Payloads
 from opstream_runner.authoring.attached_file import FileRequest
-from opstream_runner.errors import ActionCanceledError, FileNotAttached
+from opstream_runner.errors import FileNotAttached
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent, TooManyFiles
 from opstream_schemas.event_types.claims import Attachment
 from opstream_schemas.operation.commands import AttachFile
 
 from .event_recorder import EventRecorder
+from .handler_calls import HandlerCalls, attempt_over
 
 _NO_STORE = (
     "this runner has no payload store: run 'opstream provision --update', and 'opstream broker-config' where each role "
@@ -49,9 +50,7 @@ class FileRecorder:
         self._token = token
         self._payloads = payloads
         self._on_lost = on_lost
-        self._loop = loop
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._is_closed = False
+        self._calls = HandlerCalls(loop)
 
     def attach(self, request: FileRequest) -> concurrent.futures.Future[None]:
         """Add a file; callable from any thread.
@@ -60,37 +59,11 @@ class FileRecorder:
             A future that is done once the file and its event are stored. Its exception is `FileNotAttached`, or
             `ActionCanceledError` if the attempt has lost its lease or is over.
         """
-        done: concurrent.futures.Future[None] = concurrent.futures.Future()
-        try:
-            self._loop.call_soon_threadsafe(self._start, request, done)
-        except RuntimeError:  # the runner's loop has ended
-            done.set_exception(_over())
-        return done
+        return self._calls.start(lambda: self._store(request))
 
     def close(self) -> None:
         """Add nothing any more: the attempt is over."""
-        self._is_closed = True
-        for task in self._tasks:
-            task.cancel()
-
-    def _start(self, request: FileRequest, done: concurrent.futures.Future[None]) -> None:
-        if not done.set_running_or_notify_cancel():
-            return  # the handler was cancelled meanwhile, which can't be done from here on
-        if self._is_closed:
-            done.set_exception(_over())
-            return
-        task = self._loop.create_task(self._store(request))
-        self._tasks.add(task)
-
-        def end(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            error = _over() if task.cancelled() else task.exception()
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-        task.add_done_callback(end)
+        self._calls.close()
 
     async def _store(self, request: FileRequest) -> None:
         if self._payloads is None:
@@ -107,8 +80,4 @@ class FileRecorder:
             raise FileNotAttached(f"{request.name} is not added to the operation: {error}") from error
         except (DecisionRefused, FoldRefused, InvalidEvent) as error:
             self._on_lost()
-            raise _over() from error
-
-
-def _over() -> ActionCanceledError:
-    return ActionCanceledError("the attempt is over, or another one owns the operation")
+            raise attempt_over() from error

@@ -1,4 +1,4 @@
-"""Records the events of an attempt's steps, for a handler in another thread or process.
+"""Records the events of an attempt's steps, and reads large results, for a handler in another thread or process.
 
 A result is retried like an outcome: until it is stored, or the attempt has lost its lease. A broker that is away for a
 minute must not cost it, since the step would run again.
@@ -13,31 +13,45 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from opstream_journal import UNTIL_STORED, EventTooLarge, JournalFull
 from opstream_journal.errors import JournalError
+from opstream_journal.outage_log import OutageLog
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
-from opstream_runner.errors import ActionCanceledError
-from opstream_runner.steps.step_errors import StepNotRecorded, StepResultTooLarge
+from opstream_payloads.documents import Documents
+from opstream_payloads.errors import PayloadError, StoreUnavailable
+from opstream_runner.steps.step_errors import StepNotRecorded, StepResultTooLarge, StepUnreadable
 from opstream_runner.steps.step_table import StepEvent
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
-from opstream_schemas.events import StepFailed, StepStarted
+from opstream_schemas.events import StepFailed, StepStarted, StepSucceeded
 from opstream_schemas.operation.commands import RecordStep
+from opstream_schemas.payloads.payload_ref import PayloadRef
 
 from .event_recorder import EventRecorder
+from .handler_calls import HandlerCalls, attempt_over
 
 logger = logging.getLogger(__name__)
 
-_FULL_DELAY: Final = 2.0
+_OUTAGE_DELAY: Final = 2.0
+"""Seconds until a result is tried again for which the journal or the payload store has no room, or which they do not
+answer."""
 _FAILURE_BUDGET: Final = 2.0
 """Seconds to record that a step failed before that is dropped: it is for people, and decides nothing."""
 
 
+_STORE_OUTAGE: Final = OutageLog(
+    logger, "results of steps wait for the payload store", "results of steps are stored and read again"
+)
+
+
 class StepRecorder:
-    """The steps of one attempt, on their way into the journal.
+    """The steps of one attempt, on their way into the journal, and back.
 
     Args:
         recorder: the attempt's recorder.
         token: the attempt's token.
+        documents: keep the results that are too large for an event.
         loop: the runner's, in which events are appended.
         on_lost: called when the attempt is not the live one any more.
         on_unreadable: called when the operation can't be folded.
@@ -48,6 +62,7 @@ class StepRecorder:
         self,
         recorder: EventRecorder,
         token: str,
+        documents: Documents,
         loop: asyncio.AbstractEventLoop,
         *,
         on_lost: Callable[[], None],
@@ -59,9 +74,8 @@ class StepRecorder:
         self._on_lost = on_lost
         self._on_unreadable = on_unreadable
         self._count = count
-        self._loop = loop
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._is_closed = False
+        self._documents = documents
+        self._calls = HandlerCalls(loop)
 
     def record(self, event: StepEvent) -> concurrent.futures.Future[None]:
         """Record an event; callable from any thread.
@@ -70,35 +84,19 @@ class StepRecorder:
             A future that is done once the event is stored. Its exception is one of `StepResultTooLarge`,
             `StepNotRecorded`, and `ActionCanceledError` if the attempt has lost its lease or is over.
         """
-        recorded: concurrent.futures.Future[None] = concurrent.futures.Future()
-        try:
-            self._loop.call_soon_threadsafe(self._start, event, recorded)
-        except RuntimeError:  # the runner's loop has ended
-            recorded.set_exception(_over())
-        return recorded
+        return self._calls.start(lambda: self._store(event))
+
+    def fetch(self, payload: PayloadRef) -> concurrent.futures.Future[bytes]:
+        """Read a result from the payload store, and wait for a store that is away; callable from any thread.
+
+        Returns:
+            A future with its JSON. Its exception is `StepUnreadable`, or `ActionCanceledError` if the attempt is over.
+        """
+        return self._calls.start(lambda: self._fetch(payload))
 
     def close(self) -> None:
-        """Record nothing any more: the attempt is over."""
-        self._is_closed = True
-        for task in self._tasks:
-            task.cancel()
-
-    def _start(self, event: StepEvent, recorded: concurrent.futures.Future[None]) -> None:
-        if self._is_closed:
-            recorded.set_exception(_over())
-            return
-        task = self._loop.create_task(self._store(event))
-        self._tasks.add(task)
-
-        def end(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            error = _over() if task.cancelled() else task.exception()
-            if error is None:
-                recorded.set_result(None)
-            else:
-                recorded.set_exception(error)
-
-        task.add_done_callback(end)
+        """Record and read nothing any more: the attempt is over."""
+        self._calls.close()
 
     async def _store(self, event: StepEvent) -> None:
         if isinstance(event, StepFailed):
@@ -111,19 +109,23 @@ class StepRecorder:
         )
         while True:
             try:
+                event = await self._moved_to_payload(event)
                 await self._append(event, UNTIL_STORED)
+            except StoreUnavailable as error:
+                _STORE_OUTAGE.failed(f"operation {self._recorder.operation.id}: {error}")
+                await asyncio.sleep(_OUTAGE_DELAY)
             except JournalFull as error:
                 logger.debug("operation %s: a step waits for room: %s", self._recorder.operation.id, error)
-                await asyncio.sleep(_FULL_DELAY)
+                await asyncio.sleep(_OUTAGE_DELAY)
             except EventTooLarge as error:
                 raise StepResultTooLarge(str(error)) from error
             except DecisionRefused as error:
                 self._on_lost()
-                raise _over() from error
+                raise attempt_over() from error
             except (FoldRefused, InvalidEvent) as error:
                 logger.error("operation %s: a step can't be recorded: %s", self._recorder.operation.id, error)  # noqa: TRY400
                 self._on_unreadable()
-                raise _over() from error
+                raise attempt_over() from error
             except JournalError as error:
                 raise StepNotRecorded(f"step {event.step!r} can't be recorded: {error}") from error
             else:
@@ -132,10 +134,31 @@ class StepRecorder:
             self._count(False)  # noqa: FBT003
         crash_point(CrashPoint.RUNNER_STEP_RECORDED)
 
+    async def _moved_to_payload(self, event: StepEvent) -> StepEvent:
+        """Store a result that is too large for an event, and return the event that names it."""
+        if not isinstance(event, StepSucceeded) or not isinstance(event.result, msgspec.Raw):
+            return event
+        if self._documents.is_inline(event.result):
+            return event
+        payload = await self._documents.store(self._recorder.operation.id, bytes(event.result))
+        _STORE_OUTAGE.recovered()
+        crash_point(CrashPoint.RUNNER_PAYLOAD_STORED)
+        return msgspec.structs.replace(event, result=msgspec.UNSET, result_payload=payload)
+
+    async def _fetch(self, payload: PayloadRef) -> bytes:
+        while True:
+            try:
+                found = bytes(await self._documents.read(self._recorder.operation.id, msgspec.UNSET, payload))
+            except StoreUnavailable as error:
+                _STORE_OUTAGE.failed(f"operation {self._recorder.operation.id}: {error}")
+                await asyncio.sleep(_OUTAGE_DELAY)
+            except PayloadError as error:
+                logger.error("operation %s: %s", self._recorder.operation.id, error)  # noqa: TRY400 - says all
+                raise StepUnreadable(f"the recorded result of a step can't be read: {error}") from error
+            else:
+                _STORE_OUTAGE.recovered()
+                return found
+
     async def _append(self, event: StepEvent, budget: float) -> None:
         command = RecordStep(token=self._token, data=event)
         await self._recorder.record(lambda _: command, budget)
-
-
-def _over() -> ActionCanceledError:
-    return ActionCanceledError("the attempt is over, or another one owns the operation")

@@ -36,22 +36,24 @@ from opstream_runner.authoring.context import COMPLETED, ActionContext, Progress
 from opstream_runner.containment.author_loop import run_until
 from opstream_runner.containment.forks import keep_from_forks, prepare_forks
 from opstream_runner.containment.log_guard import protect_logs
-from opstream_runner.errors import ActionCanceledError, FileNotAttached
-from opstream_runner.steps.step_errors import StepNotRecorded, StepResultTooLarge
+from opstream_runner.errors import ActionCanceledError
 from opstream_runner.steps.step_table import StepEvent, StepTable
 from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.events import Trace
 from opstream_schemas.logs.json_formatter import JsonLogFormatter
 from opstream_schemas.operation.commands import truncate_error
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.text import truncate_text
 from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 
 from .child_protocol import (
+    ANSWERED_ERRORS,
     FRAME_HEADER,
     Begun,
     ChildStart,
     FileAdded,
     Reported,
+    ResultWanted,
     StepDone,
     StepRecorded,
     decode_start,
@@ -98,7 +100,7 @@ class RunnerChannel:
         self._sock = sock
         self._operation_id = operation_id
         self._on_over = on_over
-        self._steps: dict[int, concurrent.futures.Future[None]] = {}
+        self._steps: dict[int, concurrent.futures.Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._reader: threading.Thread | None = None
         self._frames: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -118,8 +120,12 @@ class RunnerChannel:
         """Send a file that is to be added. The future is done once the runner says that it is."""
         return self._ask(lambda number: FileAdded(number, *request))
 
-    def _ask(self, message: Callable[[int], StepDone | FileAdded]) -> concurrent.futures.Future[None]:
-        recorded: concurrent.futures.Future[None] = concurrent.futures.Future()
+    def fetch_result(self, payload: PayloadRef) -> concurrent.futures.Future[bytes]:
+        """Ask for a recorded result that is too large for its event (`Fetcher`)."""
+        return self._ask(lambda number: ResultWanted(number, payload))
+
+    def _ask(self, message: Callable[[int], StepDone | ResultWanted | FileAdded]) -> concurrent.futures.Future[Any]:
+        recorded: concurrent.futures.Future[Any] = concurrent.futures.Future()
         number = next(self._numbers)
         self._steps[number] = recorded
         if self._reader is None:
@@ -148,18 +154,14 @@ class RunnerChannel:
 
     def _take(self, answer: StepRecorded) -> None:
         recorded = self._steps.pop(answer.number)
-        match answer.kind:
-            case "" if not answer.error:
-                recorded.set_result(None)
-            case StepResultTooLarge.__name__:
-                recorded.set_exception(StepResultTooLarge(answer.error))
-            case StepNotRecorded.__name__:
-                recorded.set_exception(StepNotRecorded(answer.error))
-            case FileNotAttached.__name__:
-                recorded.set_exception(FileNotAttached(answer.error))
-            case _:
-                self._on_over()
-                recorded.set_exception(ActionCanceledError(answer.error))
+        error = ANSWERED_ERRORS.get(answer.kind)
+        if not answer.error and not answer.kind:
+            recorded.set_result(bytes(answer.data) if isinstance(answer.data, msgspec.Raw) else None)
+        elif error is not None:
+            recorded.set_exception(error(answer.error))
+        else:
+            self._on_over()
+            recorded.set_exception(ActionCanceledError(answer.error))
 
     def _write(self) -> None:
         # Without a runner there is no receiver, and this process is about to be killed.
@@ -326,6 +328,7 @@ def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerI
             limit=start.limit,
             should_stop=lambda: interrupt.is_requested,
             waits=start.sleeps,
+            fetch=channel.fetch_result,
         ),
         make_waits=lambda: WaitTable(start.closed, is_proven=start.is_proven),
     )

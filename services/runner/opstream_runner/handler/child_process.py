@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -26,7 +26,7 @@ from opstream_runner.containment.exceptions import type_name
 from opstream_runner.containment.forks import keep_from_forks
 from opstream_runner.containment.log_guard import own_formatter
 from opstream_runner.steps.step_errors import StepResultTooLarge
-from opstream_runner.steps.step_table import Recorder, StepEvent, keep_nothing
+from opstream_runner.steps.step_table import Fetcher, Recorder, StepEvent, fetch_nothing, keep_nothing
 from opstream_schemas.events import OperationError, StepFailed, StepStarted, StepSucceeded, WaitBegun
 from opstream_schemas.logs.json_formatter import JsonLogFormatter
 from opstream_schemas.signals.wait_history import ClosedWait
@@ -38,6 +38,7 @@ from .child_protocol import (
     ChildStart,
     FileAdded,
     Reported,
+    ResultWanted,
     StepDone,
     StepRecorded,
     decode_child_message,
@@ -46,6 +47,8 @@ from .child_protocol import (
 from .invocation import HandlerOutcome, Postponed, Raised, Returned, Stopped, Suspended
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _NO_WAITS: Final[Mapping[str, ClosedWait]] = {}
 _EXIT_GRACE: Final = 1.0
@@ -79,6 +82,7 @@ class ChildProcessHandler:
         steps: what earlier attempts have recorded of their steps.
         sleeps: the waits for a time, which are over.
         record_step: called with each event of a step.
+        fetch_result: called with each recorded result that is wanted, and not in its event.
         closed: the waits for signals that are over.
         is_proven: see `WaitTable`.
         attach_file: called with each file that is to be added.
@@ -96,6 +100,7 @@ class ChildProcessHandler:
         steps: tuple[StepRecord, ...] = (),
         sleeps: tuple[WaitBegun, ...] = (),
         record_step: Recorder = keep_nothing,
+        fetch_result: Fetcher = fetch_nothing,
         closed: Mapping[str, ClosedWait] = _NO_WAITS,
         is_proven: bool = False,
         attach_file: Callable[[FileRequest], concurrent.futures.Future[None]] = keep_no_file,
@@ -120,6 +125,7 @@ class ChildProcessHandler:
             is_proven=is_proven,
         )
         self._record_step = record_step
+        self._fetch_result = fetch_result
         self._attach_file = attach_file
         self._lease = action.spec.policy.lease
         self._report = report
@@ -230,6 +236,8 @@ class ChildProcessHandler:
                         self._report(percent, message)
                     case StepDone() as done:
                         self._start_recording_step(done, writer)
+                    case ResultWanted(number, payload):
+                        self._answer_once_done(self._fetch_result(payload), number, writer)
                     case FileAdded() as added:
                         request = FileRequest(added.path, added.name, added.media_type)
                         self._answer_once_done(self._attach_file(request), added.number, writer)
@@ -249,15 +257,17 @@ class ChildProcessHandler:
         self._answer_once_done(self._record_step(msgspec.json.decode(done.data, type=type_)), done.number, writer)
 
     def _answer_once_done(
-        self, recorded: concurrent.futures.Future[None], number: int, writer: asyncio.StreamWriter
+        self, recorded: concurrent.futures.Future[T], number: int, writer: asyncio.StreamWriter
     ) -> None:
-        def answer(recorded: concurrent.futures.Future[None]) -> None:
+        def answer(recorded: concurrent.futures.Future[T]) -> None:
             error = recorded.exception()
             kind, why = ("", "") if error is None else (type(error).__name__, str(error) or "it is over")
             if isinstance(error, StepResultTooLarge):
                 why = str(error.message)
+            found = recorded.result() if error is None else None
+            data = msgspec.Raw(found) if isinstance(found, bytes) else msgspec.UNSET
             if not writer.is_closing():
-                writer.write(encode_frame(StepRecorded(number, why, kind)))
+                writer.write(encode_frame(StepRecorded(number, why, kind, data)))
 
         recorded.add_done_callback(answer)
 

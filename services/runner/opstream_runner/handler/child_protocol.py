@@ -10,12 +10,19 @@ from typing import Any, Final
 
 import msgspec
 
+from opstream_runner.errors import FileNotAttached
+from opstream_runner.steps.step_errors import StepNotRecorded, StepResultTooLarge, StepUnreadable
 from opstream_schemas.events import WaitBegun
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.signals.wait_history import ClosedWait
 from opstream_schemas.steps.step_history import StepRecord
 
 from .invocation import Postponed, Raised, Returned, Stopped, Suspended
 
+ANSWERED_ERRORS: Final = {
+    error.__name__: error for error in (StepResultTooLarge, StepNotRecorded, StepUnreadable, FileNotAttached)
+}
+"""What the runner's answer may have the child raise, by name."""
 FRAME_HEADER: Final = struct.Struct("!I")
 """The length of the message that follows, in bytes."""
 
@@ -51,13 +58,15 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepRecorded(msgspec.Struct, frozen=True):
-    """The runner's answer to a `StepDone`, or to a `FileAdded`."""
+    """The runner's answer to a `StepDone`, a `FileAdded` or a `ResultWanted`."""
 
     number: int
     error: str = ""
     """Why it is not stored; empty if it is."""
     kind: str = ""
-    """`StepResultTooLarge`, `StepNotRecorded`, `FileNotAttached`, or anything else for an attempt that is over."""
+    """The name of one of `ANSWERED_ERRORS`, or anything else for an attempt that is over."""
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """The result that was wanted."""
 
 
 class Begun(msgspec.Struct, frozen=True, tag=True):
@@ -81,6 +90,14 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
     data: msgspec.Raw
 
 
+class ResultWanted(msgspec.Struct, frozen=True, tag=True):
+    """A recorded result that is too large for its event. The runner reads it."""
+
+    number: int
+    """As of `StepDone`."""
+    payload: PayloadRef
+
+
 class FileAdded(msgspec.Struct, frozen=True, tag=True):
     """A file that is to be added to the operation. The runner reads it by itself."""
 
@@ -91,7 +108,9 @@ class FileAdded(msgspec.Struct, frozen=True, tag=True):
     media_type: str
 
 
-ChildMessage = Begun | Reported | StepDone | FileAdded | Returned | Raised | Postponed | Stopped | Suspended
+ChildMessage = (
+    Begun | Reported | StepDone | ResultWanted | FileAdded | Returned | Raised | Postponed | Stopped | Suspended
+)
 """What the child sends. An outcome is its last message."""
 
 decode_start: Final = msgspec.json.Decoder(ChildStart).decode

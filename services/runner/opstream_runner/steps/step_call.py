@@ -22,6 +22,7 @@ from opstream_runner.errors import ActionCanceledError, ActionError, RetryAfter
 from opstream_schemas.events import OperationError, StepFailed, StepStarted, StepSucceeded
 from opstream_schemas.operation.backoff import backoff_delay
 from opstream_schemas.operation.commands import truncate_error
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.steps.step_history import (
     OnChanged,
     RefuseChanged,
@@ -101,6 +102,7 @@ class StepCall:
         self._type = return_type(self._step, function)
         self._hash = input_hash(self._step, arguments, keywords)
         self._stop: asyncio.CancelledError | None = None
+        self._fetched: dict[str, bytes] = {}
         table.claim(self._step, self._key, place)
 
     def run(self) -> Any:  # noqa: ANN401 - what the function returns
@@ -111,9 +113,12 @@ class StepCall:
             ActionCanceledError: the attempt should stop, or has lost its lease.
             StepResultTooLarge, InvalidStep: the result can't be recorded.
             StepNotRecorded: the broker refused it.
+            StepUnreadable: the payload store has lost the recorded result.
             BaseException: what the function raises in its last try.
         """
-        if (found := self._look_up()) is not None:
+        while isinstance(found := self._look_up(), PayloadRef):
+            self._fetched[found.uri] = self._table.fetch(found).result()
+        if found is not None:
             return found.value
         if self._options.at_most_once:
             self._record(self._started()).result()
@@ -138,7 +143,9 @@ class StepCall:
         If this is cancelled, an async function is, too. A plain one can't be: then its end is awaited, and its result
         is recorded before the cancellation goes on, because `Canceled` means that nothing runs any more.
         """
-        if (found := self._look_up()) is not None:
+        while isinstance(found := self._look_up(), PayloadRef):
+            self._fetched[found.uri] = await asyncio.wrap_future(self._table.fetch(found))
+        if found is not None:
             return found.value
         if self._options.at_most_once:
             await self._wait_to_the_end(asyncio.wrap_future(self._record(self._started())))
@@ -194,8 +201,9 @@ class StepCall:
         if self._stop is not None:
             raise self._stop
 
-    def _look_up(self) -> _Found | None:
-        """Return the recorded result, or None if the function is to be called."""
+    def _look_up(self) -> _Found | PayloadRef | None:
+        """Return the recorded result, or the payload that has it and is to be fetched first; None if the function is
+        to be called."""
         options, what = self._options, f"step {self._step!r}" + (f" ({self._key})" if self._key else "")
         while True:
             decision = self._table.history.decide(
@@ -209,7 +217,10 @@ class StepCall:
                     )
                 case RefuseChanged(attempt=attempt):
                     raise StepInputChanged(f"{what} was recorded in attempt {attempt} with other arguments")
-                case UseResult(result=result, attempt=attempt):
+                case UseResult(payload=PayloadRef(uri=uri) as payload) if uri not in self._fetched:
+                    return payload
+                case UseResult(attempt=attempt) as use:
+                    result = self._fetched[use.payload.uri] if use.payload else bytes(use.result or b"")
                     try:
                         return _Found(decode_step_result(result, self._type))
                     except Exception as error:

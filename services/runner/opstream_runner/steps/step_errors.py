@@ -46,5 +46,12 @@ class StepResultTooLarge(ActionError):
         super().__init__(ErrorCode.STEP_RESULT_TOO_LARGE, message)
 
 
+class StepUnreadable(RunnerError):
+    """The recorded result of a step is a payload, and its store has other bytes, or none. The attempt fails.
+
+    The step does not run again, since its effect is there. Another attempt finds what an operator has restored.
+    """
+
+
 class StepNotRecorded(RunnerError):
     """The broker refused what a step has returned. The attempt fails, and another one runs the step again."""

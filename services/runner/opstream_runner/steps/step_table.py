@@ -10,25 +10,33 @@ from typing import Final
 
 from opstream_schemas.events import StepFailed, StepStarted, StepSucceeded, WaitBegun
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.steps.step_history import StepHistory, StepRecord
 
 from .step_clock import REAL_CLOCK, StepClock
-from .step_errors import InvalidStep
+from .step_errors import InvalidStep, StepUnreadable
 from .suspension import suspend
 
 StepEvent = StepStarted | StepSucceeded | StepFailed
 Recorder = Callable[[StepEvent], "concurrent.futures.Future[None]"]
 """Records an event of a step; callable from any thread. The future is done once it is stored."""
+Fetcher = Callable[[PayloadRef], "concurrent.futures.Future[bytes]"]
+"""Reads a recorded result that is a payload; callable from any thread."""
 
 NO_LIMIT: Final = 2**63
-RESULT_LIMIT: Final = 256 * 1024
-"""Bytes of a step's result, which is in its event. `--max-result` may set a lower limit, not a higher one."""
 
 
 def keep_nothing(_event: StepEvent) -> concurrent.futures.Future[None]:
     """Record nothing: the default in a unit test."""
     done: concurrent.futures.Future[None] = concurrent.futures.Future()
     done.set_result(None)
+    return done
+
+
+def fetch_nothing(payload: PayloadRef) -> concurrent.futures.Future[bytes]:
+    """Find no payload: the default in a unit test."""
+    done: concurrent.futures.Future[bytes] = concurrent.futures.Future()
+    done.set_exception(StepUnreadable(f"there is no payload store that has {payload.uri}"))
     return done
 
 
@@ -41,9 +49,10 @@ class StepTable:
         on_wait: called with a wait that is to begin.
         record: records an event.
         attempt: the number of this attempt.
-        limit: the maximum of the action's result, in bytes of JSON; that of a step is no larger than `RESULT_LIMIT`.
+        limit: the maximum of a result, in bytes of JSON.
         should_stop: returns True if the attempt should stop.
         clock: the time of waits and pauses.
+        fetch: reads a recorded result that is too large for its event.
     """
 
     def __init__(
@@ -57,11 +66,13 @@ class StepTable:
         waits: Iterable[WaitBegun] = (),
         on_wait: Callable[[WaitBegun], None] = suspend,
         clock: StepClock = REAL_CLOCK,
+        fetch: Fetcher = fetch_nothing,
     ) -> None:
         self.history = StepHistory(records)
         self.record = record
         self.attempt = attempt
-        self.limit = min(limit, RESULT_LIMIT)
+        self.limit = limit
+        self.fetch = fetch
         self.should_stop = should_stop
         self.on_wait = on_wait
         self.clock = clock

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 import pytest
 
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.steps.step_history import (
     OnChanged,
     RefuseChanged,
@@ -27,10 +28,16 @@ pytestmark = pytest.mark.unit
 
 PAGE: Final = Path(__file__).resolve().parents[4] / "docs" / "steps.md"
 ONE, TWO = msgspec.Raw(b"1"), msgspec.Raw(b"2")
+PAYLOAD = PayloadRef(uri=f"payload:op-1/{'a' * 32}", size=300_000, sha256="0" * 64)
 
 
 def begun(input_hash: str = "a", attempt: int = 1, key: str = "") -> StepRecord:
     return StepRecord(step="s", key=key, input_hash=input_hash, attempt=attempt)
+
+
+def stored(input_hash: str, attempt: int = 1) -> StepRecord:
+    """The record of a result that is too large for its event."""
+    return StepRecord(step="s", input_hash=input_hash, attempt=attempt, payload=PAYLOAD)
 
 
 def done(input_hash: str, result: msgspec.Raw, attempt: int = 1, key: str = "") -> StepRecord:
@@ -43,12 +50,14 @@ CASES: Final[list[tuple[list[StepRecord], OnChanged, bool, StepDecision]]] = [
     ([done("a", ONE)], OnChanged.FAIL, True, UseResult(2, ONE, 1)),
     ([done("a", ONE), done("b", TWO, 2)], OnChanged.RERUN, False, UseResult(2, ONE, 1)),
     ([begun(), done("a", ONE)], OnChanged.FAIL, True, UseResult(2, ONE, 1)),
+    ([begun(), stored("a")], OnChanged.FAIL, True, UseResult(2, msgspec.UNSET, 1, PAYLOAD)),
     ([begun()], OnChanged.FAIL, True, RefuseInterrupted(3, 1)),
     ([begun("b", 2)], OnChanged.KEEP, True, RefuseInterrupted(3, 2)),
     ([done("b", ONE), begun("c", 2)], OnChanged.KEEP, True, RefuseInterrupted(3, 2)),
     ([begun()], OnChanged.FAIL, False, RunStep(4)),
     ([done("b", ONE)], OnChanged.RERUN, False, RunStep(5)),
     ([done("b", ONE), done("c", TWO, 2)], OnChanged.KEEP, False, UseResult(5, TWO, 2)),
+    ([done("b", ONE), stored("c", 2)], OnChanged.KEEP, False, UseResult(5, msgspec.UNSET, 2, PAYLOAD)),
     ([done("b", ONE), done("c", TWO, 2)], OnChanged.FAIL, True, RefuseChanged(5, 2)),
     ([begun("b"), done("b", ONE)], OnChanged.KEEP, True, UseResult(5, ONE, 1)),
 ]
