@@ -95,7 +95,9 @@ class DeadlineScheduler:
     def _may_be_scheduled(self, operation: Operation) -> bool:
         finished_at = operation.finished_at
         is_slow = finished_at is not None and finished_at - operation.created_at >= self._unscheduled_below
-        return is_slow or operation.start_at is not None or _has_short_deadline(operation)
+        # A wait that ended before its time leaves a timer, which may fire in a year: nobody would remove it.
+        has_waited = operation.uncounted > 0
+        return is_slow or has_waited or operation.start_at is not None or _has_short_deadline(operation)
 
 
 class DeadlineEnforcer:

@@ -15,12 +15,13 @@ import pytest
 
 from opstream_journal import Connection, ConsumerGone, Journal, SnapshotStore
 from opstream_journal.runtime.crash_points import CRASH_VARIABLE, CrashPoint
-from opstream_journal.stores.timers import schedule_deadline
-from opstream_projector.deadlines import RecentIds
+from opstream_journal.stores.timers import schedule_deadline, schedule_wake_up
+from opstream_projector.deadlines import DeadlineScheduler, RecentIds
 from opstream_schemas import subjects
 from opstream_schemas.errors import ErrorCode, OperationFinished
-from opstream_schemas.events import AttemptFailed, OperationError, RecordedEvent
+from opstream_schemas.events import AttemptFailed, Canceled, OperationError, RecordedEvent, WaitBegun
 from opstream_schemas.operation.commands import Succeed
+from opstream_schemas.operation.dispatch_decision import WAIT_REASON
 from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.state import Operation, Status
 from tests.support.broker.server import Broker
@@ -37,6 +38,7 @@ from tests.support.projector.deadlines import (
     is_scheduled,
     requests_consumer,
     scanner,
+    scheduled,
     scheduled_for,
     scheduler,
 )
@@ -157,6 +159,17 @@ async def test_the_end_cancels_the_timer(link: Connection, journal: Journal) -> 
         await extend(journal, far, *LIFE)
         await eventually(lambda: is_scheduled(link, "near"))
         await extend(journal, near, *LIFE)
+        await eventually(lambda: is_scheduled(link))
+
+
+async def test_the_end_cancels_a_wait(link: Connection, journal: Journal) -> None:
+    """A wait that ended before its time leaves no timer either, however quickly its operation ended."""
+    async with running(projector(link, journal, effects=[DeadlineScheduler(link)])):
+        until, begun = utc_now() + timedelta(days=30), await begin(journal, "op-1")
+        waits = await extend(journal, begun, started(), WaitBegun(attempt=1, wait="s", until=until))
+        await schedule_wake_up(link, KIND, "op-1", WAIT_REASON, at=until, armed_by=waits.stream_sequence)
+        assert await scheduled(link)
+        await extend(journal, waits, Canceled())
         await eventually(lambda: is_scheduled(link))
 
 
