@@ -29,6 +29,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make upgrades`, `make signals` and `make large` ask for what takes too long for each run."""
     parser.addoption("--all-releases", action="store_true", help="upgrade from every release, not from a few only")
+    parser.addoption("--long", action="store_true", help="run the tests that are marked as long, and no others")
     parser.addoption("--all-signals", action="store_true", help="send each signal both before and in its wait")
     parser.addoption("--payload-mib", type=int, default=96, help="size of the payload that takes flat memory")
 
@@ -50,6 +51,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PYTHONPYCACHEPREFIX"] = folder
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests, or with `--long` all others."""
+    wanted = bool(config.getoption("long"))
+    left_out = [item for item in items if (item.get_closest_marker("long") is not None) != wanted]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if (item.get_closest_marker("long") is not None) == wanted]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,9 +9,9 @@ from typing import Final
 
 import pytest
 
-from opstream_journal import Connection, Journal, SnapshotStore, connect, retry_until_ready
-from opstream_journal.provisioning.provision import provision
+from opstream_journal import Connection, Journal, SnapshotStore, connect
 from opstream_journal.provisioning.topology import Sizing
+from tests.support.broker.provisioning import provision_started
 from tests.support.broker.server import Broker, Cluster
 from tests.support.webhooks.receiver import WebhookReceiver, receiving
 
@@ -69,7 +69,7 @@ async def _linked(brokers: Sequence[Broker], sizing: Sizing) -> AsyncIterator[Co
     link = await connect(servers, "test", connect_timeout=10, on_lost=logging.getLogger(__name__).error)
     try:
         # A cluster that has just been started may elect another leader at once, on a slow machine above all.
-        await retry_until_ready(link, lambda: provision(link, sizing), _PROVISION_TIMEOUT)
+        await provision_started(link, sizing, _PROVISION_TIMEOUT)
         yield link
     finally:
         for broker in brokers:

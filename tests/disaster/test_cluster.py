@@ -25,6 +25,7 @@ async def test_servers_that_come_and_go(tmp_path: Path) -> None:
     assert result.accepted > 50
 
 
+@pytest.mark.long
 async def test_disks_of_one_server(tmp_path: Path) -> None:
     """One of three copies is damaged or wiped under load: nothing is lost, doubled or goes backwards, and a server that
     was wiped leads with all that the others have."""

@@ -10,7 +10,7 @@ from tests.disaster.damage import FlippedBytes
 from tests.disaster.driver import play_round
 from tests.disaster.stage import SHORT
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 SEED = 20261129
 

@@ -11,7 +11,7 @@ from tests.disaster.driver import play_round
 from tests.disaster.loss import LostStore
 from tests.disaster.stage import SHORT
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 SEED = 20261130
 

@@ -30,7 +30,7 @@ delivered, less `/openapi.json`: what it reads it does not test."""
 PHASES: Final = ("Examples", "Coverage", "Fuzzing", "Stateful")
 LINKS: Final = 3 * 2 * len(ACTIONS)
 """From each submit to the status of its operation, its end, its history."""
-EXAMPLES: Final = 30
+EXAMPLES: Final = 15
 """Of each operation and phase."""
 WORKERS: Final = 1
 """More threads fail now and then in Hypothesis: CPython 3.11 may not parse Python in two of them at once."""

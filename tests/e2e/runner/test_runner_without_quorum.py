@@ -26,7 +26,7 @@ TIME: Final = 4
 OVERHEAD: Final = 10
 """Seconds for the start and the end of a process on a busy machine. One call without answer takes 5 s of its own, and
 each start makes several."""
-MOST_LINES: Final = 12
+MOST_LINES: Final = 20
 """Of one process in the first 40 s of an outage; before, each of its consumers wrote two a second."""
 _LEVEL: Final = re.compile(r"^\S+Z (INFO|WARNING|ERROR) ", re.MULTILINE)
 

@@ -31,7 +31,7 @@ RUNNERS = ("runner", "runner-2")
 HELD = 3
 
 
-USUAL: Final = (next(iter(BEFORE)), *tuple(BEFORE)[-2:])
+USUAL: Final = (next(iter(BEFORE)), LAST)
 """The first release and the last two; the others take a quarter of a minute each, and `make upgrades` has them."""
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 
-async def eventually(probe: Callable[[], _T | Awaitable[_T]], *, within: float = 5.0, poll: float = 0.01) -> _T:
+async def eventually(probe: Callable[[], _T | Awaitable[_T]], *, within: float = 20.0, poll: float = 0.01) -> _T:
     """Call `probe` until its result is true, and return that.
 
     Args:

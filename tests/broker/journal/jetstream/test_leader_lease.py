@@ -10,11 +10,11 @@ from typing import Final
 
 import pytest
 
-from opstream_journal import BrokerRefused, Connection, Journal, JournalError, JournalUnavailable, connect
+from opstream_journal import Connection, Journal, JournalError, connect
 from opstream_journal.errors import NoLeader
-from opstream_journal.provisioning.provision import provision
 from opstream_journal.provisioning.topology import Sizing
 from opstream_schemas import subjects
+from tests.support.broker.provisioning import provision_started
 from tests.support.broker.server import Broker
 from tests.support.disaster.routed_cluster import RoutedCluster
 from tests.support.journal.journals import begin
@@ -23,17 +23,18 @@ from tests.support.system.wait import eventually
 pytestmark = pytest.mark.broker
 
 PATIENCE: Final = 60.0
-_NO_PEERS: Final = 10005
 
 
 @asynccontextmanager
 async def journal_at(node: Broker) -> AsyncIterator[tuple[Connection, Journal]]:
     """A journal as the API has it, over one server."""
     link = await connect([node.url], "test", connect_timeout=10)
-    journal = Journal(link, max_msg_size=Sizing().max_msg_size, clock=time.monotonic, confirms_leader=True)
-    await journal.start()
-    yield link, journal
-    await link.close()
+    try:
+        journal = Journal(link, max_msg_size=Sizing().max_msg_size, clock=time.monotonic, confirms_leader=True)
+        await journal.start()
+        yield link, journal
+    finally:
+        await link.close()
 
 
 async def test_a_leader_that_was_cut_off_denies_nothing() -> None:
@@ -41,7 +42,7 @@ async def test_a_leader_that_was_cut_off_denies_nothing() -> None:
     says that there is no operation once there is one."""
     async with RoutedCluster.started() as cluster:
         async with journal_at(cluster.nodes[0]) as (link, _):
-            await eventually(lambda: _is_provisioned(link), within=PATIENCE, poll=0.25)
+            await provision_started(link, Sizing(replicas=3), PATIENCE)
         # On a busy machine the first leader is soon followed by another, and this is about one that was cut off.
         await asyncio.to_thread(cluster.wait_healthy, PATIENCE)
         old = await cluster.leader(subjects.OPERATIONS_STREAM)
@@ -61,19 +62,6 @@ async def test_a_leader_that_was_cut_off_denies_nothing() -> None:
             found = await reader.last_message("op1")
             assert found is not None
             assert found.subject.endswith(".requested")
-
-
-async def _is_provisioned(link: Connection) -> bool:
-    """Return False while the servers, which have just started, don't know each other or have no leader."""
-    try:
-        await provision(link, Sizing(replicas=3))
-    except JournalUnavailable:
-        return False
-    except BrokerRefused as error:
-        if error.err_code != _NO_PEERS:
-            raise
-        return False
-    return True
 
 
 async def _is_refused(journal: Journal) -> bool:
