@@ -115,7 +115,7 @@ class OperationEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the event within its operation, from 1."""
     name: str
     """`requested`, `started`, `progressed`, `step-started`, `step-succeeded`, `step-failed`, `waiting`, `signaled`,
-    `attempt-failed`, `cancel-requested`, `succeeded`, `failed`, `canceled`."""
+    `attempt-failed`, `cancel-requested`, `cleaning-up`, `succeeded`, `failed`, `canceled`."""
     time: datetime
     """When it was recorded; with a time zone."""
     data: EventData | None

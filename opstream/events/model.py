@@ -226,6 +226,14 @@ class ActionAttached(Event, frozen=True, kw_only=True):
     """Its size and SHA-256; None in an event that a test made."""
 
 
+class ActionCleaningUp(Event, frozen=True, kw_only=True):
+    """The running attempt cancels its handler. What is recorded from here on is part of the clean-up."""
+
+    name: ClassVar[str] = "cleaning-up"
+
+    attempt: int = 1
+
+
 class ActionAttemptFailed(Event, frozen=True, kw_only=True):
     """An attempt ended without an outcome; the next follows at `retry_at`."""
 
@@ -326,6 +334,7 @@ CLASS_OF_DATA: Final[dict[type[wire.EventData], type[Event]]] = {
     wire.Attached: ActionAttached,
     wire.AttemptFailed: ActionAttemptFailed,
     wire.CancelRequested: ActionCancelRequested,
+    wire.CleanUpBegun: ActionCleaningUp,
     wire.Succeeded: ActionSucceeded,
     wire.Failed: ActionFailed,
     wire.Canceled: ActionCanceled,

@@ -57,8 +57,8 @@ def subscribe(
         durable: the subscription's name on the broker, which keeps its position while no process runs. Processes with
             the same durable share the events.
         events: some of `requested`, `started`, `progressed`, `step-started`, `step-succeeded`, `step-failed`,
-            `waiting`, `attached`, `signaled`, `attempt-failed`, `cancel-requested`, `succeeded`, `failed`,
-            `canceled`, or `*` for all. The default is the last three of these.
+            `waiting`, `attached`, `signaled`, `attempt-failed`, `cancel-requested`, `cleaning-up`, `succeeded`,
+            `failed`, `canceled`, or `*` for all. The default is the last three of these.
         start: where a new durable begins: `new`, `all`, a stream sequence, or a moment.
         ack: `auto` acknowledges an event when its handler has returned; with `manual` the handler calls `event.ack()`.
         backoff: when an event is redelivered after its handler failed.

@@ -42,6 +42,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The same for an operation that was canceled; 0 means as `retention`."""
     cancel_grace: float = 30.0
     """Time that a handler has to clean up after it was canceled."""
+    clean_up: bool = False
+    """True if after a cancel attempts follow until the handler's clean-up has ended."""
     isolation: str = "none"
     """Where a handler runs: "none" in the runner, "process" in a process of its own. Only runners read it, so a newer
     word does not disturb the API."""

@@ -16,6 +16,7 @@ from .bulk.records import Authority, BulkProgress
 from .errors import InvalidEvent
 from .event_types.base import EventData, ForcedEnd, Instant, NonEmpty, OperationError, Trace
 from .event_types.claims import Attached, check_document
+from .event_types.clean_up import CleanUpBegun
 from .event_types.outcomes import Canceled, Failed, Succeeded
 from .event_types.signals import RefusedSignal, Signaled, SignalWait
 from .event_types.steps import StepFailed, StepStarted, StepSucceeded
@@ -27,6 +28,7 @@ from .text import MAX_NESTING, check_json
 __all__ = [
     "Attached",
     "Canceled",
+    "CleanUpBegun",
     "EventData",
     "Failed",
     "ForcedEnd",
@@ -128,6 +130,8 @@ class Started(EventData, frozen=True, kw_only=True):
     """Stream sequence of the message that caused the attempt."""
     lease: float
     """Seconds; the consumer's ack_wait."""
+    clean_up: bool = False
+    """True if after a cancel attempts follow until the handler's clean-up has ended (docs/adr/0077)."""
 
 
 class Progressed(EventData, frozen=True, kw_only=True):
@@ -177,6 +181,7 @@ EVENT_DATA: Final[tuple[type[EventData], ...]] = (
     Attached,
     AttemptFailed,
     CancelRequested,
+    CleanUpBegun,
     Succeeded,
     Failed,
     Canceled,

@@ -219,7 +219,7 @@ def _attached_file(operation_id: str, one: Attachment) -> AttachedFile:
 
 def _waiting_for(operation: Operation, blocked_by: BlockedBy | None) -> str:
     """Return what an operation waits for that has not begun, or whose action waits; empty for any other."""
-    if operation.status is not Status.NOT_STARTED and operation.wait is None:
+    if operation.status is not Status.NOT_STARTED and (operation.wait is None or operation.is_cut_short):
         return ""
     if blocked_by is not None:
         return blocked_by.reason

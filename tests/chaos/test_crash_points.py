@@ -196,6 +196,6 @@ def test_every_point_has_its_case() -> None:
         *SCHEDULE_POINTS,
         CrashPoint.API_ITEM_DONE,
         CrashPoint.API_SIGNALED,
-        CrashPoint.PROJECTOR_SIGNAL_PASSED,
+        CrashPoint.PROJECTOR_WOKEN,
     }
     assert {case.point.partition(":")[0] for case in CASES} | elsewhere == set(CrashPoint)

@@ -75,8 +75,8 @@ def _traces(cause: LateCause, timers: Sequence[StoredMessage], fired: StoredMess
     times = tuple(
         datetime.fromisoformat(message.schedule.removeprefix(_AT))
         for message in timers
-        # The wake-up after a signal is none of them: they are of the end of the wait.
-        if cause is not LateCause.SIGNAL
+        # The wake-up after a signal or a cancel is none of them: they are of the end of the wait.
+        if cause not in {LateCause.SIGNAL, LateCause.CANCEL}
         and subjects.is_deadline(subjects.parse_timer_subject(message.subject)[1]) is is_wanted
         and message.schedule.startswith(_AT)
     )

@@ -16,6 +16,7 @@ from opstream.testing.broker.memory_broker import MemoryBroker
 from opstream.testing.broker.memory_connection import MAX_PAYLOAD, MemoryConnection
 from opstream_journal import DeliveredMessage, Journal
 from opstream_journal.command_handler import CommandHandler
+from opstream_projector.after_effects import Waker
 from opstream_runner import Action
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.dispatch.dispatcher import Dispatcher
@@ -132,6 +133,11 @@ class RunnerLife:
         error = deadline_outcome(operation).error
         await others.handle(self._id, FailOperation(error=error), budget=_BUDGET)
 
+    async def _wake(self, operation: Operation) -> None:
+        """Do what the projector does when a wait is over before its time."""
+        connection = MemoryConnection(self._broker, self._store)
+        await Waker(connection).apply(operation)
+
     async def _sleep_until(self, moment: datetime) -> None:
         await asyncio.sleep(self._clock.seconds_until(moment))
 
@@ -153,6 +159,7 @@ class RunnerLife:
         if what == "cancel" and self._others is not None and self._dispatcher is not None:
             with contextlib.suppress(DecisionRefused):  # it has ended
                 await self._others.handle(self._id, RequestCancel(reason=_REASON), budget=_BUDGET)
+            await self._wake(await self._operation(self._others))
             self._dispatcher.notify(self._id)
 
     async def _store(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:

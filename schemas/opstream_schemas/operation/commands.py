@@ -26,6 +26,7 @@ from opstream_schemas.events import (
     AttemptFailed,
     Canceled,
     CancelRequested,
+    CleanUpBegun,
     EventData,
     Failed,
     OperationError,
@@ -65,6 +66,8 @@ class StartAttempt(Command, frozen=True, kw_only=True):
     token: str
     ticket: int
     lease: float
+    clean_up: bool = False
+    """See `Started.clean_up`."""
 
 
 class ReportProgress(Command, frozen=True, kw_only=True):
@@ -81,7 +84,8 @@ class RecordStep(Command, frozen=True, kw_only=True):
     """Record what became of a step of the attempt."""
 
     token: str
-    data: StepStarted | StepSucceeded | StepFailed
+    data: StepStarted | StepSucceeded | StepFailed | CleanUpBegun
+    """A `CleanUpBegun` of an operation that nobody cancels records nothing: its handler stops for another reason."""
 
 
 class BeginWait(Command, frozen=True, kw_only=True):
@@ -131,7 +135,7 @@ class ConfirmCancel(Command, frozen=True, kw_only=True):
 
 
 class RequestCancel(Command, frozen=True, kw_only=True):
-    """Ask the operation to stop. It ends at once if no attempt is running."""
+    """Ask the operation to stop. It ends at once if no attempt is running, and none has to clean up."""
 
     by: str = ""
     reason: str = ""
@@ -182,11 +186,15 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
                 token=command.token,
                 ticket=command.ticket,
                 lease=float(command.lease),
+                clean_up=command.clean_up,
             )
         case ReportProgress():
             _check_live(operation, command.token)
             message = truncate_text(command.message)
             return Progressed(percent=float(command.percent), message=message, bulk=command.bulk)
+        case RecordStep(data=CleanUpBegun()) if operation.cancel is None:
+            _check_live(operation, command.token)
+            return None
         case RecordStep(data=data):
             return msgspec.structs.replace(data, attempt=_check_live(operation, command.token))
         case BeginWait(data=wait):
@@ -218,7 +226,7 @@ def _decide_open(operation: Operation, command: Command) -> EventData | None:
             _check_live(operation, command.token)
             return canceled_outcome(operation)
         case RequestCancel():
-            if operation.live is None:
+            if operation.live is None and not operation.cleans_up:
                 return Canceled(by=truncate_text(command.by), reason=truncate_text(command.reason))
             if operation.cancel is not None:
                 return None

@@ -27,6 +27,8 @@ TIMEOUT_REASON: Final = "timeout"
 """The same: the end of a wait for a signal."""
 SIGNAL_REASON: Final = "signal"
 """The same: the signal is there."""
+CANCEL_REASON: Final = "cancel"
+"""The same: a client has canceled what waits, and its handler cleans up."""
 SWEEP_REASON: Final = "overdue"
 """The same: the projector's sweep found nothing else that would move the operation on."""
 UNDECIDABLE_RETRY_SECONDS: Final = 60.0
@@ -109,7 +111,7 @@ def decide_dispatch(
     live = operation.live
     if live is not None and live.ticket != trigger.ticket:
         return Ack(3)
-    if operation.cancel is not None:
+    if operation.cancel is not None and not operation.cleans_up:
         return AppendEvent(4, canceled_outcome(operation))
     if now > operation.deadline:
         return AppendEvent(5, deadline_outcome(operation))

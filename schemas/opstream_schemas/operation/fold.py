@@ -20,6 +20,7 @@ from opstream_schemas.events import (
     AttemptFailed,
     Canceled,
     CancelRequested,
+    CleanUpBegun,
     Event,
     EventData,
     Failed,
@@ -265,6 +266,8 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
                 "started_at": operation.started_at or event.time,
                 "percent_complete": None,
                 "message": "",
+                "cleans_up": data.clean_up,
+                **({"fold_version": STEPS_FOLD_VERSION} if data.clean_up else {}),
                 **_closed_wait(operation),
             }
         case Progressed() if live is not None:
@@ -301,7 +304,9 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
                 wait = _with_ready(wait, book, operation.caller, event.time)
             return {"signals": book, "wait": wait, "fold_version": STEPS_FOLD_VERSION}
         case CancelRequested() if operation.cancel is None:
-            return {"cancel": CancelWish(by=data.by, reason=data.reason)}
+            return {"cancel": CancelWish(by=data.by, reason=data.reason), "waiting": _cut_short(operation, event.time)}
+        case CleanUpBegun() if live is not None and data.attempt == live.number and operation.cancel is not None:
+            return {"fold_version": STEPS_FOLD_VERSION}
         case Succeeded(result_payload=PayloadRef() as payload) if live is not None:
             claimed = {"result_payload": payload, "fold_version": STEPS_FOLD_VERSION}
             return {"status": Status.SUCCEEDED, **claimed, **ended}
@@ -340,10 +345,21 @@ def _with_ready(wait: CurrentWait, book: SignalBook, requester: str, now: dateti
     return msgspec.structs.replace(wait, ready_at=now) if is_ready else wait
 
 
+def _cut_short(operation: Operation, now: datetime) -> Waiting | None:
+    """Return what the operation waits for once it is canceled: the attempt that cleans up may begin at once."""
+    waiting = operation.waiting
+    if waiting is None:
+        return None
+    return msgspec.structs.replace(waiting, retry_at=min(now, waiting.retry_at), is_cut=True)
+
+
 def _closed_wait(operation: Operation) -> dict[str, object]:
-    """Close the wait that an attempt ends by starting: what is there by now is its result, and nothing else ever is."""
+    """Close the wait that an attempt ends by starting: what is there by now is its result, and nothing else ever is.
+
+    Not one that a cancel has cut short: the handler is canceled there.
+    """
     wait = operation.wait
-    if wait is None or wait.signal is None:
+    if wait is None or wait.signal is None or operation.is_cut_short:
         return {}
     return {"signals": (operation.signals or NO_SIGNALS).with_closed(wait.name)}
 

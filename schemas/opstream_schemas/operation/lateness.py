@@ -29,6 +29,7 @@ class LateCause(StrEnum):
     SIGNAL = "signal"
     START = "start"
     LEASE = "lease"
+    CANCEL = "cancel"
 
 
 class Late(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +98,8 @@ def find_late(
         return Late(cause=LateCause.SIGNAL, since=ready_at, sequence=waiting.sequence) if is_late else None
     if waiting is not None:
         is_late = waiting.retry_at + grace < now
-        return Late(cause=LateCause.RETRY, since=waiting.retry_at, sequence=waiting.sequence) if is_late else None
+        cause = LateCause.CANCEL if waiting.is_cut else LateCause.RETRY
+        return Late(cause=cause, since=waiting.retry_at, sequence=waiting.sequence) if is_late else None
     if live is not None:
         # The broker guards an attempt by its message. Without it, nothing follows if the runner dies.
         is_guarded = live.ticket > runners.acknowledged or (queue is not None and queue.may_have(live.ticket))

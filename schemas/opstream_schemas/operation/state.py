@@ -48,7 +48,7 @@ class LiveAttempt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     lease: float
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """No attempt is live; the next one starts at `retry_at` or later, or once the signal is there."""
 
     ticket: int
@@ -57,6 +57,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     retry_at: Instant
     sequence: int
     """Stream sequence of the `attempt-failed` or `waiting` event. The wake-ups that it causes carry this number."""
+    is_cut: bool = False
+    """True if a cancel request has ended it: then `retry_at` is the time of that."""
 
 
 class CurrentWait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -132,6 +134,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     cancel: CancelWish | None = None
     input_payload: PayloadRef | None = None
     """Where its input is, if that is too large for an event."""
+    cleans_up: bool = False
+    """True if a cancel does not end it before its handler has cleaned up (`Started.clean_up`)."""
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """JSON; `UNSET` without one, and for one that is a payload."""
     result_payload: PayloadRef | None = None
@@ -215,14 +219,20 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     @property
     def receiver(self) -> SignalReceiver:
         """Return what a decision about a signal to it needs to know."""
+        awaited = None if self.is_cut_short else self.wait
         return SignalReceiver(
             status=self.status,
             is_terminal=self.is_terminal,
             requester=self.caller,
             book=self.signals or NO_SIGNALS,
-            awaited=self.wait.name if self.wait is not None and self.wait.signal is not None else "",
-            wait=self.wait.signal if self.wait is not None else None,
+            awaited=awaited.name if awaited is not None and awaited.signal is not None else "",
+            wait=awaited.signal if awaited is not None else None,
         )
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Return True if a cancel request has ended its wait, so that its next attempt, which cleans up, may begin."""
+        return self.waiting is not None and self.waiting.is_cut
 
     @property
     def has_its_signal(self) -> bool:

@@ -6,16 +6,24 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from opstream_schemas.events import RecordedEvent, Signaled, SignalWait, Started, WaitBegun
+from opstream_schemas.events import (
+    CancelRequested,
+    CleanUpBegun,
+    RecordedEvent,
+    Signaled,
+    SignalWait,
+    Started,
+    WaitBegun,
+)
 
 from .signal_book import NO_SIGNALS, counting
 
 
 class WaitEvent(msgspec.Struct, frozen=True):
-    """An event that decides what becomes of a wait."""
+    """An event that decides what becomes of a wait, or what belongs to a clean-up."""
 
     position: int
-    data: Signaled | WaitBegun | Started
+    data: Signaled | WaitBegun | Started | CancelRequested | CleanUpBegun
 
 
 class ClosedWait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -35,13 +43,41 @@ def wait_events(events: Iterable[RecordedEvent]) -> tuple[WaitEvent, ...]:
     return tuple(
         WaitEvent(event.position, data)
         for event in events
-        if isinstance(data := event.data, Signaled | WaitBegun | Started)
+        if isinstance(data := event.data, Signaled | WaitBegun | Started | CancelRequested | CleanUpBegun)
     )
 
 
+def clean_up_begin(events: Iterable[WaitEvent]) -> WaitEvent | None:
+    """Return the event with which the clean-up of a canceled operation began; None before one.
+
+    That is a step of the clean-up in the attempt that was running, or the first attempt after the cancel request.
+    """
+    is_canceled = False
+    for event in events:
+        if is_canceled and isinstance(event.data, CleanUpBegun | Started):
+            return event
+        is_canceled = is_canceled or isinstance(event.data, CancelRequested)
+    return None
+
+
 def sleeps(events: Iterable[WaitEvent]) -> tuple[WaitBegun, ...]:
-    """Return the waits for a time, in order."""
-    return tuple(event.data for event in events if isinstance(event.data, WaitBegun) and event.data.signal is None)
+    """Return the waits for a time that are over, in order, of an operation whose next attempt begins.
+
+    One that a cancel has cut short is not over.
+    """
+    found: list[WaitBegun] = []
+    is_open = False
+    for event in events:
+        match event.data:
+            case WaitBegun(signal=None) as wait:
+                found.append(wait)
+                is_open = True
+            case CancelRequested() if is_open:
+                found.pop()
+                is_open = False
+            case WaitBegun() | Started():
+                is_open = False
+    return tuple(found)
 
 
 def signal_payloads(events: Iterable[WaitEvent]) -> dict[int, msgspec.Raw]:
@@ -52,8 +88,8 @@ def signal_payloads(events: Iterable[WaitEvent]) -> dict[int, msgspec.Raw]:
 def closed_waits(events: Iterable[WaitEvent], requester: str, *, has_started: bool = False) -> Mapping[str, ClosedWait]:
     """Return what became of the waits that are over, by their names.
 
-    A wait is over with the first attempt that starts after it. The fold says the same (`SignalBook.closed`), without
-    payloads.
+    A wait is over with the first attempt that starts after it, unless a cancel has cut it short. The fold says the same
+    (`SignalBook.closed`), without payloads.
 
     Args:
         events: all of the operation's, in order.
@@ -80,6 +116,8 @@ def closed_waits(events: Iterable[WaitEvent], requester: str, *, has_started: bo
                 payloads[event.position] = signaled.payload
             case WaitBegun(wait=name, signal=SignalWait() as wait, refused=refused):
                 begun, book = (name, wait), book.without(one.position for one in refused)
+            case CancelRequested():
+                begun = None
             case Started():
                 close()
     if has_started:

@@ -29,6 +29,8 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str = ""
     input_hash: str
     attempt: int
+    position: int = 0
+    """Of the event within its operation."""
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """JSON; unset if the step only began, or its result is a payload."""
     payload: PayloadRef | None = None
@@ -144,6 +146,7 @@ def step_records(events: Iterable[RecordedEvent]) -> tuple[StepRecord, ...]:
             key=data.key,
             input_hash=data.input_hash,
             attempt=data.attempt,
+            position=event.position,
             result=data.result if isinstance(data, StepSucceeded) else msgspec.UNSET,
             payload=data.result_payload if isinstance(data, StepSucceeded) else None,
         )

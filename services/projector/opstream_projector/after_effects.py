@@ -12,7 +12,7 @@ from opstream_journal import Connection
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.timers import send_wake_up
-from opstream_schemas.operation.dispatch_decision import SIGNAL_REASON
+from opstream_schemas.operation.dispatch_decision import CANCEL_REASON, SIGNAL_REASON
 from opstream_schemas.operation.state import Operation
 
 
@@ -56,10 +56,11 @@ class LockReleaser:
             await self._locks.release(operation)
 
 
-class SignalWaker:
-    """Wakes an operation that has got the signal that it waited for (docs/adr/0071).
+class Waker:
+    """Wakes an operation whose wait is over before its time.
 
-    A wake-up too many does nothing: it carries the number of the wait, which the attempt that begins has ended.
+    It has got the signal that it waited for (docs/adr/0071), or was canceled and has to clean up (docs/adr/0077). A
+    wake-up too many does nothing: it carries the number of the wait, which the attempt that begins has ended.
 
     Args:
         connection: the connection.
@@ -69,13 +70,14 @@ class SignalWaker:
         self._connection = connection
 
     async def apply(self, operation: Operation) -> None:
-        """Send the wake-up, if the operation waits and has its signal.
+        """Send the wake-up, if the operation waits and need not wait any more.
 
         Raises:
             JournalError: the broker did not answer, or refused; call it again.
         """
         waiting = operation.waiting
-        if waiting is None or not operation.has_its_signal:
+        if waiting is None or not (operation.is_cut_short or operation.has_its_signal):
             return
-        await send_wake_up(self._connection, operation.kind, operation.id, SIGNAL_REASON, armed_by=waiting.sequence)
-        crash_point(CrashPoint.PROJECTOR_SIGNAL_PASSED)
+        reason = CANCEL_REASON if operation.is_cut_short else SIGNAL_REASON
+        await send_wake_up(self._connection, operation.kind, operation.id, reason, armed_by=waiting.sequence)
+        crash_point(CrashPoint.PROJECTOR_WOKEN)

@@ -22,7 +22,7 @@ from opstream_journal.stores.setback_watch import SetbackWatch
 from opstream_payloads.drivers import open_payloads
 from opstream_schemas.broker_access.permissions import Role
 
-from .after_effects import LockReleaser, SignalWaker
+from .after_effects import LockReleaser, Waker
 from .deadline_scanner import DeadlineScanner
 from .deadlines import DeadlineEnforcer, DeadlineScheduler
 from .payload_sweeper import PayloadSweeper
@@ -93,7 +93,7 @@ async def _compose(
         snapshots,
         now=_utc_now,
         monotonic=time.monotonic,
-        effects=[scheduler, LockReleaser(locks), SignalWaker(connection)],
+        effects=[scheduler, LockReleaser(locks), Waker(connection)],
         meter=meter if settings.health_port else None,
         index=keeper,
     )

@@ -25,11 +25,12 @@ from opstream_runner.handler.handler_loop import HandlerLoop
 from opstream_runner.handler.in_process import InProcessHandler
 from opstream_runner.handler.invocation import Postponed, Raised
 from opstream_runner.handler.supervision import RunningHandler, StopReason, StopSignal, supervise
+from opstream_runner.steps.clean_up import CanceledRecord, CleanUp
 from opstream_runner.steps.step_table import StepTable
 from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.operation.state import Operation
-from opstream_schemas.signals.wait_history import ClosedWait, WaitEvent, closed_waits, sleeps
+from opstream_schemas.signals.wait_history import ClosedWait, WaitEvent, clean_up_begin, closed_waits, sleeps
 from opstream_schemas.steps.step_history import StepRecord
 
 from .completion import AttemptResult, Completion
@@ -96,6 +97,11 @@ class Attempt:
         self._message = message
         self._live = operation.live
         self._handler_loop = handler_loop
+        signal, self._clean_up = self._stop_signal, None
+        if operation.cancel is not None:
+            record = CanceledRecord.of(steps, clean_up_begin(waits))
+            clean_up = CleanUp(record, self._cancel_handler, lambda: signal.reason is not None)
+            self._clean_up = clean_up.expect(dependencies.monotonic, operation.live.lease)
         self._on_handled = on_handled
         self._loop = asyncio.get_running_loop()
         self._progress = ProgressRecorder(
@@ -228,6 +234,8 @@ class Attempt:
                 report,
                 steps=self._steps,
                 sleeps=sleeps(self._waits),
+                record=None if self._clean_up is None else self._clean_up.record,
+                on_canceled=self._cancel_handler,
                 record_step=lambda event: self._recorder_of_steps().record(event),
                 fetch_result=lambda payload: self._recorder_of_steps().fetch(payload),
                 closed=self._closed_waits(),
@@ -243,7 +251,8 @@ class Attempt:
 
     def _make_waits(self) -> WaitTable:
         is_proven = bool(self._recorder.operation.own_id)
-        return WaitTable(self._closed_waits(), is_proven=is_proven, now=self._dependencies.step_clock.now)
+        now = self._dependencies.step_clock.now
+        return WaitTable(self._closed_waits(), is_proven=is_proven, now=now, clean_up=self._clean_up)
 
     def _make_steps(self) -> StepTable:
         """Return the steps of this attempt; called in the handler's thread, when it comes to its first one."""
@@ -256,6 +265,8 @@ class Attempt:
             waits=sleeps(self._waits),
             clock=self._dependencies.step_clock,
             fetch=lambda payload: self._recorder_of_steps().fetch(payload),
+            clean_up=self._clean_up,
+            marks_clean_up=self._recorder.operation.cleans_up,
         )
 
     def _recorder_of_steps(self) -> StepRecorder:
@@ -288,8 +299,12 @@ class Attempt:
             recorder.close()
         return recorder
 
+    def _cancel_handler(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop_signal.set, StopReason.CANCEL)
+
     def _should_stop(self) -> bool:
-        return self._is_over or self._stop_signal.reason is not None
+        has_ended = self._is_over or self._stop_signal.reason is not None
+        return has_ended or (self._clean_up is not None and self._clean_up.has_begun)
 
     def _start_limit_timers(self) -> None:
         timeout = self._action.spec.policy.timeout
@@ -349,7 +364,7 @@ class Attempt:
             if not self._is_completing:
                 self._stop_signal.set(StopReason.LEASE_LOST)
             return
-        if operation.cancel is not None:
+        if operation.cancel is not None and not (self._clean_up and self._clean_up.is_ahead):
             self._stop_signal.set(StopReason.CANCEL)
         await self._message.in_progress()
 

@@ -131,11 +131,11 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
                 return self._release(now)
             case Returned(result):
                 return Succeed(token=self.token, result=result, payload=self.payload)
-            case Suspended(wait) if operation.cancel is None and self.stop_reason is not StopReason.DEADLINE:
+            case Suspended(wait) if self._may_wait(operation):
                 return begin_wait(self.token, wait, operation, payloads)
             case Raised(error, is_meant=True):
                 return Fail(token=self.token, error=error)
-            case Stopped(is_left_behind=False) | Suspended() if operation.cancel is not None:
+            case Stopped(is_left_behind=False) | Suspended() if self._has_cleaned_up(operation):
                 return ConfirmCancel(token=self.token)
             case _ if self.stop_reason is StopReason.DEADLINE:
                 return Fail(token=self.token, error=deadline_outcome(operation).error)
@@ -150,15 +150,31 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
             case Stopped() | Suspended():
                 return self._release(now)
 
+    def _may_wait(self, operation: Operation) -> bool:
+        """Return True if a wait may begin: none has been canceled, or it is part of the clean-up."""
+        if operation.cancel is not None and not (operation.cleans_up and self.stop_reason is StopReason.CANCEL):
+            return False
+        return self.stop_reason is not StopReason.DEADLINE
+
+    def _has_cleaned_up(self, operation: Operation) -> bool:
+        """Return True if a canceled handler has stopped, and not before its clean-up has ended, if that is to be."""
+        if not operation.cleans_up:
+            return operation.cancel is not None
+        return self.stop_reason is StopReason.CANCEL and isinstance(self.outcome, Stopped)
+
     def _release(self, now: datetime) -> FailAttempt:
         return FailAttempt(token=self.token, error=_RUNNER_STOPPED, retry_at=now, counted=False)
 
     def _retry_or_fail(
         self, operation: Operation, now: datetime, error: OperationError, min_seconds: float = 0.0
     ) -> Command:
-        """Retry after a backoff. Fail if this was the last attempt, or if a client has canceled."""
+        """Retry after a backoff. Fail if this was the last attempt, or if a client has canceled.
+
+        A clean-up is tried again, too.
+        """
         failed = operation.attempts_used
-        if operation.cancel is not None or failed >= self.policy.max_attempts:
+        is_over = operation.cancel is not None and not operation.cleans_up
+        if is_over or failed >= self.policy.max_attempts:
             if failed > 1:
                 error = msgspec.structs.replace(error, message=f"{error.message} ({failed} attempts failed)")
             return Fail(token=self.token, error=error)

@@ -24,7 +24,7 @@ from opstream_payloads.errors import PayloadError, StoreUnavailable
 from opstream_runner.steps.step_errors import StepNotRecorded, StepResultTooLarge, StepUnreadable
 from opstream_runner.steps.step_table import StepEvent
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
-from opstream_schemas.events import StepFailed, StepStarted, StepSucceeded
+from opstream_schemas.events import CleanUpBegun, StepFailed, StepSucceeded
 from opstream_schemas.operation.commands import RecordStep
 from opstream_schemas.payloads.payload_ref import PayloadRef
 
@@ -104,9 +104,8 @@ class StepRecorder:
             with contextlib.suppress(JournalError, DecisionRefused, FoldRefused, InvalidEvent):
                 await self._append(event, _FAILURE_BUDGET)
             return
-        crash_point(
-            CrashPoint.RUNNER_STEP_DONE if not isinstance(event, StepStarted) else CrashPoint.RUNNER_STEP_BEGINS
-        )
+        has_ended = isinstance(event, StepSucceeded)
+        crash_point(CrashPoint.RUNNER_STEP_DONE if has_ended else CrashPoint.RUNNER_STEP_BEGINS)
         while True:
             try:
                 event = await self._moved_to_payload(event)
@@ -127,10 +126,11 @@ class StepRecorder:
                 self._on_unreadable()
                 raise attempt_over() from error
             except JournalError as error:
-                raise StepNotRecorded(f"step {event.step!r} can't be recorded: {error}") from error
+                what = "the clean-up" if isinstance(event, CleanUpBegun) else f"step {event.step!r}"
+                raise StepNotRecorded(f"{what} can't be recorded: {error}") from error
             else:
                 break
-        if not isinstance(event, StepStarted):
+        if has_ended:
             self._count(False)  # noqa: FBT003
         crash_point(CrashPoint.RUNNER_STEP_RECORDED)
 

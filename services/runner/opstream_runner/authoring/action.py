@@ -122,6 +122,7 @@ def action(
     retention_failed: float = 0.0,
     retention_canceled: float = 0.0,
     cancel_grace: float = 30.0,
+    clean_up: bool = False,
     isolation: Isolation = "none",
     max_concurrency: int = 0,
     exclusive: Exclusive = "",
@@ -160,6 +161,8 @@ def action(
         retention_failed: the same for operations that fail; at least a day, or 0 for the value of `retention`.
         retention_canceled: the same for operations that are canceled.
         cancel_grace: seconds that a handler has for its clean-up after it was canceled.
+        clean_up: True if a cancel always reaches the handler, also one that waits, and attempts follow until its
+            clean-up has ended (docs/steps.md).
         isolation: "process" runs each attempt in a process of its own.
         max_concurrency: attempts at once over all runners, 1 to 10,000; 0 for no limit but the runners' own slots.
         exclusive: "resource" lets at most one operation run for each resource id.
@@ -196,6 +199,7 @@ def action(
         retention_failed=as_seconds(kind, "retention_failed", retention_failed),
         retention_canceled=as_seconds(kind, "retention_canceled", retention_canceled),
         cancel_grace=as_seconds(kind, "cancel_grace", cancel_grace),
+        clean_up=clean_up,
         isolation=isolation,
         max_concurrency=max_concurrency,
         exclusive=exclusive,

@@ -45,6 +45,8 @@ def validate_policy(kind: Kind, version: int, policy: Policy) -> None:
         InvalidAction: an option is out of its range, or conflicts with another option.
     """
     _validate_integers(kind, version, policy)
+    if type(policy.clean_up) is not bool:
+        raise InvalidAction(f"action {kind}: clean_up must be True or False, not {policy.clean_up!r}")
     for message, is_wrong in (_duration_rules(policy) | _count_rules(version, policy) | _choice_rules(policy)).items():
         if is_wrong:
             raise InvalidAction(f"action {kind}: {message}")

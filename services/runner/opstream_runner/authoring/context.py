@@ -299,7 +299,10 @@ class ActionContext:
             hold=hold,
             place=f"{caller.f_code.co_filename}:{caller.f_lineno}",
         )
-        return _awaited(take) if _is_in_loop() else take()
+        if _is_in_loop():
+            return _awaited(take, self._waits.stop_async(name))
+        self._waits.stop(name)
+        return take()
 
     def attach(
         self, path: str | os.PathLike[str], media_type: str = "application/octet-stream", *, name: str = ""
@@ -358,7 +361,8 @@ _creation: Final = threading.Lock()
 """A handler may come to its first steps in several threads at once."""
 
 
-async def _awaited(take: Callable[[], Any]) -> Any:  # noqa: ANN401 - of the author's type
+async def _awaited(take: Callable[[], Any], stop: Awaitable[None]) -> Any:  # noqa: ANN401 - of the author's type
+    await stop
     return take()
 
 

@@ -349,6 +349,7 @@ class Dispatcher:
             token=self._dependencies.new_id(),
             ticket=message.sequence,
             lease=self._action.spec.policy.lease,
+            clean_up=self._action.spec.policy.clean_up,
         )
         if (data := decide(loaded.operation, command)) is None or not isinstance(loaded.action_input, msgspec.Raw):
             raise RuntimeError("a decision to start an attempt made no event, or it has no input")

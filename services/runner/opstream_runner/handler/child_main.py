@@ -11,13 +11,11 @@ import asyncio
 import concurrent.futures
 import contextlib
 import faulthandler
-import fcntl
 import io
 import itertools
 import logging
 import os
 import queue
-import select
 import signal
 import socket
 import sys
@@ -37,6 +35,7 @@ from opstream_runner.containment.author_loop import run_until
 from opstream_runner.containment.forks import keep_from_forks, prepare_forks
 from opstream_runner.containment.log_guard import protect_logs
 from opstream_runner.errors import ActionCanceledError
+from opstream_runner.steps.clean_up import CleanUp
 from opstream_runner.steps.step_table import StepEvent, StepTable
 from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.events import Trace
@@ -51,6 +50,7 @@ from .child_protocol import (
     FRAME_HEADER,
     Begun,
     ChildStart,
+    CleaningUp,
     FileAdded,
     Reported,
     ResultWanted,
@@ -72,14 +72,13 @@ from .invocation import (
     invoke,
     invoke_in_this_thread,
 )
+from .lifeline import kill_group_with_runner, watch_lifeline
 
 logger = logging.getLogger(__name__)
 
 LOG_FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
 LOG_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S"
 """Both are those of the `opstream` command: the lines appear between those of the runner."""
-_PARENT_POLL_MS: Final = 1_000
-"""Milliseconds between two checks of the parent's process id."""
 _LAST_SPANS_SECONDS: Final = 0.5
 """Seconds to send the spans of the handler, after the outcome. The runner waits for the process a second."""
 
@@ -107,8 +106,8 @@ class RunnerChannel:
         self._writer = threading.Thread(target=self._write, name="opstream channel", daemon=True)
         self._writer.start()
 
-    def send_progress(self, message: Reported) -> None:
-        """Queue a progress report; reports are sent in order."""
+    def send(self, message: Reported | CleaningUp) -> None:
+        """Queue a message; they are sent in order."""
         self._frames.put(encode_frame(message))
 
     def record_step(self, event: StepEvent) -> concurrent.futures.Future[None]:
@@ -191,6 +190,10 @@ class HandlerInterrupt:
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """Handle SIGTERM or SIGINT."""
+        self.request()
+
+    def request(self) -> None:
+        """Interrupt the handler."""
         self.is_requested = True
         self._interrupt_once()
 
@@ -219,7 +222,7 @@ def main() -> None:
     with socket.socket(fileno=channel_fd) as sock:
         start = decode_start(_receive_frame(sock))
         threading.Thread(
-            target=_watch_lifeline, args=(lifeline, os.getppid()), name="opstream lifeline", daemon=True
+            target=watch_lifeline, args=(lifeline, os.getppid()), name="opstream lifeline", daemon=True
         ).start()
         _configure_process(start)
         tracing = _start_tracing(start)
@@ -238,30 +241,6 @@ def main() -> None:
         with keep_from_forks(lambda: [channel_fd]), tracing.outer_span(Trace(traceparent=start.traceparent)):
             run(action, start, context, interrupt, channel)
         tracing.close(_LAST_SPANS_SECONDS)
-
-
-def kill_group_with_runner(lifeline: int) -> None:
-    """Let the kernel kill this process and its group once the other end of a pipe is closed.
-
-    Linux signals the owner of a descriptor when an event happens on it. The only possible event on this one is that
-    the runner ended. The signal also works while a handler holds the interpreter's lock, and it reaches the processes
-    that the handler started. The warden, which kills the others, needs a moment longer. On other systems, and in a
-    sandbox that refuses this, only the thread that watches the pipe does it.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
-            fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-
-
-def _watch_lifeline(lifeline: int, parent: int) -> None:
-    # A process that the runner forked without exec may hold the pipe open, so the parent is checked, too.
-    poll = select.poll()
-    poll.register(lifeline, select.POLLIN)
-    while not poll.poll(_PARENT_POLL_MS) and os.getppid() == parent:
-        pass
-    os.killpg(0, signal.SIGKILL)
 
 
 def _receive_frame(sock: socket.socket) -> bytes:
@@ -310,9 +289,15 @@ def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerI
 
     def report(percent: float, message: str) -> Awaitable[None]:
         if throttle.allow(percent):
-            channel.send_progress(Reported(percent, truncate_text(message)))
+            channel.send(Reported(percent, truncate_text(message)))
         return COMPLETED
 
+    def cancel() -> None:
+        channel.send(CleaningUp())
+        interrupt.request()
+
+    record = start.record
+    clean_up = None if record is None else CleanUp(record, cancel, lambda: interrupt.is_requested)
     return ActionContext(
         operation_id=start.operation_id,
         resource_id=start.resource_id,
@@ -329,8 +314,10 @@ def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerI
             should_stop=lambda: interrupt.is_requested,
             waits=start.sleeps,
             fetch=channel.fetch_result,
+            clean_up=clean_up,
+            marks_clean_up=start.marks_clean_up,
         ),
-        make_waits=lambda: WaitTable(start.closed, is_proven=start.is_proven),
+        make_waits=lambda: WaitTable(start.closed, is_proven=start.is_proven, clean_up=clean_up),
     )
 
 

@@ -25,9 +25,10 @@ from opstream_runner.authoring.context import ActionContext
 from opstream_runner.containment.exceptions import type_name
 from opstream_runner.containment.forks import keep_from_forks
 from opstream_runner.containment.log_guard import own_formatter
+from opstream_runner.steps.clean_up import CanceledRecord
 from opstream_runner.steps.step_errors import StepResultTooLarge
 from opstream_runner.steps.step_table import Fetcher, Recorder, StepEvent, fetch_nothing, keep_nothing
-from opstream_schemas.events import OperationError, StepFailed, StepStarted, StepSucceeded, WaitBegun
+from opstream_schemas.events import CleanUpBegun, OperationError, StepFailed, StepStarted, StepSucceeded, WaitBegun
 from opstream_schemas.logs.json_formatter import JsonLogFormatter
 from opstream_schemas.signals.wait_history import ClosedWait
 from opstream_schemas.steps.step_history import StepRecord
@@ -36,6 +37,7 @@ from .child_protocol import (
     FRAME_HEADER,
     Begun,
     ChildStart,
+    CleaningUp,
     FileAdded,
     Reported,
     ResultWanted,
@@ -64,6 +66,7 @@ _STEP_EVENTS: Final[dict[str, type[StepEvent]]] = {
     StepStarted.type: StepStarted,
     StepSucceeded.type: StepSucceeded,
     StepFailed.type: StepFailed,
+    CleanUpBegun.type: CleanUpBegun,
 }
 _FOREIGN_SIGTERM_WAIT: Final = 3.0
 """Seconds to wait after a SIGTERM that the runner did not send: a service manager that stops a whole service also
@@ -87,6 +90,8 @@ class ChildProcessHandler:
         is_proven: see `WaitTable`.
         attach_file: called with each file that is to be added.
         is_traced: whether the context's `traceparent` is that of the attempt's span.
+        record: of an attempt after a cancel request.
+        on_canceled: called when the handler of such an attempt begins to clean up.
     """
 
     def __init__(
@@ -105,6 +110,8 @@ class ChildProcessHandler:
         is_proven: bool = False,
         attach_file: Callable[[FileRequest], concurrent.futures.Future[None]] = keep_no_file,
         is_traced: bool = False,
+        record: CanceledRecord | None = None,
+        on_canceled: Callable[[], None] | None = None,
     ) -> None:
         self._start = ChildStart(
             module=action.module,
@@ -123,7 +130,10 @@ class ChildProcessHandler:
             sleeps=sleeps,
             closed=dict(closed),
             is_proven=is_proven,
+            record=record,
+            marks_clean_up=action.spec.policy.clean_up,
         )
+        self._on_canceled = on_canceled
         self._record_step = record_step
         self._fetch_result = fetch_result
         self._attach_file = attach_file
@@ -232,6 +242,9 @@ class ChildProcessHandler:
                 match decode_child_message(await reader.readexactly(length)):
                     case Begun():
                         self._has_begun = True
+                    case CleaningUp():
+                        if self._on_canceled is not None:
+                            self._on_canceled()
                     case Reported(percent, message):
                         self._report(percent, message)
                     case StepDone() as done:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from opstream_runner.errors import FileNotAttached
+from opstream_runner.steps.clean_up import CanceledRecord
 from opstream_runner.steps.step_errors import StepNotRecorded, StepResultTooLarge, StepUnreadable
 from opstream_schemas.events import WaitBegun
 from opstream_schemas.payloads.payload_ref import PayloadRef
@@ -55,6 +56,10 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     """The waits for signals that are over, by name."""
     is_proven: bool = False
     """See `WaitTable`."""
+    record: CanceledRecord | None = None
+    """Of an attempt after a cancel request (`CleanUp`)."""
+    marks_clean_up: bool = False
+    """See `StepTable`."""
 
 
 class StepRecorded(msgspec.Struct, frozen=True):
@@ -78,6 +83,10 @@ class Reported(msgspec.Struct, frozen=True, tag=True):
 
     percent: float
     message: str
+
+
+class CleaningUp(msgspec.Struct, frozen=True, tag=True):
+    """The handler was canceled where its record ends, and cleans up."""
 
 
 class StepDone(msgspec.Struct, frozen=True, tag=True):
@@ -109,7 +118,17 @@ class FileAdded(msgspec.Struct, frozen=True, tag=True):
 
 
 ChildMessage = (
-    Begun | Reported | StepDone | ResultWanted | FileAdded | Returned | Raised | Postponed | Stopped | Suspended
+    Begun
+    | Reported
+    | CleaningUp
+    | StepDone
+    | ResultWanted
+    | FileAdded
+    | Returned
+    | Raised
+    | Postponed
+    | Stopped
+    | Suspended
 )
 """What the child sends. An outcome is its last message."""
 

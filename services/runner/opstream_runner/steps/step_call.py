@@ -30,6 +30,7 @@ from opstream_schemas.steps.step_history import (
     UseResult,
 )
 
+from .clean_up import CleanUp
 from .step_errors import InvalidStep, StepInputChanged, StepInterrupted
 from .step_table import StepEvent, StepTable
 from .step_values import decode_step_result, encode_step_result, input_hash, replaced_input_hash, return_type
@@ -116,10 +117,21 @@ class StepCall:
             StepUnreadable: the payload store has lost the recorded result.
             BaseException: what the function raises in its last try.
         """
+        try:
+            return self._run()
+        except ActionCanceledError:
+            self._table.note_canceled(self._step, self._key)
+            raise
+
+    def _run(self) -> Any:  # noqa: ANN401
+        if (clean_up := self._due_clean_up()) is not None:
+            clean_up.stop_here()
         while isinstance(found := self._look_up(), PayloadRef):
             self._fetched[found.uri] = self._table.fetch(found).result()
         if found is not None:
             return found.value
+        if (marked := self._table.mark_clean_up()) is not None:
+            marked.result()
         if self._options.at_most_once:
             self._record(self._started()).result()
         for tries in itertools.count(1):
@@ -143,10 +155,22 @@ class StepCall:
         If this is cancelled, an async function is, too. A plain one can't be: then its end is awaited, and its result
         is recorded before the cancellation goes on, because `Canceled` means that nothing runs any more.
         """
+        try:
+            return await self._run_async()
+        except (asyncio.CancelledError, ActionCanceledError):
+            self._table.note_canceled(self._step, self._key)
+            raise
+
+    async def _run_async(self) -> Any:  # noqa: ANN401
+        if (clean_up := self._due_clean_up()) is not None:
+            await clean_up.stop_here_async()
         while isinstance(found := self._look_up(), PayloadRef):
             self._fetched[found.uri] = await asyncio.wrap_future(self._table.fetch(found))
         if found is not None:
             return found.value
+        if (marked := self._table.mark_clean_up()) is not None:
+            await self._wait_to_the_end(asyncio.wrap_future(marked))
+            self._go_on()
         if self._options.at_most_once:
             await self._wait_to_the_end(asyncio.wrap_future(self._record(self._started())))
             self._go_on()
@@ -200,6 +224,19 @@ class StepCall:
     def _go_on(self) -> None:
         if self._stop is not None:
             raise self._stop
+
+    def _due_clean_up(self) -> CleanUp | None:
+        """Return what cancels the handler, if it has come to the first step that was not over before the clean-up."""
+        clean_up = self._table.clean_up
+        if clean_up is None or not clean_up.is_due:
+            return None
+        decision = clean_up.history.decide(
+            self._step, self._key, self._hash, on_changed=self._on_changed, at_most_once=self._options.at_most_once
+        )
+        if not isinstance(decision, UseResult):
+            return clean_up
+        clean_up.pass_step(self._step, self._key)
+        return None
 
     def _look_up(self) -> _Found | PayloadRef | None:
         """Return the recorded result, or the payload that has it and is to be fetched first; None if the function is

@@ -8,16 +8,18 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from opstream_schemas.events import StepFailed, StepStarted, StepSucceeded, WaitBegun
+from opstream_schemas.event_types.clean_up import StepName
+from opstream_schemas.events import CleanUpBegun, StepFailed, StepStarted, StepSucceeded, WaitBegun
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.steps.step_history import StepHistory, StepRecord
 
+from .clean_up import CleanUp
 from .step_clock import REAL_CLOCK, StepClock
 from .step_errors import InvalidStep, StepUnreadable
 from .suspension import suspend
 
-StepEvent = StepStarted | StepSucceeded | StepFailed
+StepEvent = StepStarted | StepSucceeded | StepFailed | CleanUpBegun
 Recorder = Callable[[StepEvent], "concurrent.futures.Future[None]"]
 """Records an event of a step; callable from any thread. The future is done once it is stored."""
 Fetcher = Callable[[PayloadRef], "concurrent.futures.Future[bytes]"]
@@ -53,6 +55,8 @@ class StepTable:
         should_stop: returns True if the attempt should stop.
         clock: the time of waits and pauses.
         fetch: reads a recorded result that is too large for its event.
+        clean_up: cancels the handler of an attempt after a cancel request; None for any other attempt.
+        marks_clean_up: whether it is recorded that a canceled handler comes to the first step of its clean-up.
     """
 
     def __init__(
@@ -67,6 +71,8 @@ class StepTable:
         on_wait: Callable[[WaitBegun], None] = suspend,
         clock: StepClock = REAL_CLOCK,
         fetch: Fetcher = fetch_nothing,
+        clean_up: CleanUp | None = None,
+        marks_clean_up: bool = False,
     ) -> None:
         self.history = StepHistory(records)
         self.record = record
@@ -76,6 +82,9 @@ class StepTable:
         self.should_stop = should_stop
         self.on_wait = on_wait
         self.clock = clock
+        self.clean_up = clean_up
+        self._canceled: set[tuple[str, str]] = set()
+        self._is_mark_due = marks_clean_up and clean_up is None
         self._over = {(wait.wait, wait.key) for wait in waits}
         self._places: dict[tuple[str, str, str], str] = {}
         self._lock = threading.Lock()
@@ -83,6 +92,29 @@ class StepTable:
     def is_over(self, wait: str, key: str) -> bool:
         """Return True if an earlier attempt has waited under this name and key."""
         return (wait, key) in self._over
+
+    def note_canceled(self, step: str, key: str) -> None:
+        """Note that the handler sees a step canceled, whatever is recorded of it."""
+        with self._lock:
+            self._canceled.add((step, key))
+
+    def mark_clean_up(self) -> concurrent.futures.Future[None] | None:
+        """Record that the handler cleans up, if it is so and not recorded; None if there is nothing to record.
+
+        A later attempt has to know what of the record belongs to the clean-up, and which steps the handler has seen
+        canceled: it must not come past the place where it was canceled.
+        """
+        if not (self._is_mark_due and self.should_stop()):
+            return None
+        with self._lock:
+            canceled = tuple(StepName(name=step, key=key) for step, key in sorted(self._canceled))
+        recorded = self.record(CleanUpBegun(attempt=self.attempt, canceled=canceled))
+        recorded.add_done_callback(self._end_marking)
+        return recorded
+
+    def _end_marking(self, recorded: concurrent.futures.Future[None]) -> None:
+        if not recorded.cancelled() and recorded.exception() is None:
+            self._is_mark_due = False
 
     def claim(self, step: str, key: str, place: str, *, what: str = "step") -> None:
         """Note that this attempt has come to a step, or a wait.

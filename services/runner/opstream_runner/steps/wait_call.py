@@ -47,14 +47,30 @@ class WaitCall:
 
         Raises:
             AttemptSuspended: it begins.
+            ActionCanceledError: the attempt cleans up from here on.
         """
-        is_over = self._table.is_over(self._wait.wait, self._wait.key)
-        if not is_over and self._wait.until is not None and self._wait.until > self._table.clock.now():
+        if not self._is_over:
+            if self._table.clean_up is not None:
+                self._table.clean_up.stop_here()
             self._table.on_wait(self._wait)
 
     async def run_async(self) -> None:
-        """Do as `run` does, once it is awaited."""
-        self.run()
+        """Do as `run` does, once it is awaited.
+
+        Raises:
+            AttemptSuspended: it begins.
+            asyncio.CancelledError: the attempt cleans up from here on.
+        """
+        if not self._is_over:
+            if self._table.clean_up is not None:
+                await self._table.clean_up.stop_here_async()
+            self._table.on_wait(self._wait)
+
+    @property
+    def _is_over(self) -> bool:
+        if self._table.is_over(self._wait.wait, self._wait.key):
+            return True
+        return self._wait.until is None or self._wait.until <= self._table.clock.now()
 
 
 def end_of_sleep(seconds: float, now: datetime) -> datetime:

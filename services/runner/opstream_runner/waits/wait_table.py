@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from opstream_runner.steps.clean_up import CleanUp
 from opstream_runner.steps.step_clock import REAL_CLOCK
 from opstream_runner.steps.suspension import AttemptSuspended
 from opstream_schemas.action_types.text_rules import find_text_rules
@@ -37,6 +38,7 @@ class WaitTable:
         closed: the waits that are over, by name.
         is_proven: the operation's requester is known by credentials, and so will be those who send signals.
         now: returns the time with a time zone.
+        clean_up: see `StepTable`.
     """
 
     def __init__(
@@ -45,12 +47,32 @@ class WaitTable:
         *,
         is_proven: bool = False,
         now: Callable[[], datetime] = REAL_CLOCK.now,
+        clean_up: CleanUp | None = None,
     ) -> None:
         self._closed = closed
+        self._clean_up = clean_up
         self._is_proven = is_proven
         self._now = now
         self._places: dict[str, str] = {}
         self._lock = threading.Lock()
+
+    def stop(self, name: str) -> None:
+        """Cancel a plain handler at a wait that is not over, if it is to clean up.
+
+        Raises:
+            ActionCanceledError: it is.
+        """
+        if self._clean_up is not None and name not in self._closed:
+            self._clean_up.stop_here()
+
+    async def stop_async(self, name: str) -> None:
+        """Cancel an async handler at a wait that is not over, if it is to clean up.
+
+        Raises:
+            asyncio.CancelledError: it is.
+        """
+        if self._clean_up is not None and name not in self._closed:
+            await self._clean_up.stop_here_async()
 
     def take(
         self,

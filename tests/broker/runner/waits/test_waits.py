@@ -12,7 +12,7 @@ import pytest
 
 from opstream_journal import Connection, Journal, VersionConflict
 from opstream_journal.stores.timers import send_wake_up
-from opstream_projector.after_effects import SignalWaker
+from opstream_projector.after_effects import Waker
 from opstream_runner.authoring.action import collect_actions
 from opstream_runner.runner import Runner
 from opstream_schemas.errors import ErrorCode
@@ -47,7 +47,7 @@ async def runner(stage: RunnerStage) -> AsyncIterator[Runner]:
 @pytest.fixture
 async def waker(link: Connection, journal: Journal) -> AsyncIterator[None]:
     """A projector that wakes what has its signal."""
-    async with running(projector(link, journal, effects=[SignalWaker(link)])):
+    async with running(projector(link, journal, effects=[Waker(link)])):
         yield
 
 

@@ -154,8 +154,8 @@ def test_the_lifeline_without_the_kernels_help(is_held: bool) -> None:
     """If the kernel does not kill the group, a thread does: when the pipe is closed, or the parent has changed."""
     lifeline, held = os.pipe()
     runner = os.getpid() + (1 if is_held else 0)
-    call = f"child_main._watch_lifeline({lifeline}, {runner})"
-    script = f"from opstream_runner.handler import child_main; print(flush=True); {call}"
+    call = f"lifeline.watch_lifeline({lifeline}, {runner})"
+    script = f"from opstream_runner.handler import lifeline; print(flush=True); {call}"
     with subprocess.Popen(
         [sys.executable, "-c", script], pass_fds=[lifeline], start_new_session=True, stdout=subprocess.PIPE
     ) as process:
