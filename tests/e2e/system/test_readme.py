@@ -163,7 +163,10 @@ def test_the_options_of_an_action() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `?([\w.]+|\"\")`? \|", ACTIONS, flags=re.MULTILINE)
     parameters = inspect.signature(action).parameters.values()
     wanted = {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
-    told = {name: f"{one:g}" if isinstance(one, int | float) else one or '""' for name, one in wanted.items()}
+    told = {
+        name: f"{one:g}" if isinstance(one, int | float) and not isinstance(one, bool) else str(one) or '""'
+        for name, one in wanted.items()
+    }
     told |= {name: "none" for name, one in wanted.items() if one is None}
     assert dict(rows) == told
 

@@ -63,10 +63,13 @@ async def pack(request: Crate, ctx: ActionContext) -> None:
         await ctx.step("seal", seal)
 
 
-@action("crate:guard")
+@action("crate:guard", clean_up=True)
 async def guard(request: Crate, ctx: ActionContext) -> Crate:
-    """Guard a crate until canceled."""
-    await asyncio.Event().wait()
+    """Guard a crate until canceled, and lock it then."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await ctx.step("lock", lambda: None)
     return request
 
 

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from opstream_schemas.bulk.records import Authority, BulkItem, BulkProgress
+from opstream_schemas.event_types.clean_up import StepName
 from opstream_schemas.events import (
     EVENT_DATA,
     EVENT_TYPES,
@@ -23,6 +24,7 @@ from opstream_schemas.events import (
     AttemptFailed,
     Canceled,
     CancelRequested,
+    CleanUpBegun,
     Event,
     EventData,
     Failed,
@@ -90,7 +92,7 @@ FULL: list[EventData] = [
         authority=Authority(key_id="k1", scopes=("read", "submit:book:*"), expires_at=RETRY_AT),
         trace=Trace(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", tracestate="vendor=1"),
     ),
-    Started(attempt=2, runner="runner-a", token="t0k3n", ticket=4711, lease=30.0),
+    Started(attempt=2, runner="runner-a", token="t0k3n", ticket=4711, lease=30.0, clean_up=True),
     Progressed(
         percent=12.5,
         message="copying",
@@ -137,6 +139,7 @@ FULL: list[EventData] = [
     Attached(attempt=2, file_name="proof (1).pdf", media_type="application/pdf", payload=FILE),
     AttemptFailed(attempt=2, error=ERROR, retry_at=RETRY_AT, counted=True),
     CancelRequested(by="ann@example.org", reason="wrong book"),
+    CleanUpBegun(attempt=2, canceled=(StepName(name="ship", key="7"), StepName(name="tell"))),
     Succeeded(result=msgspec.Raw(b'{"uploads": ["a.txt"]}')),
     Failed(error=ERROR, forced=ForcedEnd(sequence=4711, passed_over=2, reason="a client of ours wrote there")),
     Canceled(by="ann@example.org", reason="wrong book"),
@@ -151,6 +154,7 @@ MINIMAL: list[EventData] = [
         deadline=DEADLINE,
         retention=86_400.0,
     ),
+    Started(attempt=1, runner="runner-a", token="t0k3n", ticket=1, lease=30.0),
     Progressed(percent=0.0),
     StepStarted(attempt=1, step="charge", input_hash=INPUT_HASH),
     StepSucceeded(attempt=1, step="copy", input_hash=INPUT_HASH, result=msgspec.Raw(b"null"), seconds=0.0),
@@ -159,6 +163,7 @@ MINIMAL: list[EventData] = [
     Signaled(signal="approval", payload=msgspec.Raw(b"{}")),
     AttemptFailed(attempt=1, error=BARE_ERROR, retry_at=RETRY_AT, counted=False),
     CancelRequested(),
+    CleanUpBegun(attempt=1),
     Failed(error=BARE_ERROR),
     Canceled(),
 ]

@@ -15,8 +15,8 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.commands import RequestCancel, decide
 from opstream_schemas.operation.state import Operation, Status
 from opstream_schemas.status_monitor import build_status_monitor
+from tests.support.clean_up import order_actions
 from tests.support.projector.projection import projector, running
-from tests.support.runner import clean_up_actions
 from tests.support.runner.stage import RunnerStage
 from tests.support.runner.step_actions import calls
 
@@ -63,7 +63,7 @@ async def cancel(stage: RunnerStage, operation: Operation) -> None:
 async def test_what_waits_is_canceled(stage: RunnerStage, kind: Kind, wait: str, file: Path) -> None:
     """An attempt begins for that alone, gets what is recorded, and refunds; then the operation is canceled."""
     waits = await begin_with_runner(stage, kind, file, wait)
-    async with stage.runner(collect_actions([clean_up_actions])):
+    async with stage.runner(collect_actions([order_actions])):
         await cancel(stage, waits)
         ended = await stage.ended("op-1")
     assert (ended.status, ended.attempt) == (Status.CANCELED, 2)
@@ -72,7 +72,7 @@ async def test_what_waits_is_canceled(stage: RunnerStage, kind: Kind, wait: str,
 
 async def begin_with_runner(stage: RunnerStage, kind: Kind, file: Path, wait: str) -> Operation:
     """Let a runner come to the wait, and stop it: then what is canceled waits for a runner."""
-    async with stage.runner(collect_actions([clean_up_actions])):
+    async with stage.runner(collect_actions([order_actions])):
         return await begin(stage, kind, file, wait)
 
 
@@ -89,7 +89,7 @@ async def test_the_status_meanwhile(stage: RunnerStage, file: Path) -> None:
 @pytest.mark.usefixtures("waker")
 async def test_a_clean_up_that_dies(stage: RunnerStage, kind: Kind, file: Path) -> None:
     """The process of the handler dies in its clean-up: another attempt is canceled at the same place, and goes on."""
-    async with stage.runner(collect_actions([clean_up_actions])):
+    async with stage.runner(collect_actions([order_actions])):
         await cancel(stage, await begin(stage, kind, file, die="tell"))
         ended = await stage.ended("op-1", within=30)
     assert ended.status is Status.CANCELED
@@ -102,6 +102,6 @@ async def test_a_wake_up_that_was_lost(stage: RunnerStage, kind: Kind, file: Pat
     """The wake-up is sent with each event that follows, and one too many begins nothing."""
     waits = await begin_with_runner(stage, kind, file, "sleep")
     await cancel(stage, waits)
-    async with stage.runner(collect_actions([clean_up_actions])):
+    async with stage.runner(collect_actions([order_actions])):
         ended = await stage.ended("op-1")
     assert (ended.status, ended.attempt, calls(file)) == (Status.CANCELED, 2, ["charge", "refund"])

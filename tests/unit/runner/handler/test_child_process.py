@@ -51,7 +51,7 @@ def said_by(outcome: HandlerOutcome) -> list[ChildMessage]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         channel = RunnerChannel(theirs, "op-1", lambda: None)
-        channel.send_progress(Reported(50.0, "half"))
+        channel.send(Reported(50.0, "half"))
         channel.send_outcome(outcome)
         theirs.close()
         heard = []
@@ -85,7 +85,7 @@ def test_a_channel_without_a_reader() -> None:
     ours.close()
     with theirs:
         channel = RunnerChannel(theirs, "op-1", lambda: None)
-        channel.send_progress(Reported(1.0, ""))
+        channel.send(Reported(1.0, ""))
         channel.send_outcome(Stopped())
         assert not channel._writer.is_alive()
 

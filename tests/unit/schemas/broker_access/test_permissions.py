@@ -87,6 +87,7 @@ EVENT_WRITERS: Final = {
     "waiting": {Role.RUNNER},
     "signaled": {Role.API},
     "attached": {Role.RUNNER},
+    "cleaning-up": {Role.RUNNER},
     "attempt-failed": {Role.RUNNER, Role.PROJECTOR},
     "succeeded": {Role.RUNNER},
     "failed": {Role.RUNNER, Role.PROJECTOR},

@@ -89,6 +89,6 @@ def test_records_come_from_events() -> None:
     """Results and starts, in their order; nothing else of the operation."""
     history = History().append(request(), started(), step_done(result=b'{"a":1}'), started(2), step_done(2, key="k"))
     assert step_records(history.events) == (
-        StepRecord(step="copy", input_hash="0" * 64, attempt=1, result=msgspec.Raw(b'{"a":1}')),
-        StepRecord(step="copy", key="k", input_hash="0" * 64, attempt=2, result=msgspec.Raw(b"7")),
+        StepRecord(step="copy", input_hash="0" * 64, attempt=1, position=3, result=msgspec.Raw(b'{"a":1}')),
+        StepRecord(step="copy", key="k", input_hash="0" * 64, attempt=2, position=5, result=msgspec.Raw(b"7")),
     )
