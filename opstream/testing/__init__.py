@@ -6,6 +6,7 @@
 from .errors import FaultFound, RunRefused, StartFailed
 from .local_system import LocalSystem, serving
 from .play.crash_moment import CrashMoment
+from .play.signals import Signal
 from .results import RunResult, StepRun
 from .runs import EVERY_STEP, run, run_async
 
@@ -16,6 +17,7 @@ __all__ = [
     "LocalSystem",
     "RunRefused",
     "RunResult",
+    "Signal",
     "StartFailed",
     "StepRun",
     "run",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar, overload
@@ -12,6 +12,7 @@ import msgspec
 
 from opstream.testing.play.crash_moment import CrashMoment, Plan
 from opstream.testing.play.request import encoded_input, requested
+from opstream.testing.play.signals import Signal
 from opstream.testing.play.stage import Stage
 from opstream.testing.virtual_time import VirtualClock
 from opstream_runner import Action
@@ -44,6 +45,7 @@ def run(
     operation_id: str = ...,
     caller: str = ...,
     start: datetime | None = ...,
+    signals: Sequence[Signal] = ...,
     crash_at: str | CrashMoment = ...,
     cancel_at: str | CrashMoment = ...,
     setup: Callable[[], object] | None = ...,
@@ -59,6 +61,7 @@ def run(
     operation_id: str = ...,
     caller: str = ...,
     start: datetime | None = ...,
+    signals: Sequence[Signal] = ...,
     crash_at: str | CrashMoment = ...,
     cancel_at: str | CrashMoment = ...,
     setup: Callable[[], object] | None = ...,
@@ -73,6 +76,7 @@ def run(
     operation_id: str = _OPERATION_ID,
     caller: str = "",
     start: datetime | None = None,
+    signals: Sequence[Signal] = (),
     crash_at: str | CrashMoment = "",
     cancel_at: str | CrashMoment = "",
     setup: Callable[[], object] | None = None,
@@ -91,6 +95,7 @@ def run(
         operation_id: what `ctx.operation_id` has.
         caller: who asks; empty for nobody that is known.
         start: when the request comes; with a time zone. None for now.
+        signals: what is sent to the operation, each when it waits for it. Without one, a wait ends with its time.
         crash_at: a moment at which its runner dies, as text or as `RunResult.moments` has it: another runner goes
             on when the lease has run out. `"every step"`: one run without, and one more for each of its moments, which
             must all have the same outcome.
@@ -106,7 +111,8 @@ def run(
     Raises:
         FaultFound: a run whose runner died has another outcome, or the check of one that died or was canceled failed;
             it lists all such moments.
-        RunRefused: the input is not valid, a run did not come to the moment, or this thread has a running event loop.
+        RunRefused: the input or a signal is not valid, a run did not come to the moment, or this thread has a running
+            event loop.
         BaseException: what `setup` raises, and what `check` raises of a run in which nothing happened.
     """
     _check(action, operation_id, start)
@@ -116,8 +122,10 @@ def run(
         if setup is not None:
             setup()
         clock, plan = VirtualClock(start or datetime.now(UTC)), Plan(crash, cancel)
-        stage = Stage(action, operation_id, clock, plan)
-        stage.request(requested(action, document, resource_id=resource_id, caller=caller, clock=clock))
+        stage = Stage(action, operation_id, clock, plan, signals)
+        stage.request(
+            requested(action, document, operation_id=operation_id, resource_id=resource_id, caller=caller, clock=clock)
+        )
         stage.play()
         if plan.missed:
             raise RunRefused(_not_reached(plan))

@@ -42,7 +42,13 @@ def encoded_input(action: Action[Any, Any], given: object) -> bytes:
 
 
 def requested(
-    action: Action[Any, Any], action_input: bytes, *, resource_id: str, caller: str, clock: VirtualClock
+    action: Action[Any, Any],
+    action_input: bytes,
+    *,
+    operation_id: str,
+    resource_id: str,
+    caller: str,
+    clock: VirtualClock,
 ) -> Requested:
     """Return the first event's data. The resource is not locked: there is no other operation."""
     spec, policy = action.spec, action.spec.policy
@@ -59,4 +65,5 @@ def requested(
         retention_failed=policy.retention_failed,
         retention_canceled=policy.retention_canceled,
         caller=caller,
+        own_id=operation_id if caller else "",  # as the API has it that knows its callers
     )

@@ -29,6 +29,7 @@ from opstream_schemas.operation.fold import fold
 from opstream_schemas.operation.state import Operation
 
 from .crash_moment import Plan
+from .signals import SignalSender
 
 RESULT_LIMIT: Final = 256 * 1024
 """Bytes of a result: what `opstream runner --max-result` has by default."""
@@ -44,6 +45,7 @@ class RunnerLife:
     Args:
         broker: the streams.
         plan: when it dies, and when a client cancels.
+        signals: what is sent to the operation.
         action: what it runs.
         operation_id: the operation.
         name: its name in events.
@@ -55,6 +57,7 @@ class RunnerLife:
         self,
         broker: MemoryBroker,
         plan: Plan,
+        signals: SignalSender,
         action: Action[Any, Any],
         operation_id: str,
         *,
@@ -65,6 +68,7 @@ class RunnerLife:
         self._broker = broker
         self._clock = broker.clock
         self._plan = plan
+        self._signals = signals
         self._action = action
         self._id = operation_id
         self._name = name
@@ -77,15 +81,17 @@ class RunnerLife:
     async def play(self) -> None:
         """Handle messages until the operation has ended and all are acknowledged."""
         connection = MemoryConnection(self._broker, self._publish)
-        self._dispatcher, self._others = dispatcher, others = (
-            await self._make_dispatcher(connection),
-            await self._make_others(),
-        )
+        others_connection = MemoryConnection(self._broker, self._store)
+        self._dispatcher = dispatcher = await self._make_dispatcher(connection)
+        self._others = others = await self._make_others(others_connection)
         while not (operation := await self._operation(others)).is_terminal or not self._broker.is_settled:
+            if await self._signals.send_due(operation, others, others_connection):
+                continue
             delivery = self._broker.next_delivery()
+            moments = filter(None, (self._broker.next_moment(), self._signals.next_moment(operation)))
             if delivery is not None:
                 await dispatcher.handle(DeliveredMessage(connection, connection.delivered(delivery)))
-            elif (moment := self._broker.next_moment()) is None or moment >= operation.deadline:
+            elif (moment := min(moments, default=None)) is None or moment >= operation.deadline:
                 await self._sleep_until(operation.deadline)
                 await self._end_overdue(others, operation)
             else:
@@ -107,9 +113,9 @@ class RunnerLife:
         handlers = HandlerLoop(loop=self._loop)
         return Dispatcher(connection, dependencies, self._action, runner=self._name, slots=1, handler_loop=handlers)
 
-    async def _make_others(self) -> CommandHandler:
+    async def _make_others(self, connection: MemoryConnection) -> CommandHandler:
         """Return what the API and the projector record with. They don't die with this runner."""
-        journal = self._journal(MemoryConnection(self._broker, self._store))
+        journal = self._journal(connection)
         await journal.start()
         return CommandHandler(
             journal=journal,

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import threading
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -20,11 +21,12 @@ from opstream_journal.jetstream.rpc import expected_version_headers
 from opstream_runner import Action
 from opstream_runner.handler.handler_thread import handler_thread_name
 from opstream_schemas import subjects
-from opstream_schemas.events import RecordedEvent, Requested, decode_event, encode_event
+from opstream_schemas.events import RecordedEvent, Requested, WaitBegun, decode_event, encode_event
 from opstream_schemas.operation.fold import first_event
 
 from .crash_moment import Plan
 from .runner_life import RunnerLife
+from .signals import Signal, SignalSender
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +48,23 @@ class Stage:
         operation_id: of the operation.
         clock: the time.
         plan: when a runner dies, and when a client cancels.
+        signals: what is sent to it.
     """
 
-    def __init__(self, action: Action[Any, Any], operation_id: str, clock: VirtualClock, plan: Plan) -> None:
+    def __init__(
+        self,
+        action: Action[Any, Any],
+        operation_id: str,
+        clock: VirtualClock,
+        plan: Plan,
+        signals: Iterable[Signal] = (),
+    ) -> None:
         self._action = _alone(action)
         self._id = operation_id
         self._clock = clock
         self._plan = plan
         self._broker = MemoryBroker(clock, action.spec.policy.lease)
+        self._signals = SignalSender(signals, clock)
         self._numbers = itertools.count(1)
         self._lives = itertools.count(1)
         self._handler_threads = handler_thread_name(action.kind, operation_id)
@@ -69,6 +80,7 @@ class Stage:
         """Play until the operation has ended and no message is left. When its runner dies, another one goes on."""
         while not self._live_once():
             logger.info("the runner of operation %s died %s", self._id, self._plan.crashed)
+        self._signals.check_used(one.data.wait for one in self.events if isinstance(one.data, WaitBegun))
 
     @property
     def events(self) -> tuple[RecordedEvent, ...]:
@@ -86,6 +98,7 @@ class Stage:
         life = RunnerLife(
             self._broker,
             self._plan,
+            self._signals,
             self._action,
             self._id,
             name=f"runner-{next(self._lives)}",
