@@ -66,6 +66,7 @@ def operations(count: int, seed: int = 7) -> Iterator[OperationRow]:
             version=1,
             labels=json.dumps(labels, sort_keys=True) if labels else None,
             retry_of=None,
+            parent=None,
             position=3 * number + 3,
             expires_at=created + 365 * 86_400_000_000,
         )

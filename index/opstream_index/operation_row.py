@@ -60,6 +60,8 @@ class OperationRow(NamedTuple):
     """A JSON object; None without labels."""
     retry_of: str | None
     """The id of the operation of which it is a repetition; None of none."""
+    parent: str | None
+    """The id, as its client knows it, of the operation whose action asked for it; None for none."""
     position: int
     """Stream sequence of its last event that is in the row: a row replaces only one with a lower position."""
     expires_at: int
@@ -96,6 +98,7 @@ def row_of(operation: Operation) -> OperationRow:
         operation.action_version,
         _encode(operation.labels).decode() if operation.labels else None,
         operation.retry_of or None,
+        None if operation.parent is None else operation.parent.own_id or operation.parent.id,
         operation.stream_sequence,
         NEVER if ended is None else min(NEVER, ended + int(operation.effective_retention * 1e6)),
     )

@@ -10,12 +10,12 @@ sorting:
 - `operation_status`: a status but `Succeeded`; with `_finished`, by `finishedAt`
 - `operation_finished`: by `finishedAt`
 - `operation_caller`: a caller; with `_finished`, by `finishedAt`
-- `operation_code`, `operation_resource_id`, `operation_retry_of`: only rows that have one
+- `operation_code`, `operation_resource_id`, `operation_retry_of`, `operation_parent`: only rows that have one
 - `label`: a key and a value
 - `search`: a part of `message`, of three characters or more, of all tenants
 
-But for that one and `operation_retry_of` they begin with the tenant: what one tenant has must not cost the time of
-another one's list (docs/adr/0059).
+But for that one, `operation_retry_of` and `operation_parent` they begin with the tenant: what one tenant has must not
+cost the time of another one's list (docs/adr/0059).
 
 In SQLite a row is found by its place, since that follows from the operation: an index of ids, which are random, would
 cost as much as all the others (docs/adr/0058).
@@ -27,7 +27,7 @@ from typing import Final
 
 from .operation_row import OperationRow
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Raise it with any change of the tables, or of what a row holds. An index of another version is made again."""
 
 COLUMNS: Final = OperationRow._fields
@@ -66,6 +66,7 @@ _TYPES: Final = {
     "version": "INTEGER NOT NULL",
     "labels": "TEXT",
     "retry_of": "TEXT",
+    "parent": "TEXT",
     "position": "BIGINT NOT NULL",
     "expires_at": "BIGINT NOT NULL",
 }
@@ -81,6 +82,7 @@ _INDEXES: Final = (
     ("operation_code", "tenant, code", "code IS NOT NULL"),
     ("operation_resource_id", "tenant, resource_id", "resource_id <> ''"),
     ("operation_retry_of", "retry_of", "retry_of IS NOT NULL"),
+    ("operation_parent", "parent", "parent IS NOT NULL"),
     ("operation_expires", "expires_at", ""),
 )
 _OPEN: Final = ("operation_open", "place", "finished_at IS NULL")

@@ -28,6 +28,7 @@ _WAITS: Final[Mapping[str, str]] = {
     WaitingReason.RESOURCE: "another operation has its resource",
     WaitingReason.RETRY: "the last attempt failed, and the next one has not begun",
     WaitingReason.SLEEP: "its action waits for a time",
+    WaitingReason.CHILD: "it waits for its children",
     WaitingReason.RUNNER: "no runner takes operations of this action now",
     WaitingReason.FREE_RUNNER: "all runners of this action are busy",
     WaitingReason.CONCURRENCY: "this action runs as many times at once as it may",

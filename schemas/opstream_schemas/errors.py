@@ -69,6 +69,8 @@ class ErrorCode(StrEnum):
     PAYLOAD_UNREADABLE = "PayloadUnreadable"
     PAYLOAD_NOT_FOUND = "PayloadNotFound"
     RANGE_NOT_SATISFIABLE = "RangeNotSatisfiable"
+    CHILD_FAILED = "ChildFailed"
+    CHILD_REFUSED = "ChildRefused"
 
 
 class SchemasError(Exception):

@@ -15,6 +15,7 @@ import msgspec
 from .bulk.records import Authority, BulkProgress
 from .errors import InvalidEvent
 from .event_types.base import EventData, ForcedEnd, Instant, NonEmpty, OperationError, Trace
+from .event_types.children import ChildWait, ParentRef
 from .event_types.claims import Attached, check_document
 from .event_types.clean_up import CleanUpBegun
 from .event_types.outcomes import Canceled, Failed, Succeeded
@@ -28,6 +29,7 @@ from .text import MAX_NESTING, check_json
 __all__ = [
     "Attached",
     "Canceled",
+    "ChildWait",
     "CleanUpBegun",
     "EventData",
     "Failed",
@@ -35,6 +37,7 @@ __all__ = [
     "Instant",
     "NonEmpty",
     "OperationError",
+    "ParentRef",
     "RefusedSignal",
     "SignalWait",
     "Signaled",
@@ -106,6 +109,8 @@ class Requested(EventData, frozen=True, kw_only=True):
     """Of a bulk operation, with authentication: with which rights it acts. None for any other."""
     priority: str = ""
     """A `Priority`, for an action that has them (docs/adr/0072); empty for any other."""
+    parent: ParentRef | None = None
+    """Of a child: the operation whose action asked for it (docs/adr/0074). None for any other."""
 
     @property
     def wire_type(self) -> str:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 import msgspec
 
+from .children.lineage import ChildGroup
 from .event_types.claims import Attachment
 from .events import OperationError
 from .names import Kind
 from .operation.state import Operation, Status
 from .payloads.payload_ref import PayloadRef
 from .signals.signal_book import counting
+
+SHOWN_CHILDREN: Final = 20
+"""Ids of children in a status, of those that were asked for together."""
 
 
 class WaitingReason(StrEnum):
@@ -40,6 +45,8 @@ class WaitingReason(StrEnum):
     """An operator has paused the action."""
     SLEEP = "Sleep"
     """The end of a wait that the action asked for. It has started, and is in `waitingFor` all the same."""
+    CHILD = "Child"
+    """The end of child operations, in the same way."""
     SIGNAL = "Signal"
     """A signal that a client sends to it. It has started, and runs on with the next attempt."""
 
@@ -70,7 +77,7 @@ class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     position: int = 0
     """Resource: its position in the queue, 1 for the next."""
     operation_id: str = ""
-    """Resource: the operation that has the resource, if the caller may read it."""
+    """Resource: the operation that has the resource, if the caller may read it. Child: the one that is waited for."""
     until: datetime | None = None
     """Rate, Retry and StartTime: when it may begin. Sleep: when it goes on. Paused: when the pause ends by itself."""
     attempt: int = 0
@@ -88,7 +95,7 @@ class BlockedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     by: str = ""
     """Paused: the operator who paused the action; empty for readers of a tenant."""
     message: str = ""
-    """Paused: why, in the operator's words. Sleep: the name that the action gives the wait."""
+    """Paused: why, in the operator's words. Sleep and Child: the name that the action gives the wait."""
     signal: AwaitedSignal | None = None
     """Signal: which, and who may send it."""
 
@@ -104,6 +111,16 @@ class AttachedFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Of these bytes, in hex."""
     href: str
     """Where it is: a path of this service."""
+
+
+class ChildrenView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """Children that an action has asked for together, or one alone, as a client reads them."""
+
+    name: str
+    key: str = ""
+    count: int
+    ids: tuple[str, ...]
+    """Those of the first ones, in order; a list with the filter `parent eq` has all."""
 
 
 class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -140,6 +157,10 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Names of the signals that were sent to an open operation, and that it does not wait for yet, in their order."""
     retry_of: str = ""
     """The operation that it does again; empty for none."""
+    parent: str = ""
+    """The operation whose action asked for it; empty for none."""
+    children: tuple[ChildrenView, ...] = ()
+    """The children that its action has asked for."""
     retried_by: str = ""
     """The operation that does it again, if the caller may read it; empty for none. Only a read of a status has it."""
     priority: str = ""
@@ -193,6 +214,8 @@ def build_status_monitor(
         retry_of=operation.retry_of,
         priority=operation.priority,
         attachments=tuple(_attached_file(operation.public_id, one) for one in operation.attachments),
+        parent="" if operation.parent is None else operation.parent.own_id or operation.parent.id,
+        children=tuple(_children_view(operation, group) for group in operation.children),
     )
 
 
@@ -217,13 +240,20 @@ def _attached_file(operation_id: str, one: Attachment) -> AttachedFile:
     )
 
 
+def _children_view(operation: Operation, group: ChildGroup) -> ChildrenView:
+    ids = tuple(islice(group.child_ids(operation.id), SHOWN_CHILDREN))
+    return ChildrenView(name=group.name, key=group.key, count=group.count, ids=ids)
+
+
 def _waiting_for(operation: Operation, blocked_by: BlockedBy | None) -> str:
     """Return what an operation waits for that has not begun, or whose action waits; empty for any other."""
     if operation.status is not Status.NOT_STARTED and (operation.wait is None or operation.is_cut_short):
         return ""
     if blocked_by is not None:
         return blocked_by.reason
-    return "" if operation.wait is None or operation.wait.signal is not None else WaitingReason.SLEEP
+    if operation.wait is None or operation.wait.signal is not None:
+        return ""
+    return WaitingReason.SLEEP if operation.wait.child is None else WaitingReason.CHILD
 
 
 def signal_blocker(operation: Operation) -> BlockedBy | None:

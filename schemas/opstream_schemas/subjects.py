@@ -376,3 +376,8 @@ def dead_letters_filter(durable: str) -> str:
 def dead_letter_retry_subject(durable: str) -> str:
     """Return the subject of requests to a subscriber to retry a dead letter. No stream stores them."""
     return f"retry.{durable}"
+
+
+def children_subject(kind: Kind) -> str:
+    """Return the subject of requests to the API for children of an action's operations. No stream stores them."""
+    return f"children.{kind.resource}.{kind.action}"

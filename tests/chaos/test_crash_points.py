@@ -21,7 +21,7 @@ from opstream_schemas.schedules.schedule_event import ScheduleAct, ScheduleChang
 from tests.support.chaos.actions import LARGE
 from tests.support.chaos.checks import end_of, find_breaches, read_marks
 from tests.support.chaos.clients import Clients
-from tests.support.chaos.jobs import GOOD, INTERRUPTED, Job
+from tests.support.chaos.jobs import CHILD_FAILED, GOOD, INTERRUPTED, Job
 from tests.support.chaos.state import gather_quiet
 from tests.support.chaos.system import ChaosSystem
 from tests.support.journal.journals import linked
@@ -82,6 +82,16 @@ CASES = [
     Case(part="runner", point=CrashPoint.RUNNER_WAITING, action="napping", work=NAP, attempt=3, calls=3),
     Case(part="runner", point=f"{CrashPoint.RUNNER_WAITING}:2", action="napping", work=NAP, attempt=3, calls=3),
     Case(part="runner", point=CrashPoint.RUNNER_WAKE_ARMED, action="napping", work=NAP, attempt=3, calls=3),
+    Case(part="runner", point=CrashPoint.RUNNER_CHILDREN_BEGUN, action="parent", attempt=2, calls=2),
+    Case(part="projector", point=CrashPoint.PROJECTOR_PARENT_WOKEN, action="parent", attempt=2, calls=2),
+    Case(
+        part="projector",
+        point=CrashPoint.PROJECTOR_CHILD_CANCELED,
+        action="hasty",
+        end=CHILD_FAILED,
+        attempt=2,
+        calls=2,
+    ),
     Case(part="runner", point=CrashPoint.HOLD_LEFT, action="napping", work=NAP, operations=2, attempt=3, calls=3),
     Case(part="runner", point=CrashPoint.HOLD_TAKEN, action="alone"),
     Case(part="runner", point=CrashPoint.HOLD_LEFT, action="alone", work={"seconds": 0.2}, operations=2),

@@ -65,6 +65,7 @@ FIELDS: Final[Mapping[str, ListField]] = MappingProxyType(
         "error/message": _MESSAGE,
         "message": _MESSAGE,
         "retryOf": ListField(FieldType.TEXT, "retry_of", _SAME, may_miss=True),
+        "parent": ListField(FieldType.TEXT, "parent", _SAME, may_miss=True),
         LABEL: ListField(FieldType.TEXT, LABEL, _SAME, is_indexed=True, may_miss=True),
     }
 )
@@ -95,5 +96,6 @@ MEMBERS: Final = (
     "caller",
     "labels",
     "retryOf",
+    "parent",
 )
 """Members of an item of a list, in the order in which they are sent; what `select` may name."""

@@ -33,6 +33,7 @@ class ListRow(NamedTuple):
     labels: str | None
     """A JSON object."""
     retry_of: str | None
+    parent: str | None
     expires_at: int
 
 
@@ -67,6 +68,7 @@ def item_of(row: ListRow, selected: Collection[str] = MEMBERS) -> dict[str, Any]
         "caller": row.caller,
         "labels": None if row.labels is None else msgspec.Raw(row.labels.encode()),
         "retryOf": row.retry_of,
+        "parent": row.parent,
     }
     return {name: members[name] for name in MEMBERS if name in selected and members[name] is not None}
 

@@ -27,7 +27,7 @@ from opstream_index.operation_row import first_place
 from .items import COLUMNS
 from .plan import PROBE, WINDOW, Arm, ListScope, Place, Source, Walk
 
-_MAY_BE_EMPTY: Final = frozenset({"caller", "resource_id", "code", "message", "retry_of"})
+_MAY_BE_EMPTY: Final = frozenset({"caller", "resource_id", "code", "message", "retry_of", "parent"})
 """Columns whose empty text stands for an absent value, as NULL does."""
 _KEYS: Final = {Source.OPERATIONS: "o.place", Source.LABELS: "label.place", Source.TEXTS: "search.rowid"}
 """The place of a row, in the table where a walk begins."""

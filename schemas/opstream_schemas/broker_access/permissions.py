@@ -182,6 +182,7 @@ def _api(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     yield Grant(subjects.schedule_subject("*", "changed"), "makes and pauses schedules")
     yield Grant(subjects.schedule_subject("*", "occurred"), "records what became of the moments of schedules")
     yield Grant(subjects.act_subject(AdminAct.CANCELED), "records that an admin canceled another caller's operation")
+    yield Grant(subjects.children_subject(Kind("*", "*")), "submits children that actions ask for", Way.SERVE)
     for kind in BULK_KINDS:
         yield from _pulls(_OPERATIONS, subjects.runner_consumer(kind), "takes bulk operations", is_vital=False)
         for done in (Started, Progressed, Succeeded, Failed):
@@ -230,6 +231,7 @@ def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
         for event in _RUN_EVENTS:
             subject = subjects.action_events_filter(kind, event.name)
             yield Grant(subject, "records what becomes of its operations", is_vital=event is Started)
+        yield Grant(subjects.children_subject(kind), "asks the API for children of its operations")
         for watched in _WATCHED_EVENTS:
             text = "hears that a running operation is to stop"
             yield Grant(subjects.action_events_filter(kind, watched.name), text, Way.LISTEN)
@@ -268,6 +270,7 @@ def _projector() -> Iterable[Grant]:
     yield Grant(f"{API}.STREAM.PURGE.{PAYLOADS_STREAM}", "removes payloads of operations that are gone")
     for event in (Failed, AttemptFailed, Canceled):
         yield Grant(subjects.event_type_subject(event.name), "ends operations whose deadline or lease is over")
+    yield Grant(subjects.event_type_subject(CancelRequested.name), "cancels children of operations that have ended")
     every = Kind("*", "*")
     yield Grant(subjects.timer_subject(every, "*", "*"), "schedules deadlines, and what was lost")
     yield Grant(subjects.fired_wake_subject(every, "*", "*"), "wakes the next in a queue, and what was lost")

@@ -24,10 +24,13 @@ class _StepData(EventData, frozen=True, kw_only=True):
 
 
 class StepStarted(_StepData, frozen=True, kw_only=True):
-    """A step that must run at most once is about to begin."""
+    """A step that must run at most once, or children, are about to begin."""
 
     name: ClassVar[str] = "step-started"
     type: ClassVar[str] = "opstream.action.step-started.v1"
+
+    children: int | None = None
+    """How many children it is about to ask for; 0 for one alone. None for a step that is a function."""
 
 
 class StepSucceeded(_StepData, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import ClassVar
 import msgspec
 
 from .base import EventData, Instant
+from .children import ChildWait
 from .signals import RefusedSignal, SignalWait
 
 
@@ -29,3 +30,5 @@ class WaitBegun(EventData, frozen=True, kw_only=True):
     """The signal that ends it before; None for a wait for a time."""
     refused: tuple[RefusedSignal, ...] = ()
     """Signals of the name that came before, and don't fit."""
+    child: ChildWait | None = None
+    """Of a wait for children; None for one of a time."""

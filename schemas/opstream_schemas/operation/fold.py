@@ -13,6 +13,7 @@ from datetime import datetime
 
 import msgspec
 
+from opstream_schemas.children.lineage import ChildGroup
 from opstream_schemas.errors import FoldRefused
 from opstream_schemas.event_types.claims import Attachment
 from opstream_schemas.events import (
@@ -69,6 +70,7 @@ def initial(event: RecordedEvent) -> Operation:
         labels=data.labels,
         retry_of=data.retry_of,
         priority=data.priority,
+        parent=data.parent,
         status=Status.NOT_STARTED,
         created_at=event.time,
         start_at=data.start_at,
@@ -81,7 +83,7 @@ def initial(event: RecordedEvent) -> Operation:
         position=1,
         stream_sequence=event.sequence,
         last_hash=event.digest,
-        fold_version=FOLD_VERSION if data.input_payload is None else STEPS_FOLD_VERSION,
+        fold_version=STEPS_FOLD_VERSION if _is_of_later_release(data) else FOLD_VERSION,
     )
 
 
@@ -273,7 +275,7 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
         case Progressed() if live is not None:
             return {"percent_complete": data.percent, "message": data.message}
         case StepStarted() | StepSucceeded() | StepFailed() if live is not None and data.attempt == live.number:
-            return {"fold_version": STEPS_FOLD_VERSION}
+            return {"children": _children_after(operation, data), "fold_version": STEPS_FOLD_VERSION}
         case WaitBegun() if live is not None and data.attempt == live.number:
             until = operation.deadline if data.until is None else min(data.until, operation.deadline)
             return {
@@ -328,7 +330,7 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
 
 
 def _begun_wait(operation: Operation, data: WaitBegun, now: datetime) -> dict[str, object]:
-    wait = CurrentWait(name=data.wait, key=data.key, hold=data.hold)
+    wait = CurrentWait(name=data.wait, key=data.key, hold=data.hold, child=data.child)
     if data.signal is None:
         return {"wait": wait}
     wait = msgspec.structs.replace(wait, signal=msgspec.structs.replace(data.signal, schema=data.signal.schema.copy()))
@@ -362,6 +364,18 @@ def _closed_wait(operation: Operation) -> dict[str, object]:
     if wait is None or wait.signal is None or operation.is_cut_short:
         return {}
     return {"signals": (operation.signals or NO_SIGNALS).with_closed(wait.name)}
+
+
+def _is_of_later_release(data: Requested) -> bool:
+    """Return True for a request that the release before steps understands only in part."""
+    return data.input_payload is not None or data.parent is not None
+
+
+def _children_after(operation: Operation, data: StepStarted | StepSucceeded | StepFailed) -> tuple[ChildGroup, ...]:
+    if not isinstance(data, StepStarted) or data.children is None:
+        return operation.children
+    group = ChildGroup(name=data.step, key=data.key, count=data.children or 1, is_alone=not data.children)
+    return operation.children if group in operation.children else (*operation.children, group)
 
 
 def _described(event: RecordedEvent) -> str:

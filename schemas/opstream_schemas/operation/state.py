@@ -9,8 +9,9 @@ from typing import Final
 
 import msgspec
 
+from opstream_schemas.children.lineage import ChildGroup
 from opstream_schemas.event_types.claims import Attachment
-from opstream_schemas.events import Instant, OperationError, SignalWait, Trace
+from opstream_schemas.events import ChildWait, Instant, OperationError, ParentRef, SignalWait, Trace
 from opstream_schemas.names import Kind
 from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.signals.signal_book import NO_SIGNALS, SignalBook
@@ -21,8 +22,8 @@ from .priority import QUEUED_PRIORITIES
 FOLD_VERSION: Final = 2
 """Raise it when the fold returns another result for the same events. Snapshots of another version are not used."""
 STEPS_FOLD_VERSION: Final = 3
-"""That of an operation with steps, waits, signals or payloads, or with events that this version has skipped. So only
-snapshots of such operations are folded again where another release wrote or reads them."""
+"""That of an operation with steps, waits, signals, payloads or a parent, or with events that this version has skipped.
+So only snapshots of such operations are folded again where another release wrote or reads them."""
 
 
 class Status(StrEnum):
@@ -72,6 +73,8 @@ class CurrentWait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """What it waits for under this name; None for a wait for a time."""
     ready_at: Instant | None = None
     """When the signals were there that it waits for, so that its next attempt may begin; None before."""
+    child: ChildWait | None = None
+    """Of a wait for children; None for one of a time."""
 
 
 class CancelWish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -102,6 +105,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """The client's id of the operation that it does again (`Requested.retry_of`); empty for none."""
     priority: str = ""
     """Of an action that has priorities (`Requested.priority`); empty for any other."""
+    parent: ParentRef | None = None
+    """Of a child: whose (`Requested.parent`)."""
+    children: tuple[ChildGroup, ...] = ()
+    """The children that its action has asked for, or is about to."""
     status: Status
     created_at: Instant
     start_at: Instant | None = None
@@ -198,13 +205,14 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     def goes_on_at(self) -> datetime | None:
         """Return the time before which nothing of it runs: its start time, or the end of a sleep.
 
-        None for neither, and for a signal, which may come at any time.
+        None for neither, and for a signal, which may come at any time, and for children.
         """
         if self.is_terminal:
             return None
         if self.wait is None or self.waiting is None:
             return self.start_at
-        return None if self.wait.signal is not None else self.waiting.retry_at
+        is_for_time = self.wait.signal is None and self.wait.child is None
+        return self.waiting.retry_at if is_for_time else None
 
     @property
     def is_terminal(self) -> bool:

@@ -108,6 +108,11 @@ class StepHistory:
             else:
                 found.started = record
 
+    def started(self, step: str, key: str) -> StepRecord | None:
+        """Return the record that a step, or children, of a name and key have begun, if no result follows it."""
+        found = self._found.get((step, key))
+        return None if found is None else found.started
+
     def decide(
         self, step: str, key: str, input_hash: str, *, on_changed: OnChanged, at_most_once: bool
     ) -> StepDecision:

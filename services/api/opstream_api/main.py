@@ -46,6 +46,7 @@ from .actions.service import open_actions
 from .app import create_app
 from .asyncapi import action_asyncapi_document
 from .bulk.service import open_bulk
+from .children.desk import ChildDesk
 from .dependencies import Dependencies
 from .http.caller_identity import CallerResolver
 from .http.document_cache import DocumentCache
@@ -181,7 +182,6 @@ async def connected_api(
         await _wait_for_survey(survey, settings.connect_timeout)
         public_url = settings.public_url.rstrip("/")
         hosts = HostPolicy.of(settings.allowed_hosts, bound_to=settings.host, public_url=public_url)
-        request_log = _open_request_log(settings, stack)
         if metrics is not None:
             metrics.add(*meter.instruments, *journal.meter.instruments, *capacity.instruments, _client_gauge(watches))
         submitter = Submitter(
@@ -199,6 +199,7 @@ async def connected_api(
             open_operations=survey.operations if survey is not None else None,
             refuse_unserved_after=settings.refuse_unserved_after,
         )
+        stack.push_async_callback(await ChildDesk(connection, journal, submitter).start())
         schedules = await open_schedules(stack, connection, submitter, status, access, recorder, now=_utc_now)
         canceler = Canceler(journal, status, cache, now=_utc_now, clock=time.monotonic, new_id=_new_id)
         ids = None if access is None else access.operations.ids
@@ -261,8 +262,8 @@ async def connected_api(
                 body_limit=body_limit,
                 callback_policy=settings.callbacks,
                 new_operation_id=_new_id,
-                new_request_id=_new_request_id,
-                request_log=request_log,
+                new_request_id=lambda: str(uuid_utils.uuid4()),
+                request_log=_open_request_log(settings, stack),
                 tracing=settings.tracing,
             )
         )
@@ -390,7 +391,3 @@ def _utc_now() -> datetime:
 
 def _new_id() -> str:
     return str(uuid_utils.uuid7())
-
-
-def _new_request_id() -> str:
-    return str(uuid_utils.uuid4())

@@ -25,6 +25,7 @@ from opstream_schemas.broker_access.permissions import Role
 from .after_effects import LockReleaser, Waker
 from .deadline_scanner import DeadlineScanner
 from .deadlines import DeadlineEnforcer, DeadlineScheduler
+from .family import FamilyKeeper
 from .payload_sweeper import PayloadSweeper
 from .projection.operation_meter import OperationMeter
 from .projection.projector import Projector
@@ -93,7 +94,12 @@ async def _compose(
         snapshots,
         now=_utc_now,
         monotonic=time.monotonic,
-        effects=[scheduler, LockReleaser(locks), Waker(connection)],
+        effects=[
+            scheduler,
+            LockReleaser(locks),
+            Waker(connection),
+            FamilyKeeper(connection, journal, snapshots, handler),
+        ],
         meter=meter if settings.health_port else None,
         index=keeper,
     )

@@ -10,6 +10,7 @@ from .authoring.action import Action, action
 from .authoring.context import ActionContext
 from .authoring.recording_context import ProgressReport, RecordingContext
 from .errors import ActionCanceledError, ActionError, FileNotAttached, InvalidAction, RetryAfter
+from .steps.children import Child, ChildFailed, ChildRefused
 from .steps.step_errors import InvalidStep, StepInputChanged, StepInterrupted, StepResultTooLarge
 from .waits.wait_errors import InvalidWait, WaitTimedOut
 
@@ -18,6 +19,9 @@ __all__ = [
     "ActionCanceledError",
     "ActionContext",
     "ActionError",
+    "Child",
+    "ChildFailed",
+    "ChildRefused",
     "FileNotAttached",
     "InvalidAction",
     "InvalidStep",

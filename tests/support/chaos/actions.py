@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from opstream import ActionContext, ActionError, RetryAfter, action
+from opstream import ActionContext, ActionError, Child, RetryAfter, action
 
 LEASE: Final = 1.0
 MANY: Final = 60
@@ -238,6 +238,22 @@ def stepping_apart(request: Work, ctx: ActionContext) -> Done:
         assert ctx.step("once", part, 0, total, at_most_once=True) == 6
         if ctx.attempt <= request.bad:
             raise RuntimeError(f"attempt {ctx.attempt}")
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:parent", lease=LEASE, max_attempts=MANY)
+async def parent(request: Work, ctx: ActionContext) -> Done:
+    """Have a child work."""
+    with marked("parent", ctx):
+        await ctx.run("chaos:quick", Work(request.number))
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:hasty", lease=LEASE, max_attempts=MANY)
+async def hasty(request: Work, ctx: ActionContext) -> Done:
+    """Have two children, of which one fails and the other would go on for ever."""
+    with marked("hasty", ctx):
+        await ctx.run_all([Child("chaos:fail", Work(1, seconds=0.2)), Child("chaos:patient", Work(2))])
         return Done(request.number, ctx.attempt)
 
 

@@ -21,6 +21,7 @@ CANCELED: Final = "Canceled"
 LOST: Final = "Failed RunnerLost"
 INTERRUPTED: Final = "Failed StepInterrupted"
 """Of a step that must run at most once: its runner was killed between its start and its record."""
+CHILD_FAILED: Final = "Failed ChildFailed"
 UNTRIED: Final = frozenset({"Failed 500", "Failed 503"})
 """What an attempt that was meant to fail, and to be tried again, ends as after a cancel request."""
 
@@ -86,6 +87,8 @@ JOBS: Final = (
     Job(action="stepping", weight=8, ends=_GOOD | {INTERRUPTED}, work=_bad, cancels=0.1),
     Job(action="stepping-apart", weight=2, ends=_GOOD | {INTERRUPTED}, work=_bad, cancels=0.1),
     Job(action="napping", weight=6, ends=_GOOD, work=_bad, resources=RESOURCES, cancels=0.1),
+    Job(action="parent", weight=6, ends=_GOOD, cancels=0.1),
+    Job(action="hasty", weight=2, ends=frozenset({CHILD_FAILED}), cancels=0.1),
     Job(action="throttled", weight=5, ends=_GOOD, work=_bad),
     Job(action="hopeless", weight=4, ends=frozenset({"Failed 500", LOST}), max_attempts=FEW),
     Job(action="timed", weight=3, ends=_GOOD, work=_bad),

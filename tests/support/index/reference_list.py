@@ -39,6 +39,7 @@ _NAMES: Final = {
     "error/message": "message",
     "message": "message",
     "retryOf": "retry_of",
+    "parent": "parent",
 }
 
 
@@ -140,6 +141,7 @@ def row(number: int, **changes: Any) -> OperationRow:
         "version": 1,
         "labels": None,
         "retry_of": None,
+        "parent": None,
         "position": number + 1,
         "expires_at": 2**62,
         **changes,
@@ -181,6 +183,7 @@ def rows(draw: st.DrawFn) -> list[OperationRow]:
                 version=draw(st.integers(1, 3)),
                 labels=json.dumps(labels) if labels else None,
                 retry_of=draw(_MAYBE_TEXT),
+                parent=draw(_MAYBE_TEXT),
             )
         )
     places = {one.place for one in found}

@@ -64,8 +64,8 @@ _CLAIM: Final = re.compile(rb'\battempt"?[: ] ?(\d+)')
 _RESTORE: Final = "opstream/restore"
 """The source of the end of an attempt whose runner was lost with everything (docs/adr/0051)."""
 _FROM_ANYBODY: Final = frozenset({"RunnerLost", "DeadlineExceeded", "FailedByOperator"})
-_ABOUT_EARLIER: Final = frozenset({"StepInputChanged", "StepInterrupted"})
-"""Failures whose text names an earlier attempt."""
+_ABOUT_EARLIER: Final = frozenset({"StepInputChanged", "StepInterrupted", "ChildFailed"})
+"""Failures whose text names an earlier attempt, or one of a child."""
 _RANK: Final = {"NotStarted": 0, "Running": 1} | dict.fromkeys(ENDED, 2)
 
 

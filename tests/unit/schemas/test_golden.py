@@ -24,12 +24,14 @@ from opstream_schemas.events import (
     AttemptFailed,
     Canceled,
     CancelRequested,
+    ChildWait,
     CleanUpBegun,
     Event,
     EventData,
     Failed,
     ForcedEnd,
     OperationError,
+    ParentRef,
     Progressed,
     RefusedSignal,
     Requested,
@@ -201,11 +203,26 @@ CLAIMED = [
 ]
 CLAIMS = {Requested: "requested.v3", StepSucceeded: "step-succeeded.v2", Succeeded: "succeeded.v2"}
 """Events whose document is a payload are of another type."""
+OF_CHILDREN: dict[str, dict[str, Any]] = {
+    "requested": {"parent": ParentRef(id="tPARENT", own_id="print-42", name="pages", key="7", index=3, depth=2)},
+    "step-started": {"children": 3},
+    "waiting": {"child": ChildWait(id="child-a", fail_fast=True, any_from=RETRY_AT, ended=2)},
+}
+"""Members that only parents and children have, by event."""
+OF_SIGNALS: dict[str, dict[str, Any]] = {"waiting": {"signal": None, "refused": ()}}
+"""Members that a wait for children does not have."""
 EVENTS = (
     {f"{data.name}.json": event(data) for data in FULL}
     | {f"{data.name}.minimal.json": event(data) for data in MINIMAL}
     | {"requested.v2.json": event(LATER)}
     | {f"{CLAIMS[type(data)]}.json": event(data) for data in CLAIMED}
+    | {
+        f"{data.name}.child.json": event(
+            msgspec.structs.replace(data, **OF_CHILDREN[data.name], **OF_SIGNALS.get(data.name, {}))
+        )
+        for data in FULL
+        if data.name in OF_CHILDREN
+    }
 )
 
 _STARTED = Started(attempt=1, runner="runner-a", token="t0k3n", ticket=1, lease=30.0)
@@ -247,6 +264,11 @@ _BEGUN = WaitBegun(attempt=1, wait="approval", until=RETRY_AT, signal=_WAIT)
 _APPROVED = Signaled(signal="approval", payload=msgspec.Raw(b'{"approved":true}'), by="bob@example.org")
 AWAITING = History("0197f1c2-7b1e-7000-8000-000000000001").append(FULL[0], _STARTED, _EARLY, _BEGUN, _APPROVED)
 OPERATIONS["operation.awaiting.json"] = AWAITING.operation
+_ASKS = StepStarted(attempt=1, step="pages", key="7", input_hash=INPUT_HASH, children=3)
+_WAITS = WaitBegun(attempt=1, wait="pages", key="7", until=RETRY_AT, child=ChildWait(id="child-a"))
+_CHILD = msgspec.structs.replace(FULL[0], **OF_CHILDREN["requested"])
+PARENT = History("0197f1c2-7b1e-7000-8000-000000000001").append(_CHILD, _STARTED, _ASKS, _WAITS).operation
+OPERATIONS["operation.parent.json"] = PARENT
 MONITORS = {f"monitor.{state}.json": build_status_monitor(operation(state)) for state in STATES} | {
     "monitor.scheduled.json": build_status_monitor(
         SCHEDULED, blocked_by=BlockedBy(reason=WaitingReason.START_TIME, until=SCHEDULED.start_at)
@@ -255,6 +277,9 @@ MONITORS = {f"monitor.{state}.json": build_status_monitor(operation(state)) for 
         SLEEPING, blocked_by=BlockedBy(reason=WaitingReason.SLEEP, until=RETRY_AT, message="cool down")
     ),
     "monitor.awaiting.json": build_status_monitor(AWAITING.operation),
+    "monitor.parent.json": build_status_monitor(
+        PARENT, blocked_by=BlockedBy(reason=WaitingReason.CHILD, operation_id="child-a", message="pages")
+    ),
     "monitor.queued.json": build_status_monitor(
         operation("not-started"), blocked_by=BlockedBy(reason=WaitingReason.RESOURCE, position=2)
     ),
@@ -290,8 +315,9 @@ def test_every_event_type_has_golden_files() -> None:
 
 @pytest.mark.parametrize("data", FULL, ids=lambda data: data.name)
 def test_the_full_events_leave_nothing_out(data: EventData) -> None:
-    """A new member of an event must be in its golden file; those of other versions of its type are in others."""
-    assert set(_at_default(data)) == OF_OTHER_TYPES.get(type(data), set())
+    """A new member of an event must be in its golden file; those of other versions of its type, and of children, are in
+    others."""
+    assert set(_at_default(data)) == {*OF_OTHER_TYPES.get(type(data), ()), *OF_CHILDREN.get(data.name, ())}
 
 
 @pytest.mark.parametrize("data", MINIMAL, ids=lambda data: data.name)

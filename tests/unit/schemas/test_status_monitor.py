@@ -234,6 +234,7 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "InvalidWait", "WaitTimedOut", "RequestIdReused", "SignalTooLate", "SignalRepeated", "SenderNotAllowed",
         "TooManySignals",
         "PayloadStoreUnavailable", "PayloadUnreadable", "PayloadNotFound", "RangeNotSatisfiable",
+        "ChildFailed", "ChildRefused",
     }  # fmt: skip
 
     assert expected == set(ErrorCode)

@@ -16,6 +16,7 @@ import msgspec
 from opstream_api.errors import ApiError, forbidden, operation_not_found, unauthenticated
 from opstream_api.http.priority_header import check_allowed
 from opstream_api.http.submit_request import SubmitRequest
+from opstream_schemas.children.lineage import is_child_id
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.operation.state import Operation
 from opstream_schemas.status_monitor import BlockedBy
@@ -78,8 +79,10 @@ class OperationIds:
         """Return the id under which a tenant's operation is stored: `t` and base64url of HMAC-SHA256, 44 characters.
 
         Without the secret no client can tell whether an id exists, nor make two tenants' ids meet. The letter is there
-        because base64url may begin with `-`, which a command would take for an option.
+        because base64url may begin with `-`, which a command would take for an option. Children have one id for both.
         """
+        if is_child_id(own_id):
+            return own_id  # it was derived from its parent's stored id already (docs/adr/0074)
         # No tenant has a zero byte, so no two pairs are one text.
         text = f"{tenant}\0{own_id}".encode(errors="surrogatepass")
         return "t" + urlsafe_b64encode(hmac.digest(self._secret, text, "sha256")).rstrip(b"=").decode()

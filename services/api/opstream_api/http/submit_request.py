@@ -20,8 +20,9 @@ from litestar.types import HTTPScope
 
 from opstream_api.errors import ApiError, method_not_allowed, not_found
 from opstream_schemas.bulk.records import Authority
+from opstream_schemas.children.lineage import is_child_id
 from opstream_schemas.errors import ErrorCode, InvalidName
-from opstream_schemas.events import Instant, Trace
+from opstream_schemas.events import Instant, ParentRef, Trace
 from opstream_schemas.names import Kind, check_operation_id, check_resource_id, parse_labels
 from opstream_schemas.operation.follow_up import is_follow_up_id
 from opstream_schemas.operation.priority import Priority
@@ -118,10 +119,24 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Of the operation that this one does again; empty for none."""
     most_priority: Priority | None = None
     """The highest that the caller's key allows; None for any."""
+    parent: ParentRef | None = None
+    """Of a child, which no client can say itself (docs/adr/0074)."""
+    ends_by: datetime | None = None
+    """Of a child: the deadline of its parent, which is its own at the latest."""
     tenant: str = ""
     """Of the caller; empty for the operator's own, and without authentication."""
     derived_id: str = ""
     """The id under which the operation is stored; empty without authentication, for that of `key`."""
+
+    def deadline(self, begins_at: datetime, seconds: float) -> datetime:
+        """Return when the operation fails if it has not ended.
+
+        Args:
+            begins_at: when it may begin.
+            seconds: that the action's policy gives it.
+        """
+        own = begins_at + timedelta(seconds=seconds)
+        return own if self.ends_by is None else min(own, self.ends_by)
 
     @property
     def stored_id(self) -> str:
@@ -264,7 +279,7 @@ def parse_idempotency_key(headers: Headers, new_operation_id: Callable[[], str])
 
     Raises:
         ApiError: `InvalidHeader`: a malformed or repeated header, one header of the pair alone, both ways at once, or
-            an id of the forms that retries and schedules give to their operations.
+            an id of the forms that retries, schedules and parents give to their operations.
     """
     own = single_value(headers, OPERATION_ID)
     if uses_repeatability(headers):
@@ -278,6 +293,8 @@ def parse_idempotency_key(headers: Headers, new_operation_id: Callable[[], str])
     if is_follow_up_id(own):
         message = f"{own!r} is an id of a retry, which no submit takes: choose another {OPERATION_ID}"
         raise _invalid_header(message, OPERATION_ID)
+    if is_child_id(own):
+        raise _invalid_header(f"{own!r} is an id of a child: choose another {OPERATION_ID}", OPERATION_ID)
     if is_derived_id(own):
         message = f"{own!r} is an id of a schedule's operations, which no submit takes: choose another {OPERATION_ID}"
         raise _invalid_header(message, OPERATION_ID)

@@ -245,6 +245,7 @@ def _schemas() -> Json:
             "caller": _TEXT,
             "labels": {"type": "object", "additionalProperties": _TEXT},
             "retryOf": _TEXT,
+            "parent": _TEXT,
         },
     }
     page = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import inf
 from typing import Any, Final
 
@@ -191,7 +191,7 @@ class Submitter:
             if await self._journal.last_message(request.stored_id) is None:
                 raise
             return self._accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
-        if self._open is not None and self._open.is_full(request.stored_id, _owner(request)):
+        if self._open is not None and request.parent is None and self._open.is_full(request.stored_id, _owner(request)):
             if await self._journal.last_message(request.stored_id) is None:
                 raise _too_many_open(self._open.limit)
             return self._accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
@@ -222,7 +222,7 @@ class Submitter:
             input=msgspec.UNSET if payload is not None else msgspec.Raw(document),
             input_payload=payload,
             request_hash=digest,
-            deadline=begins_at + timedelta(seconds=spec.policy.deadline),
+            deadline=request.deadline(begins_at, spec.policy.deadline),
             retention=spec.policy.retention,
             retention_failed=spec.policy.retention_failed,
             retention_canceled=spec.policy.retention_canceled,
@@ -240,6 +240,7 @@ class Submitter:
             retry_of=request.retry_of,
             authority=request.authority,
             priority=request.priority_for(spec.policy.priority),
+            parent=request.parent,
         )
         event = first_event(request.stored_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
         try:
@@ -294,7 +295,7 @@ class Submitter:
         counted = self._open
         if counted is None:
             return await self._journal.append(request.kind, event, NEW_OPERATION, budget=until - self._clock())
-        if counted.is_full(request.stored_id, _owner(request)):
+        if request.parent is None and counted.is_full(request.stored_id, _owner(request)):
             raise _too_many_open(counted.limit)
         sequence = 0
         is_ours = counted.begin(request.stored_id, _owner(request))

@@ -138,6 +138,8 @@ class WaitingReasons:
         waiting = operation.waiting
         wait = operation.wait
         if waiting is not None and wait is not None and wait.signal is None and self._now() < waiting.retry_at:
+            if wait.child is not None:
+                return BlockedBy(reason=WaitingReason.CHILD, operation_id=wait.child.id, message=wait.name)
             return BlockedBy(reason=WaitingReason.SLEEP, until=waiting.retry_at, message=wait.name)
         if waiting is not None and wait is None and self._now() < waiting.retry_at:
             return BlockedBy(

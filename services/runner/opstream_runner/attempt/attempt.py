@@ -33,6 +33,7 @@ from opstream_schemas.operation.state import Operation
 from opstream_schemas.signals.wait_history import ClosedWait, WaitEvent, clean_up_begin, closed_waits, sleeps
 from opstream_schemas.steps.step_history import StepRecord
 
+from .child_office import ChildOffice
 from .completion import AttemptResult, Completion
 from .event_recorder import EventRecorder
 from .file_recorder import FileRecorder
@@ -94,6 +95,8 @@ class Attempt:
         self._waits = waits
         self._step_recorder: StepRecorder | None = None
         self._file_recorder: FileRecorder | None = None
+        self._connection = connection
+        self._child_office: ChildOffice | None = None
         self._message = message
         self._live = operation.live
         self._handler_loop = handler_loop
@@ -177,9 +180,9 @@ class Attempt:
             for task in (self._heartbeat_task, self._handler.outcome):
                 if task is not None:
                     task.cancel()
-            for recorder in (self._progress, self._step_recorder, self._file_recorder):
-                if recorder is not None:
-                    recorder.close()
+            for part in (self._progress, self._step_recorder, self._file_recorder, self._child_office):
+                if part is not None:
+                    part.close()
             self._step_recorder = self._file_recorder = None  # they refer back to this attempt
 
     def expect_shutdown(self) -> None:
@@ -241,6 +244,7 @@ class Attempt:
                 closed=self._closed_waits(),
                 is_proven=bool(operation.own_id),
                 attach_file=lambda request: self._recorder_of_files().attach(request),
+                ask=lambda ask: self._office_of_children().ask(ask),
                 is_traced=tracing.is_on,
             )
         return InProcessHandler(self._action, self._input, context, limit, self._handler_loop)
@@ -267,7 +271,17 @@ class Attempt:
             fetch=lambda payload: self._recorder_of_steps().fetch(payload),
             clean_up=self._clean_up,
             marks_clean_up=self._recorder.operation.cleans_up,
+            operation_id=self.id,
+            ask=self._office_of_children().ask,
         )
+
+    def _office_of_children(self) -> ChildOffice:
+        if self._child_office is None:
+            journal, token = self._dependencies.journal, self._live.token
+            self._child_office = ChildOffice(self._connection, journal, self.operation, token, self._loop)
+        if self._is_over:
+            self._child_office.close()
+        return self._child_office
 
     def _recorder_of_steps(self) -> StepRecorder:
         recorder = self._step_recorder

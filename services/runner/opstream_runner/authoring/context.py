@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, Literal, SupportsFloat, TypeVar, overload
 
 from opstream_runner.errors import ActionCanceledError
+from opstream_runner.steps.child_call import ChildCall
 from opstream_runner.steps.step_call import StepCall, StepOptions
 from opstream_runner.steps.step_table import NO_LIMIT, StepEvent, StepTable, keep_nothing
 from opstream_runner.steps.wait_call import WaitCall, checked_moment, end_of_sleep
@@ -21,6 +22,7 @@ from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.events import WaitBegun
 
 from .attached_file import FileRequest, file_request, keep_no_file
+from .child_runs import ChildRuns
 from .type_schema import announced_schema
 
 T = TypeVar("T")
@@ -52,7 +54,7 @@ def never_canceled() -> bool:
     return False
 
 
-class ActionContext:
+class ActionContext(ChildRuns):
     """The operation that a handler works for. A unit test makes its own.
 
     Attributes:
@@ -247,6 +249,9 @@ class ActionContext:
         caller = sys._getframe(2)  # noqa: SLF001 - documented, as a tool for messages
         place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
         call = WaitCall(self._table(), name, key, until, hold=hold, place=place)
+        return call.run_async() if _is_in_loop() else call.run()
+
+    def _result_of(self, call: ChildCall) -> Any:  # noqa: ANN401
         return call.run_async() if _is_in_loop() else call.run()
 
     def _table(self) -> StepTable:

@@ -35,6 +35,7 @@ from opstream_runner.containment.author_loop import run_until
 from opstream_runner.containment.forks import keep_from_forks, prepare_forks
 from opstream_runner.containment.log_guard import protect_logs
 from opstream_runner.errors import ActionCanceledError
+from opstream_runner.steps.children import ChildrenAsk, ChildrenReply
 from opstream_runner.steps.clean_up import CleanUp
 from opstream_runner.steps.step_table import StepEvent, StepTable
 from opstream_runner.waits.wait_table import WaitTable
@@ -49,6 +50,8 @@ from .child_protocol import (
     ANSWERED_ERRORS,
     FRAME_HEADER,
     Begun,
+    ChildMessage,
+    ChildrenAsked,
     ChildStart,
     CleaningUp,
     FileAdded,
@@ -99,7 +102,7 @@ class RunnerChannel:
         self._sock = sock
         self._operation_id = operation_id
         self._on_over = on_over
-        self._steps: dict[int, concurrent.futures.Future[Any]] = {}
+        self._asked: dict[int, concurrent.futures.Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._reader: threading.Thread | None = None
         self._frames: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -123,15 +126,18 @@ class RunnerChannel:
         """Ask for a recorded result that is too large for its event (`Fetcher`)."""
         return self._ask(lambda number: ResultWanted(number, payload))
 
-    def _ask(self, message: Callable[[int], StepDone | ResultWanted | FileAdded]) -> concurrent.futures.Future[Any]:
-        recorded: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        number = next(self._numbers)
-        self._steps[number] = recorded
+    def ask_about_children(self, ask: ChildrenAsk) -> concurrent.futures.Future[ChildrenReply]:
+        """Send a question about children. See `ChildrenAsker`."""
+        return self._ask(lambda number: ChildrenAsked(number, ask))
+
+    def _ask(self, make: Callable[[int], ChildMessage]) -> concurrent.futures.Future[Any]:
+        asked: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._asked[number := next(self._numbers)] = asked
         if self._reader is None:
             self._reader = threading.Thread(target=self._read, name="opstream answers", daemon=True)
             self._reader.start()
-        self._frames.put(encode_frame(message(number)))
-        return recorded
+        self._frames.put(encode_frame(make(number)))
+        return asked
 
     def send_outcome(self, outcome: HandlerOutcome) -> None:
         """Send the outcome, and return once the kernel has it."""
@@ -152,15 +158,16 @@ class RunnerChannel:
                 self._take(decode_step_recorded(frame))
 
     def _take(self, answer: StepRecorded) -> None:
-        recorded = self._steps.pop(answer.number)
-        error = ANSWERED_ERRORS.get(answer.kind)
+        asked, error = self._asked.pop(answer.number), ANSWERED_ERRORS.get(answer.kind)
+        if not asked.set_running_or_notify_cancel():
+            return
         if not answer.error and not answer.kind:
-            recorded.set_result(bytes(answer.data) if isinstance(answer.data, msgspec.Raw) else None)
+            asked.set_result(bytes(answer.data) if isinstance(answer.data, msgspec.Raw) else answer.reply)
         elif error is not None:
-            recorded.set_exception(error(answer.error))
+            asked.set_exception(error(answer.error))
         else:
             self._on_over()
-            recorded.set_exception(ActionCanceledError(answer.error))
+            asked.set_exception(ActionCanceledError(answer.error))
 
     def _write(self) -> None:
         # Without a runner there is no receiver, and this process is about to be killed.
@@ -316,6 +323,8 @@ def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerI
             fetch=channel.fetch_result,
             clean_up=clean_up,
             marks_clean_up=start.marks_clean_up,
+            operation_id=start.operation_id,
+            ask=channel.ask_about_children,
         ),
         make_waits=lambda: WaitTable(start.closed, is_proven=start.is_proven, clean_up=clean_up),
     )

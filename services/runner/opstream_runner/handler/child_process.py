@@ -25,9 +25,10 @@ from opstream_runner.authoring.context import ActionContext
 from opstream_runner.containment.exceptions import type_name
 from opstream_runner.containment.forks import keep_from_forks
 from opstream_runner.containment.log_guard import own_formatter
+from opstream_runner.steps.children import ChildrenAsker, ChildrenReply
 from opstream_runner.steps.clean_up import CanceledRecord
 from opstream_runner.steps.step_errors import StepResultTooLarge
-from opstream_runner.steps.step_table import Fetcher, Recorder, StepEvent, fetch_nothing, keep_nothing
+from opstream_runner.steps.step_table import Fetcher, Recorder, StepEvent, ask_nobody, fetch_nothing, keep_nothing
 from opstream_schemas.events import CleanUpBegun, OperationError, StepFailed, StepStarted, StepSucceeded, WaitBegun
 from opstream_schemas.logs.json_formatter import JsonLogFormatter
 from opstream_schemas.signals.wait_history import ClosedWait
@@ -36,6 +37,7 @@ from opstream_schemas.steps.step_history import StepRecord
 from .child_protocol import (
     FRAME_HEADER,
     Begun,
+    ChildrenAsked,
     ChildStart,
     CleaningUp,
     FileAdded,
@@ -89,6 +91,7 @@ class ChildProcessHandler:
         closed: the waits for signals that are over.
         is_proven: see `WaitTable`.
         attach_file: called with each file that is to be added.
+        ask: called with each question about children.
         is_traced: whether the context's `traceparent` is that of the attempt's span.
         record: of an attempt after a cancel request.
         on_canceled: called when the handler of such an attempt begins to clean up.
@@ -109,6 +112,7 @@ class ChildProcessHandler:
         closed: Mapping[str, ClosedWait] = _NO_WAITS,
         is_proven: bool = False,
         attach_file: Callable[[FileRequest], concurrent.futures.Future[None]] = keep_no_file,
+        ask: ChildrenAsker = ask_nobody,
         is_traced: bool = False,
         record: CanceledRecord | None = None,
         on_canceled: Callable[[], None] | None = None,
@@ -137,6 +141,7 @@ class ChildProcessHandler:
         self._record_step = record_step
         self._fetch_result = fetch_result
         self._attach_file = attach_file
+        self._ask = ask
         self._lease = action.spec.policy.lease
         self._report = report
         self._process: asyncio.subprocess.Process | None = None
@@ -254,6 +259,8 @@ class ChildProcessHandler:
                     case FileAdded() as added:
                         request = FileRequest(added.path, added.name, added.media_type)
                         self._answer_once_done(self._attach_file(request), added.number, writer)
+                    case ChildrenAsked(number, ask):
+                        self._answer_once_done(self._ask(ask), number, writer)
                     case Returned() | Raised() | Postponed() | Stopped() | Suspended() as outcome:
                         self._reported_outcome = outcome
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -279,8 +286,9 @@ class ChildProcessHandler:
                 why = str(error.message)
             found = recorded.result() if error is None else None
             data = msgspec.Raw(found) if isinstance(found, bytes) else msgspec.UNSET
+            reply = found if isinstance(found, ChildrenReply) else None
             if not writer.is_closing():
-                writer.write(encode_frame(StepRecorded(number, why, kind, data)))
+                writer.write(encode_frame(StepRecorded(number, why, kind, data, reply)))
 
         recorded.add_done_callback(answer)
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from opstream_runner.errors import FileNotAttached
+from opstream_runner.steps.children import ChildrenAsk, ChildrenReply
 from opstream_runner.steps.clean_up import CanceledRecord
 from opstream_runner.steps.step_errors import StepNotRecorded, StepResultTooLarge, StepUnreadable
 from opstream_schemas.events import WaitBegun
@@ -63,7 +64,7 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepRecorded(msgspec.Struct, frozen=True):
-    """The runner's answer to a `StepDone`, a `FileAdded` or a `ResultWanted`."""
+    """The runner's answer to a `StepDone`, a `FileAdded`, a `ResultWanted` or a `ChildrenAsked`."""
 
     number: int
     error: str = ""
@@ -72,6 +73,8 @@ class StepRecorded(msgspec.Struct, frozen=True):
     """The name of one of `ANSWERED_ERRORS`, or anything else for an attempt that is over."""
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """The result that was wanted."""
+    reply: ChildrenReply | None = None
+    """To what was asked about children."""
 
 
 class Begun(msgspec.Struct, frozen=True, tag=True):
@@ -117,6 +120,14 @@ class FileAdded(msgspec.Struct, frozen=True, tag=True):
     media_type: str
 
 
+class ChildrenAsked(msgspec.Struct, frozen=True, tag=True):
+    """A question about the operation's children."""
+
+    number: int
+    """By which the runner answers; as of `StepDone`."""
+    ask: ChildrenAsk
+
+
 ChildMessage = (
     Begun
     | Reported
@@ -124,6 +135,7 @@ ChildMessage = (
     | StepDone
     | ResultWanted
     | FileAdded
+    | ChildrenAsked
     | Returned
     | Raised
     | Postponed

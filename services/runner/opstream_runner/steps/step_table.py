@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from opstream_schemas.event_types.clean_up import StepName
-from opstream_schemas.events import CleanUpBegun, StepFailed, StepStarted, StepSucceeded, WaitBegun
+from opstream_schemas.events import ChildWait, CleanUpBegun, StepFailed, StepStarted, StepSucceeded, WaitBegun
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.steps.step_history import StepHistory, StepRecord
 
+from .children import ChildrenAsk, ChildrenAsker, ChildrenReply
 from .clean_up import CleanUp
 from .step_clock import REAL_CLOCK, StepClock
 from .step_errors import InvalidStep, StepUnreadable
@@ -42,6 +43,17 @@ def fetch_nothing(payload: PayloadRef) -> concurrent.futures.Future[bytes]:
     return done
 
 
+def ask_nobody(_ask: ChildrenAsk) -> concurrent.futures.Future[ChildrenReply]:
+    """Have no children: the default in a unit test.
+
+    Raises:
+        InvalidStep: always.
+    """
+    raise InvalidStep(
+        "children need a runner and an API: in a unit test put functions of your own in place of run and run_all"
+    )
+
+
 class StepTable:
     """The steps and waits of one attempt. Any thread may use it.
 
@@ -49,6 +61,8 @@ class StepTable:
         records: of earlier attempts, in the order of their events.
         waits: those of earlier attempts, all of which are over: each attempt after one began at its end.
         on_wait: called with a wait that is to begin.
+        operation_id: under which the operation is stored.
+        ask: asks about children.
         record: records an event.
         attempt: the number of this attempt.
         limit: the maximum of a result, in bytes of JSON.
@@ -73,6 +87,8 @@ class StepTable:
         fetch: Fetcher = fetch_nothing,
         clean_up: CleanUp | None = None,
         marks_clean_up: bool = False,
+        operation_id: str = "",
+        ask: ChildrenAsker = ask_nobody,
     ) -> None:
         self.history = StepHistory(records)
         self.record = record
@@ -85,7 +101,10 @@ class StepTable:
         self.clean_up = clean_up
         self._canceled: set[tuple[str, str]] = set()
         self._is_mark_due = marks_clean_up and clean_up is None
-        self._over = {(wait.wait, wait.key) for wait in waits}
+        self.operation_id = operation_id
+        self.ask = ask
+        self._over = {(wait.wait, wait.key) for wait in waits if wait.child is None}
+        self._child_waits = [wait for wait in waits if wait.child is not None]
         self._places: dict[tuple[str, str, str], str] = {}
         self._lock = threading.Lock()
 

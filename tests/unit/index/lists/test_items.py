@@ -33,10 +33,22 @@ ROW = ListRow(
     version=2,
     labels='{"team":"press"}',
     retry_of="other",
+    parent="above",
     expires_at=9,
 )
 ABSENT: dict[str, Any] = dict.fromkeys(
-    ("caller", "resource_id", "code", "message", "start_at", "started_at", "finished_at", "labels", "retry_of")
+    (
+        "caller",
+        "resource_id",
+        "code",
+        "message",
+        "start_at",
+        "started_at",
+        "finished_at",
+        "labels",
+        "retry_of",
+        "parent",
+    )
 )
 
 
@@ -63,6 +75,7 @@ def test_an_item_has_all_members() -> None:
         "caller": "ann",
         "labels": {"team": "press"},
         "retryOf": "other",
+        "parent": "above",
     }
     assert list(encoded(ROW)) == list(MEMBERS)
 

@@ -77,7 +77,7 @@ OPERATORS: Final = {
 may make consumers."""
 EVENT_WRITERS: Final = {
     "requested": {Role.API},
-    "cancel-requested": {Role.API},
+    "cancel-requested": {Role.API, Role.PROJECTOR},
     "canceled": {Role.API, Role.RUNNER, Role.PROJECTOR},
     "started": {Role.RUNNER},
     "progressed": {Role.RUNNER},

@@ -19,6 +19,7 @@ export const FIELDS = {
   attempt: { operators: ORDERED, type: "number", hint: "number of its last attempt" },
   version: { operators: ORDERED, type: "number", hint: "of the action" },
   id: { operators: SAME, type: "text", hint: "of the operation" },
+  parent: { operators: SAME, type: "text", hint: "the operation whose action asked for it" },
   retryOf: { operators: SAME, type: "text", hint: "the operation that it follows" },
   label: { operators: SAME, type: "text", hint: "a label: label/KEY" },
 };

@@ -10,6 +10,8 @@ const BY_CODE = {
   DeadlineExceeded: "It did not end before its deadline. See in the timeline whether it waited or ran; then give the action more runners, or a longer deadline.",
   AttemptTimedOut: "An attempt took longer than the action allows. Raise its attempt timeout, or find out in the runner's log what it waited for.",
   RunnerLost: "The runners of its attempts went silent: killed, out of memory, or cut off. Look at the logs of the runners that the timeline names.",
+  ChildFailed: "A child has failed, which the message names. Look at that operation.",
+  ChildRefused: "The API did not accept a child, as the message says. Correct the action's call of run or run_all.",
   ResourceBusy: "Another operation had the exclusive resource. Submit it again when that one has ended.",
   WaitTimedOut: "Nobody sent the signal in time that its action waited for. See in the history which one it was; then submit it again, or give the wait more time.",
   InvalidWait: "The action waits wrongly: a name twice, a type without a schema, or approvers where callers prove nothing. The log of the runner has the reason.",
@@ -34,6 +36,7 @@ const REASONS = {
   StartTime: "Start time",
   Sleep: "Its action sleeps",
   Signal: "A signal",
+  Child: "It waits for its children",
   Paused: "The action is paused",
 };
 
@@ -73,6 +76,8 @@ function blockedText(blocked, monitor) {
       return ["No runner has the version that it was requested for", `It was requested for version ${blocked.version}; runners have ${(blocked.runnerVersions ?? []).join(", ") || "others"}.`];
     case "StartTime":
       return startText(monitor);
+    case "Child":
+      return ["It waits for its children", `${blocked.message ? `${blocked.message}: i` : "I"}t goes on when they have ended. Its details name them.`];
     case "Sleep":
       return ["Its action waits for a time", blocked.until ? `It goes on at ${at(blocked.until)}.` : "It goes on when that has come."];
     case "Signal":

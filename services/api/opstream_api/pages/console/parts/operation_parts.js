@@ -132,6 +132,8 @@ export function facts(monitor, life, id) {
     ["From", data.clientAddress && h("span", { class: "mono" }, data.clientAddress)],
     ["Labels", monitor.labels && labels(monitor.labels)],
     ["Follows", monitor.retryOf && operationLink(monitor.retryOf)],
+    ["Child of", monitor.parent && operationLink(monitor.parent)],
+    ["Children", monitor.children && monitor.children.map((group) => childrenOf(group, id))],
     ["Followed by", monitor.retriedBy && [monitor.retriedBy].flat().map(operationLink)],
     ["Callback", data.callback && h("span", { class: "mono break" }, data.callback)],
     ["Trace", data.trace && h("span", { class: "mono break" }, data.trace.traceparent)],
@@ -157,6 +159,14 @@ function isBulk(kind) {
 
 function labels(found) {
   return h("ul", { class: "labels" }, Object.entries(found).map(([key, value]) => h("li", {}, h("span", { class: "dim" }, key), " ", value)));
+}
+
+function childrenOf(group, parent) {
+  const name = h("span", { class: "dim" }, `${group.name}${group.key ? ` ${group.key}` : ""}: `);
+  const rest = group.count - group.ids.length;
+  const filter = encodeURIComponent(`parent eq '${parent}'`);
+  const all = rest > 0 && h("a", { href: `#/operations?filter=${filter}` }, `and ${rest} more`);
+  return h("div", {}, name, group.ids.flatMap((id) => [operationLink(id), " "]), all);
 }
 
 export function operationLink(id) {
