@@ -14,6 +14,7 @@ from opstream_schemas.status_monitor import ErrorBody, StatusMonitor, WaitingRea
 
 _INSTANT: Final[Json] = {"type": "string", "format": "date-time"}
 _TEXT: Final[Json] = {"type": "string"}
+_ID: Final[Json] = {"type": "string", "pattern": OPERATION_ID_PATTERN}
 
 
 def contract_schemas() -> Json:
@@ -84,7 +85,8 @@ _BLOCKED_BY: Final[Json] = {
         "position": {"type": "integer", "minimum": 1, "description": "`Resource`: its position in the queue."},
         "operationId": {
             "type": "string",
-            "description": "`Resource`: the operation that has the resource, if the caller may read it.",
+            "description": "`Resource`: the operation that has the resource, if the caller may read it. "
+            "`Child`: the child that is waited for.",
         },
         "until": {
             **_INSTANT,
@@ -146,7 +148,7 @@ _MONITOR_MEMBERS: Final[Json] = {
     },
     "waitingFor": {
         "type": "string",
-        "description": "What an operation waits for that has not started, or whose action sleeps or awaits a signal: "
+        "description": "What an operation waits for that has not started, or whose action waits: "
         + ", ".join(f"`{reason}`" for reason in _BEFORE_START)
         + ". Expect other words, too.",
         "examples": [str(reason) for reason in _BEFORE_START],
@@ -165,14 +167,9 @@ _MONITOR_MEMBERS: Final[Json] = {
         "items": _TEXT,
         "description": "Names of the signals that were sent to it, and that it does not wait for yet.",
     },
-    "retryOf": {
-        "type": "string",
-        "pattern": OPERATION_ID_PATTERN,
-        "description": "The operation that it does again, if it is a follow-up.",
-    },
+    "retryOf": {**_ID, "description": "The operation that it does again, if it is a follow-up."},
     "retriedBy": {
-        "type": "string",
-        "pattern": OPERATION_ID_PATTERN,
+        **_ID,
         "description": "Its follow-up, if there is one that the caller may read. Only a read of a status has it.",
     },
     "priority": {
@@ -181,6 +178,20 @@ _MONITOR_MEMBERS: Final[Json] = {
         "examples": [str(one) for one in PRIORITIES],
     },
     "attachments": {"type": "array", "items": {"$ref": SCHEMAS + "AttachedFile"}, "description": "The action's files."},
+    "parent": {**_ID, "description": "The operation whose action asked for it, if it is a child."},
+    "children": {
+        "type": "array",
+        "description": "The children of each call, with the ids of the first ones. A list of `parent eq` has all.",
+        "items": {
+            "type": "object",
+            "required": ["name", "count", "ids"],
+            "properties": {
+                **{name: {"type": "string"} for name in ("name", "key")},
+                "count": {"type": "integer", "minimum": 1},
+                "ids": {"type": "array", "items": _ID},
+            },
+        },
+    },
     "labels": {
         "type": "object",
         "description": "The labels of the submit; absent without one.",
