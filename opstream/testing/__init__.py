@@ -5,6 +5,7 @@
 
 from .errors import FaultFound, RunRefused, StartFailed
 from .local_system import LocalSystem, serving
+from .play.children import ChildRun
 from .play.crash_moment import CrashMoment
 from .play.signals import Signal
 from .results import RunResult, StepRun
@@ -12,6 +13,7 @@ from .runs import EVERY_STEP, run, run_async
 
 __all__ = [
     "EVERY_STEP",
+    "ChildRun",
     "CrashMoment",
     "FaultFound",
     "LocalSystem",

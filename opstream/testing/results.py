@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from opstream.testing.play.children import ChildRun
 from opstream.testing.play.crash_moment import Plan
 from opstream_runner import Action
 from opstream_schemas.events import OperationError, RecordedEvent, StepFailed, StepStarted, StepSucceeded
@@ -41,6 +42,7 @@ class RunResult(Generic[T]):
         operation: its last state.
         events: all of its events, in order.
         seconds: how long it took, by the virtual clock.
+        children: those that it has begun, in order.
         crashed_at: the moment at which its runner died; None if it lived.
         canceled_at: the moment at which its client canceled; None if none did.
         moments: those at which its runner could have died, or its client canceled, in order.
@@ -55,6 +57,7 @@ class RunResult(Generic[T]):
         *,
         seconds: float,
         plan: Plan,
+        children: tuple[ChildRun, ...] = (),
     ) -> None:
         operation = fold(None, events)
         if operation is None:
@@ -63,6 +66,7 @@ class RunResult(Generic[T]):
         self.operation: Operation = operation
         self.events = events
         self.seconds = seconds
+        self.children = children
         self.crashed_at = plan.crashed
         self.canceled_at = plan.canceled
         self.moments = tuple(plan.passed)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, TypeVar, overload
 
 import msgspec
@@ -17,7 +18,7 @@ from opstream.testing.play.stage import Stage
 from opstream.testing.virtual_time import VirtualClock
 from opstream_runner import Action
 from opstream_schemas.errors import InvalidName
-from opstream_schemas.names import check_operation_id
+from opstream_schemas.names import Kind, check_operation_id
 
 from .errors import FaultFound, RunRefused
 from .results import RunResult
@@ -46,6 +47,7 @@ def run(
     caller: str = ...,
     start: datetime | None = ...,
     signals: Sequence[Signal] = ...,
+    children: Mapping[str, object] = ...,
     crash_at: str | CrashMoment = ...,
     cancel_at: str | CrashMoment = ...,
     setup: Callable[[], object] | None = ...,
@@ -62,6 +64,7 @@ def run(
     caller: str = ...,
     start: datetime | None = ...,
     signals: Sequence[Signal] = ...,
+    children: Mapping[str, object] = ...,
     crash_at: str | CrashMoment = ...,
     cancel_at: str | CrashMoment = ...,
     setup: Callable[[], object] | None = ...,
@@ -77,6 +80,7 @@ def run(
     caller: str = "",
     start: datetime | None = None,
     signals: Sequence[Signal] = (),
+    children: Mapping[str, object] = MappingProxyType({}),
     crash_at: str | CrashMoment = "",
     cancel_at: str | CrashMoment = "",
     setup: Callable[[], object] | None = None,
@@ -96,6 +100,8 @@ def run(
         caller: who asks; empty for nobody that is known.
         start: when the request comes; with a time zone. None for now.
         signals: what is sent to the operation, each when it waits for it. Without one, a wait ends with its time.
+        children: by `resource:action`, what becomes of such children: a result, a function that makes it of their
+            input, the exception with which they fail, or an action. Actions of the same module run without it.
         crash_at: a moment at which its runner dies, as text or as `RunResult.moments` has it: another runner goes
             on when the lease has run out. `"every step"`: one run without, and one more for each of its moments, which
             must all have the same outcome.
@@ -111,25 +117,25 @@ def run(
     Raises:
         FaultFound: a run whose runner died has another outcome, or the check of one that died or was canceled failed;
             it lists all such moments.
-        RunRefused: the input or a signal is not valid, a run did not come to the moment, or this thread has a running
-            event loop.
+        RunRefused: the input or a signal is not valid, a run did not come to the moment, a child's action is not known,
+            or this thread has a running event loop.
         BaseException: what `setup` raises, and what `check` raises of a run in which nothing happened.
     """
-    _check(action, operation_id, start)
+    _check(action, operation_id, start, children)
     document = encoded_input(action, action_input)
 
     def play(crash: str, cancel: str) -> RunResult[Any]:
         if setup is not None:
             setup()
         clock, plan = VirtualClock(start or datetime.now(UTC)), Plan(crash, cancel)
-        stage = Stage(action, operation_id, clock, plan, signals)
+        stage = Stage(action, operation_id, clock, plan, signals, children)
         stage.request(
             requested(action, document, operation_id=operation_id, resource_id=resource_id, caller=caller, clock=clock)
         )
         stage.play()
         if plan.missed:
             raise RunRefused(_not_reached(plan))
-        return RunResult(action, stage.events, seconds=clock.seconds(), plan=plan)
+        return RunResult(action, stage.events, seconds=clock.seconds(), plan=plan, children=stage.children)
 
     crash, cancel = ("" if one == EVERY_STEP else str(one) for one in (crash_at, cancel_at))
     result = play(crash, cancel)
@@ -191,11 +197,13 @@ def _outcome(result: RunResult[Any]) -> object:
     return result.status, found, error and error.code
 
 
-def _check(action: object, operation_id: str, start: datetime | None) -> None:
+def _check(action: object, operation_id: str, start: datetime | None, children: Iterable[str]) -> None:
     if not isinstance(action, Action):
         raise RunRefused(f"{action!r} is no action: give the function that @action(...) decorates")
     try:
         check_operation_id(operation_id)
+        for kind in children:
+            Kind.parse_routable(kind)
     except InvalidName as error:
         raise RunRefused(str(error)) from error
     if start is not None and start.tzinfo is None:

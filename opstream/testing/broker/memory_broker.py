@@ -55,6 +55,8 @@ class MemoryBroker:
         self._ids: dict[str, int] = {}
         self._timers: dict[str, _Timer] = {}
         self._deliveries: dict[int, Delivery] = {}
+        self._coming: list[_Timer] = []
+        """What others store, once the clock comes to it."""
 
     def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> bytes:
         """Store a message as its stream does, and return the answer."""
@@ -67,6 +69,10 @@ class MemoryBroker:
         self._fire(subject, payload)
         return _acknowledged(subjects.TIMERS_STREAM, len(self.messages))
 
+    def store_at(self, at: datetime, subject: str, payload: bytes) -> None:
+        """Let another operation's event be stored at a time. No consumer gets it."""
+        self._coming.append(_Timer(at, subject, payload))
+
     def purge_timers(self, filter_subject: str) -> bytes:
         """Cancel timers, and return the answer."""
         pattern = filter_subject.replace(">", "*")
@@ -76,6 +82,7 @@ class MemoryBroker:
 
     def read(self, request: Mapping[str, Any]) -> bytes:
         """Answer a read of one message."""
+        self._take_coming()
         found = next(self._matching(request), None)
         if found is None:
             error = {"code": 404, "err_code": _NO_MESSAGE, "description": "no message found"}
@@ -84,6 +91,7 @@ class MemoryBroker:
 
     def read_batch(self, request: Mapping[str, Any]) -> list[StoredMessage]:
         """Answer a read of many messages."""
+        self._take_coming()
         if (filters := request.get("multi_last")) is not None:
             last = {
                 one.subject: one
@@ -161,6 +169,11 @@ class MemoryBroker:
             if timer.at <= self.clock.now():
                 del self._timers[subject]
                 self._fire(timer.target, timer.payload)
+
+    def _take_coming(self) -> None:
+        for one in [one for one in self._coming if one.at <= self.clock.now()]:
+            self._coming.remove(one)
+            self._store(one.target, one.payload)
 
     def _matching(self, request: Mapping[str, Any]) -> Iterator[StoredMessage]:
         if (last_of := request.get("last_by_subj")) is not None:

@@ -28,6 +28,7 @@ from opstream_schemas.operation.commands import FailOperation, RequestCancel, de
 from opstream_schemas.operation.fold import fold
 from opstream_schemas.operation.state import Operation
 
+from .children import Family
 from .crash_moment import Plan
 from .signals import SignalSender
 
@@ -46,6 +47,7 @@ class RunnerLife:
         broker: the streams.
         plan: when it dies, and when a client cancels.
         signals: what is sent to the operation.
+        family: the operation's children.
         action: what it runs.
         operation_id: the operation.
         name: its name in events.
@@ -58,6 +60,7 @@ class RunnerLife:
         broker: MemoryBroker,
         plan: Plan,
         signals: SignalSender,
+        family: Family,
         action: Action[Any, Any],
         operation_id: str,
         *,
@@ -69,6 +72,7 @@ class RunnerLife:
         self._clock = broker.clock
         self._plan = plan
         self._signals = signals
+        self._family = family
         self._action = action
         self._id = operation_id
         self._name = name
@@ -87,8 +91,12 @@ class RunnerLife:
         while not (operation := await self._operation(others)).is_terminal or not self._broker.is_settled:
             if await self._signals.send_due(operation, others, others_connection):
                 continue
+            wake = self._family.wake_moment(operation)
+            if wake is not None and wake <= self._clock.now():
+                await self._family.wake(operation, others_connection)
+                continue
             delivery = self._broker.next_delivery()
-            moments = filter(None, (self._broker.next_moment(), self._signals.next_moment(operation)))
+            moments = filter(None, (self._broker.next_moment(), self._signals.next_moment(operation), wake))
             if delivery is not None:
                 await dispatcher.handle(DeliveredMessage(connection, connection.delivered(delivery)))
             elif (moment := min(moments, default=None)) is None or moment >= operation.deadline:
@@ -151,6 +159,8 @@ class RunnerLife:
         """Store what this runner publishes, if it is alive, and let happen what happens before and afterwards."""
         if self.is_dead:  # what was on its way in the same turn of the loop
             await self._loop.create_future()
+        if subject.startswith("children."):
+            return self._family.answer(payload)
         event = decode_event(payload, 0, subject) if subject.startswith("operations.") else None
         await self._act(self._plan.come_to("before", event))
         answer = self._broker.publish(subject, payload, headers)

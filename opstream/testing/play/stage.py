@@ -10,7 +10,9 @@ import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import Iterable, MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +26,7 @@ from opstream_schemas import subjects
 from opstream_schemas.events import RecordedEvent, Requested, WaitBegun, decode_event, encode_event
 from opstream_schemas.operation.fold import first_event
 
+from .children import ChildRun, Family
 from .crash_moment import Plan
 from .runner_life import RunnerLife
 from .signals import Signal, SignalSender
@@ -49,6 +52,7 @@ class Stage:
         clock: the time.
         plan: when a runner dies, and when a client cancels.
         signals: what is sent to it.
+        children: see `Family`.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Stage:
         clock: VirtualClock,
         plan: Plan,
         signals: Iterable[Signal] = (),
+        children: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         self._action = _alone(action)
         self._id = operation_id
@@ -65,6 +70,8 @@ class Stage:
         self._plan = plan
         self._broker = MemoryBroker(clock, action.spec.policy.lease)
         self._signals = SignalSender(signals, clock)
+        self._given = children
+        self._family = Family(action, children, self._broker, lambda: self.events, self._play_child)
         self._numbers = itertools.count(1)
         self._lives = itertools.count(1)
         self._handler_threads = handler_thread_name(action.kind, operation_id)
@@ -80,7 +87,13 @@ class Stage:
         """Play until the operation has ended and no message is left. When its runner dies, another one goes on."""
         while not self._live_once():
             logger.info("the runner of operation %s died %s", self._id, self._plan.crashed)
+        self._family.check()
         self._signals.check_used(one.data.wait for one in self.events if isinstance(one.data, WaitBegun))
+
+    @property
+    def children(self) -> tuple[ChildRun, ...]:
+        """The children that were begun, in order."""
+        return self._family.runs
 
     @property
     def events(self) -> tuple[RecordedEvent, ...]:
@@ -88,6 +101,16 @@ class Stage:
         own = subjects.operation_filter(self._id).removesuffix(">")
         found = (one for one in self._broker.messages if one.subject.startswith(own))
         return tuple(decode_event(one.data, one.seq, one.subject) for one in found)
+
+    def _play_child(
+        self, action: Action[Any, Any], operation_id: str, clock: VirtualClock, data: Requested
+    ) -> tuple[RecordedEvent, ...]:
+        stage = Stage(action, operation_id, clock, Plan(), children=self._given)
+        stage.request(data)
+        # This thread's loop runs, and stands still meanwhile; the child has a loop, and so a thread, of its own.
+        with ThreadPoolExecutor(1, thread_name_prefix="opstream child") as pool:
+            pool.submit(stage.play).result()
+        return stage.events
 
     def _new_id(self) -> str:
         return f"{self._id}-{next(self._numbers)}"
@@ -99,6 +122,7 @@ class Stage:
             self._broker,
             self._plan,
             self._signals,
+            self._family,
             self._action,
             self._id,
             name=f"runner-{next(self._lives)}",

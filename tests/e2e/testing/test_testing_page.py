@@ -56,9 +56,9 @@ def test_the_bug_is_found(folder: Path) -> None:
         assert line in done.stdout
 
 
-def test_cancels(folder: Path) -> None:
-    """The action that gives the money back passes, wherever it is canceled."""
-    done = pytest_of(folder, "test_shipping.py")
+def test_cancels_and_children(folder: Path) -> None:
+    """The action that gives the money back passes, wherever it is canceled; so do those of a child that is given."""
+    done = pytest_of(folder, "test_shipping.py", "test_binding.py")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
