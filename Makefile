@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test long signals upgrades large check bench peers chaos disaster lock clean
+.PHONY: help setup demo up test long signals children upgrades large check bench peers chaos disaster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -25,6 +25,9 @@ test: $(READY) ## run all tests, four files at a time; a selection with ARGS="-m
 
 signals: $(READY) ## send signals before and in their waits, with a kill at each point; `make test` takes every other one
 	@$(BIN)/python -m pytest -q --all-signals tests/chaos/test_signal_points.py $(ARGS)
+
+children: $(READY) ## one operation with 10,000 children, in real processes; options in ARGS="--count 1000 --parallel 0"
+	@$(BIN)/python -m bench.children $(ARGS)
 
 long: $(READY) ## run the long tests, which `make test` leaves out
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --long $(ARGS)

@@ -35,3 +35,16 @@ def process_usage(pid: int) -> Usage:
         raise BenchFailed(f"process {pid} can't be read: {error}") from error
     rss = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
     return Usage(cpu=cpu, rss=int(rss) * 1024)
+
+
+def peak_memory(pid: int) -> int:
+    """Read the most bytes of memory that a process has had so far.
+
+    Raises:
+        BenchFailed: it does not exist, or there is no /proc.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError as error:
+        raise BenchFailed(f"process {pid} can't be read: {error}") from error
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) * 1024

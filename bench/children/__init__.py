@@ -1,0 +1,1 @@
+"""One operation with thousands of children, in real processes: `python -m bench.children`, or `make children`."""
