@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_schemas.events import OperationError
+from opstream_schemas.events import OperationError, ParentRef
 from opstream_schemas.operation.state import TERMINAL_STATUSES
 from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.text import format_count
@@ -62,6 +62,8 @@ def timeline_lines(timeline: Timeline, *, is_whole: bool, has_colour: bool) -> I
         caller = f"{_caller_text(request.caller, request.client_id)}{_address_text(timeline)}"
         if request.own_id:
             yield "known as", request.own_id + (f" to tenant {printable(request.tenant)}" if request.tenant else "")
+        if request.parent is not None:
+            yield "child of", _parent_text(request.parent)
         yield "asked", f"{_time_text(timeline.requested_at)} {caller}"
         yield from _document_lines("input", request.input, request.input_payload, is_whole=is_whole)
         if request.start_at is not None:
@@ -103,6 +105,8 @@ def _phase_lines(phase: Phase, attempt: TimelineAttempt | None, *, has_colour: b
         if attempt and attempt.waits_for:
             misfits = f"; {format_count(attempt.refused, 'signal')} did not fit" if attempt.refused else ""
             retry = f", for the signal {printable(attempt.waits_for)}{misfits}"
+        elif attempt and attempt.child:
+            retry = f", for its child {attempt.child}"
         elif attempt and attempt.end == "waits":
             retry = f", as its action asked for, until {_time_text(attempt.retry_at)}" if attempt.retry_at else ""
         yield "waited", f"{took}{retry}"
@@ -122,6 +126,8 @@ def _phase_lines(phase: Phase, attempt: TimelineAttempt | None, *, has_colour: b
             end = coloured(step.end, _outcome_colour(step.end), has_colour=has_colour)
             took = f" after {_duration_text(step.seconds)}" if step.end != "begun" else ""
             tries = f" in {step.tries} tries" if step.tries > 1 else ""
+            if step.children:
+                tries = f", {step.children} {'child' if step.children == 1 else 'children'}"
             yield "", f"step {name}: {end}{took}{tries}" + (f", {_error_text(step.error)}" if step.error else "")
         if attempt.error is not None:
             yield "", _error_text(attempt.error)
@@ -169,6 +175,13 @@ def _caller_text(caller: str, client_id: str) -> str:
 def _address_text(timeline: Timeline) -> str:
     address = timeline.request.client_address if timeline.request else ""
     return f" from {printable(address)}" if address else ""
+
+
+def _parent_text(parent: ParentRef) -> str:
+    key = f" ({printable(parent.key)})" if parent.key else ""
+    place = "" if parent.index is None else f", number {parent.index + 1}"
+    known = f", known as {parent.own_id}" if parent.own_id else ""
+    return f"{parent.id}{known}, as {printable(parent.name)}{key}{place}"
 
 
 def _signal_text(signal: TimelineSignal) -> str:

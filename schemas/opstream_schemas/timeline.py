@@ -79,6 +79,8 @@ class TimelineStep(msgspec.Struct, kw_only=True, omit_defaults=True, rename="cam
     seconds: float = 0.0
     tries: int = 1
     error: OperationError | None = None
+    children: int = 0
+    """How many children it asks for; 0 for a step that is a function."""
 
 
 class TimelineAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
@@ -105,6 +107,8 @@ class TimelineAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, rename="
     """The signal because of which it ended; empty for none."""
     refused: int = 0
     """How many signals of that name had come before, and did not fit."""
+    child: str = ""
+    """The child for whose end it waits; empty for none."""
 
 
 class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -315,6 +319,8 @@ class _TimelineBuilder:
                     running.retry_at, running.counted = data.until, False
                     if data.signal is not None:
                         running.waits_for, running.refused = data.wait, len(data.refused)
+                    if data.child is not None:
+                        running.child = data.child.id
                 self._end_attempt("waits", event.time)
                 self._begin_phase(PhaseKind.WAITING, data.attempt, at)
             case AttemptFailed():
@@ -372,6 +378,8 @@ def _add_step(steps: list[TimelineStep], data: StepStarted | StepSucceeded | Ste
     if begun is not None:
         steps.remove(begun)
     step = TimelineStep(name=data.step, key=data.key, end="begun", at=at)
+    if isinstance(data, StepStarted) and data.children is not None:
+        step.children = data.children or 1
     if not isinstance(data, StepStarted):
         step.end = "succeeded" if isinstance(data, StepSucceeded) else "failed"
         step.seconds, step.tries = data.seconds, data.tries

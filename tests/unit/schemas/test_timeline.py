@@ -13,14 +13,17 @@ from opstream.terminal.timeline_text import timeline_json, timeline_lines
 from opstream_schemas.events import (
     Canceled,
     CancelRequested,
+    ChildWait,
     EventData,
     Failed,
     OperationError,
+    ParentRef,
     Progressed,
     RecordedEvent,
     StepFailed,
     StepStarted,
     Succeeded,
+    WaitBegun,
     encode_event,
 )
 from opstream_schemas.operation.forced_end import OperationMessage, forced_end_event, inspect_messages
@@ -141,6 +144,19 @@ def test_steps() -> None:
         in lines
     )
     assert "            step mail: begun" in lines
+
+
+def test_parents_and_children() -> None:
+    """A child names its parent; a parent how many children it asked for, and whose end it waited for."""
+    parent = ParentRef(id="tPARENT", own_id="print-42", name="pages", key="7", index=3)
+    asks = StepStarted(attempt=1, step="pages", input_hash="0" * 64, children=9)
+    alone = StepStarted(attempt=2, step="cover", input_hash="0" * 64, children=0)
+    waits = WaitBegun(attempt=1, wait="pages", until=NOW, child=ChildWait(id="child-a"))
+    lines = text(timeline_of(request(parent=parent), started(), asks, waits, started(2), alone)).splitlines()
+    assert "child of    tPARENT, known as print-42, as pages (7), number 4" in lines
+    assert "            step pages: begun, 9 children" in lines
+    assert "waited      1.00 s, for its child child-a" in lines
+    assert "            step cover: begun, 1 child" in lines
 
 
 @pytest.mark.parametrize(
