@@ -1,4 +1,4 @@
-"""Actions that use all that the broker does for a runner: retries, locks of a group, rates and long attempts."""
+"""Actions that use all that the broker does for a runner: retries, locks of a group, rates, long attempts, children."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from opstream import ActionContext, RetryAfter, action
+from opstream import ActionContext, Child, ChildRefused, RetryAfter, action
 
 
 class Work(msgspec.Struct):
@@ -40,3 +40,14 @@ async def second(request: Work, ctx: ActionContext) -> int:
 async def rated(request: Work, ctx: ActionContext) -> int:
     """Begin at most twice a second."""
     return ctx.attempt
+
+
+@action("work:whole", retry_after=1)
+async def whole(request: Work, ctx: ActionContext) -> int:
+    """Have a child work, and leave another one open, which ends with this operation."""
+    attempt = await ctx.run("work:second", Work(), resource_id="9", returns=int)
+    try:
+        await ctx.run_all([Child("work:first", Work(600), "10"), Child("work:unknown", Work())])
+    except ChildRefused:
+        return int(attempt)
+    raise ValueError("there is no such action")
