@@ -82,7 +82,15 @@ CASES = [
     Case(part="runner", point=CrashPoint.RUNNER_WAITING, action="napping", work=NAP, attempt=3, calls=3),
     Case(part="runner", point=f"{CrashPoint.RUNNER_WAITING}:2", action="napping", work=NAP, attempt=3, calls=3),
     Case(part="runner", point=CrashPoint.RUNNER_WAKE_ARMED, action="napping", work=NAP, attempt=3, calls=3),
-    Case(part="runner", point=CrashPoint.RUNNER_CHILDREN_BEGUN, action="parent", attempt=2, calls=2),
+    # The child is still at work when the next attempt looks at it.
+    Case(
+        part="runner",
+        point=CrashPoint.RUNNER_CHILDREN_BEGUN,
+        action="parent",
+        work={"seconds": 3},
+        attempt=3,
+        calls=3,
+    ),
     Case(part="projector", point=CrashPoint.PROJECTOR_PARENT_WOKEN, action="parent", attempt=2, calls=2),
     Case(
         part="projector",

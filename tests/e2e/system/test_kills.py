@@ -21,7 +21,7 @@ from opstream_schemas import subjects
 from tests.support.api.service import post
 from tests.support.journal.journals import linked
 from tests.support.system.invariants import Evidence, Promise, breaches, gather
-from tests.support.system.kill_actions import write_module
+from tests.support.system.kill_actions import CHILDREN, write_module
 from tests.support.system.load import Load
 from tests.support.system.services import BROKER, System
 from tests.support.system.wait import eventually
@@ -72,6 +72,40 @@ async def test_the_runner_while_actions_run(system: System, load: Load) -> None:
     ends = [(operation.status, operation.attempt) for operation in map(evidence.fold, [*ids, late])]
     assert ends == [("Succeeded", 2)] * 4 + [("Succeeded", 1), ("Failed", 1), ("Succeeded", 1)]
     assert all(len(set(evidence.runners(one))) == 2 for one in ids[:4])
+
+
+async def test_runner_and_projector_while_a_parent_waits(system: System, load: Load) -> None:
+    """Children that end while no projector runs wake their parent once one runs again, and those of a parent that was
+    canceled meanwhile end with it. Each was requested once."""
+    async with httpx.AsyncClient(base_url=system.api, trust_env=False, timeout=10) as http:
+        parent, canceled = await load.submit("family", pause=0.2), await load.submit("family", pause=60)
+        children, others = [await children_of(http, one) for one in (parent, canceled)]
+        for name in ("projector", "runner"):
+            system.kill(name)
+        system.start("runner")
+        await load.poll(*children)
+        assert (await http.get(f"/status/{parent}")).json()["status"] == "Running"
+        assert (await http.post(f"/status/{canceled}:cancel")).json()["status"] == "Canceled"
+        system.kill("runner")
+        system.start("projector")
+        system.start("runner")
+        await load.poll(parent, *others)
+    evidence = await check(system, load)
+    ends = [evidence.fold(one).status for one in (parent, canceled, *children, *others)]
+    assert ends == ["Succeeded", "Canceled", *["Succeeded"] * CHILDREN, *["Canceled"] * CHILDREN]
+    assert {evidence.requests(one) for one in (*children, *others)} == {1}
+
+
+async def children_of(http: httpx.AsyncClient, parent: str) -> list[str]:
+    """Wait until a parent waits for its children, and return their ids."""
+
+    async def probe() -> list[str] | None:
+        status = (await http.get(f"/status/{parent}")).json()
+        return status["children"][0]["ids"] if status.get("waitingFor") == "Child" else None
+
+    found: list[str] | None = await eventually(probe, within=20)
+    assert found is not None
+    return found
 
 
 async def test_the_projector_between_batches(system: System, load: Load) -> None:

@@ -1,4 +1,4 @@
-"""Steps beside the last release, which knows none: it shows nothing wrong, decides nothing, and breaks nothing."""
+"""Steps and children beside the last release, which knows none: it shows nothing wrong, and breaks nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from bench.releases.sources import LAST
 from tests.support.journal.journals import linked
 from tests.support.system.invariants import breaches, gather
+from tests.support.system.kill_actions import CHILDREN
 from tests.support.system.processes import run
 from tests.support.system.services import BROKER
 from tests.support.system.versions import UpgradableSystem
@@ -23,10 +24,12 @@ pytestmark = pytest.mark.e2e
 NAK_A_MINUTE = b'-NAK {"delay": 60000000000}'
 
 
-async def submit(http: httpx.AsyncClient, operation_id: str, pause: float, nap: float = 0.0) -> None:
-    """Submit an operation with steps."""
+async def submit(
+    http: httpx.AsyncClient, operation_id: str, pause: float, nap: float = 0.0, action: str = "steps"
+) -> None:
+    """Submit an operation with steps, or another one."""
     headers = {"Operation-Id": operation_id}
-    response = await http.post("/kill:steps", json={"number": 1, "pause": pause, "nap": nap}, headers=headers)
+    response = await http.post(f"/kill:{action}", json={"number": 1, "pause": pause, "nap": nap}, headers=headers)
     assert response.status_code == 202, response.text
 
 
@@ -72,6 +75,7 @@ async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
         system.start_upgraded("runner")
         await asyncio.to_thread(system.wait_ready, "runner")
         async with httpx.AsyncClient(base_url=system.api, trust_env=False, timeout=10) as http:
+            await submit(http, "parent", 0, action="family")
             await submit(http, "retried", 0)
             await reaches(http, "retried", status="Succeeded", attempt=2)
             assert calls(system, "retried") == ["1", "2"]
@@ -82,6 +86,10 @@ async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
             await eventually(lambda: _has_event(http, "asleep", "waiting"), within=20)
             found = await status(http, "asleep")
             assert (found["status"], found["attempt"], found.get("waitingFor")) == ("Running", 1, None)
+
+            await eventually(lambda: _has_event(http, "parent", "waiting"), within=20)  # no API takes its children
+            found = await status(http, "parent")
+            assert (found["status"], found.get("waitingFor")) == ("Running", None)
 
             await submit(http, "left", 3600)
             await reaches(http, "left", status="Running", percentComplete=50)
@@ -114,6 +122,10 @@ async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
             assert (await http.post("/status/asleep:cancel")).json()["status"] == "Canceled"
             await reaches(http, "left", within=90, status="Canceled")
             await reaches(http, "retried", status="Succeeded", attempt=2)
+            (group,) = (await reaches(http, "parent", within=90, status="Succeeded"))["children"]
+            assert len(group["ids"]) == group["count"] == CHILDREN
+            child = group["ids"][0]
+            assert (await status(http, child))["parent"] == "parent"
             verified = await asyncio.to_thread(run, "verify", "--nats", system.nats, timeout=60)
             assert verified.returncode == 0, verified.stdout + verified.stderr
 
@@ -125,6 +137,8 @@ async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
                 system.start_rolled_back(name)
                 await asyncio.to_thread(system.wait_ready, name)
             await reaches(http, "retried", status="Succeeded", attempt=2)
+            for one in ("parent", child):
+                await reaches(http, one, status="Succeeded")
             assert calls(system, "left") == ["1", "2"]
         evidence = await gather(system.nats)
         assert breaches(evidence) == []

@@ -245,7 +245,7 @@ def stepping_apart(request: Work, ctx: ActionContext) -> Done:
 async def parent(request: Work, ctx: ActionContext) -> Done:
     """Have a child work."""
     with marked("parent", ctx):
-        await ctx.run("chaos:quick", Work(request.number))
+        await ctx.run("chaos:slow", Work(request.number, request.seconds))
         return Done(request.number, ctx.attempt)
 
 

@@ -87,7 +87,7 @@ JOBS: Final = (
     Job(action="stepping", weight=8, ends=_GOOD | {INTERRUPTED}, work=_bad, cancels=0.1),
     Job(action="stepping-apart", weight=2, ends=_GOOD | {INTERRUPTED}, work=_bad, cancels=0.1),
     Job(action="napping", weight=6, ends=_GOOD, work=_bad, resources=RESOURCES, cancels=0.1),
-    Job(action="parent", weight=6, ends=_GOOD, cancels=0.1),
+    Job(action="parent", weight=6, ends=_GOOD, work=_while, cancels=0.1),
     Job(action="hasty", weight=2, ends=frozenset({CHILD_FAILED}), cancels=0.1),
     Job(action="throttled", weight=5, ends=_GOOD, work=_bad),
     Job(action="hopeless", weight=4, ends=frozenset({"Failed 500", LOST}), max_attempts=FEW),

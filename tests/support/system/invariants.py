@@ -27,6 +27,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import ServiceUnavailableError
 
 from opstream_schemas import subjects
+from opstream_schemas.children.lineage import child_id
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import (
     AttemptFailed,
@@ -180,7 +181,29 @@ def breaches(evidence: Evidence) -> list[str]:
     found += [f"{one}: invariant 5: in the view, but not in the journal" for one in evidence.view.keys() - histories]
     for operation_id, history in histories.items():
         found += [f"{operation_id}: {breach}" for breach in _breaches_of(operation_id, history, evidence)]
+        if not evidence.is_restored:  # a backup may have a parent's end without what followed from it
+            found += [f"{operation_id}: {breach}" for breach in _left_behind(operation_id, histories)]
     return found
+
+
+def _left_behind(operation_id: str, histories: Mapping[str, list[Stored]]) -> Iterator[str]:
+    """A child has the id that its parent gives it, and the end of the parent has reached it."""
+    first = histories[operation_id][0]
+    try:
+        data = decode_event(first.payload, first.sequence, first.subject).data
+    except InvalidEvent:
+        return
+    if not isinstance(data, Requested) or data.parent is None:
+        return
+    ref = data.parent
+    if child_id(ref.id, ref.name, ref.key, ref.index) != operation_id:
+        yield f"invariant 13: its id is not that of the child {ref}"
+    own, above = (
+        {subjects.parse_event_subject(message.subject).event for message in histories.get(one, [])}
+        for one in (operation_id, ref.id)
+    )
+    if above & TERMINAL_EVENTS and not own & {*TERMINAL_EVENTS, "cancel-requested"}:
+        yield f"invariant 13: open, and not asked to stop, though its parent {ref.id} has ended"
 
 
 def _breaches_of(operation_id: str, history: list[Stored], evidence: Evidence) -> Iterator[str]:

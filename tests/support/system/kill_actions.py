@@ -13,10 +13,12 @@ from typing import Final
 
 import msgspec
 
+import opstream
 from opstream import ActionContext, ActionError, action
 
 LEASE: Final = 1.0
 STEPS: Final = 5
+CHILDREN: Final = 4
 
 
 class Work(msgspec.Struct, forbid_unknown_fields=True):
@@ -68,6 +70,14 @@ async def steps(request: Work, ctx: ActionContext) -> Done:
     if ctx.attempt == 1 and not request.pause:
         raise OSError("once more")
     return Done(request.number + total - 3, ctx.attempt)
+
+
+@action("kill:family", lease=LEASE, max_attempts=50)
+async def family(request: Work, ctx: ActionContext) -> Done:
+    """Have others work in steps. The release before children fails here."""
+    children = [opstream.Child("kill:slow", Work(number, request.pause)) for number in range(CHILDREN)]
+    await ctx.run_all(children, fail="all")
+    return Done(request.number, ctx.attempt)
 
 
 @action("kill:thread", lease=LEASE, max_attempts=50)

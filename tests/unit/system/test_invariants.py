@@ -11,13 +11,16 @@ import msgspec
 import pytest
 
 from opstream_schemas import subjects
+from opstream_schemas.children.lineage import child_id
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.events import (
     AttemptFailed,
+    CancelRequested,
     Event,
     EventData,
     Failed,
     OperationError,
+    ParentRef,
     Progressed,
     Started,
     Succeeded,
@@ -58,7 +61,7 @@ REQUESTED: Final = request()
 WELL: Final = (REQUESTED, started(1), progressed(1), succeeded(1))
 
 
-def journal(*datas: EventData, **changes: Any) -> list[Stored]:
+def journal(*datas: EventData, operation_id: str = "op-1", **changes: Any) -> list[Stored]:
     """One operation's messages, each from the runner that started last; `changes` are those of the last event."""
     messages: list[Stored] = []
     source = "opstream/api"
@@ -69,7 +72,7 @@ def journal(*datas: EventData, **changes: Any) -> list[Stored]:
         event = Event(
             id=f"event-{number}",
             source=source,
-            operation_id="op-1",
+            operation_id=operation_id,
             time=TIME,
             position=number,
             previous_hash=digest(messages[-1].payload) if messages else "",
@@ -77,7 +80,7 @@ def journal(*datas: EventData, **changes: Any) -> list[Stored]:
         )
         if number == len(datas):
             event = msgspec.structs.replace(event, **changes)
-        subject = subjects.event_subject("op-1", KIND, data.name)
+        subject = subjects.event_subject(operation_id, KIND, data.name)
         messages.append(Stored(subject, 10 * number, encode_event(event)))
     return messages
 
@@ -127,6 +130,30 @@ def test_an_attempt_that_a_restore_ended() -> None:
     assert not [one for one in breaches(found) if "invariant 3" in one]
     found.messages = journal(*datas[:3], source="opstream/runner/other")
     assert [one for one in breaches(found) if "invariant 3" in one]
+
+
+def family(*datas: EventData, name: str = "pages") -> Evidence:
+    """A parent that has ended, and its child; `name` is that of which the child's id is made."""
+    found = evidence(*WELL)
+    asked = request(parent=ParentRef(id="op-1", name="pages", index=3))
+    found.messages += journal(asked, *datas, operation_id=child_id("op-1", name, "", 3))
+    return found
+
+
+def test_a_child_whose_parent_has_ended() -> None:
+    """It has ended, or is asked to stop; and it has the id that its parent gives it."""
+
+    def broken(found: Evidence) -> list[str]:
+        return [one.partition(": ")[2] for one in breaches(found) if "invariant 13" in one]
+
+    assert broken(family(started(1), succeeded(1))) == broken(family(started(1), CancelRequested(reason=""))) == []
+    (breach,) = broken(family(started(1)))
+    assert "its parent op-1 has ended" in breach
+    (breach,) = broken(family(started(1), succeeded(1), name="other"))
+    assert "its id" in breach
+    restored = family(started(1))
+    restored.is_restored = True
+    assert broken(restored) == []
 
 
 def forced(**changes: int) -> Evidence:
