@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from opstream_journal import Connection, Journal
-from opstream_projector.main import serve as serve_projector
-from opstream_projector.settings import Settings as ProjectorSettings
 from opstream_runner.authoring.action import collect_actions
 from opstream_schemas.children.lineage import child_id
 from opstream_schemas.events import CancelRequested, Requested, StepStarted, WaitBegun
@@ -20,6 +16,7 @@ from tests.support.api.service import Api, serving
 from tests.support.broker.server import Broker
 from tests.support.children import child_actions
 from tests.support.children.child_actions import calls, running
+from tests.support.projector.service import projecting
 from tests.support.runner.stage import RunnerStage
 from tests.support.system.wait import eventually
 
@@ -31,18 +28,6 @@ def stage(link: Connection, journal: Journal) -> RunnerStage:
     return RunnerStage(link, journal)
 
 
-@contextlib.asynccontextmanager
-async def projecting(broker: Broker) -> AsyncIterator[None]:
-    """A projector."""
-    stopping = asyncio.Event()
-    task = asyncio.create_task(serve_projector(ProjectorSettings(servers=(broker.url,)), stopping))
-    try:
-        yield
-    finally:
-        stopping.set()
-        await task
-
-
 @pytest.fixture
 async def api(broker: Broker, stage: RunnerStage) -> AsyncIterator[Api]:
     """The whole system."""
@@ -51,7 +36,7 @@ async def api(broker: Broker, stage: RunnerStage) -> AsyncIterator[Api]:
     async with (
         stage.runner(collect_actions([child_actions]), concurrency=16),
         serving(broker.url) as api,
-        projecting(broker),
+        projecting(broker.url),
     ):
         yield api
 
@@ -92,6 +77,17 @@ async def test_several(api: Api, stage: RunnerStage, action: str, limit: int) ->
     assert running[1] <= (limit or 9)
     (view,) = status["children"]
     assert (view["name"], view["count"], len(set(view["ids"]))) == ("children", 9, 9)
+
+
+async def test_a_parent_holds_no_slot(broker: Broker, stage: RunnerStage) -> None:
+    """A runner with one slot runs a parent, its parent, and all their children."""
+    async with (
+        stage.runner(collect_actions([child_actions]), concurrency=1),
+        serving(broker.url) as api,
+        projecting(broker.url),
+    ):
+        status = await done(api, "grandparent", pages=3)
+        assert (status["status"], status["result"]) == ("Succeeded", [0, 1, 2]), status
 
 
 async def test_many_cost_few_wake_ups(api: Api, stage: RunnerStage) -> None:

@@ -43,7 +43,7 @@ running: list[int] = [0, 0]
 """Children that run now, and the most so far."""
 
 
-@action("page:print")
+@action("page:print", lease=3)
 async def print_page(page: Page, ctx: ActionContext) -> Printed:
     """A child."""
     running[0] += 1
@@ -136,6 +136,19 @@ async def bind_twice(book: Book, ctx: ActionContext) -> list[int]:
 async def bind_other(book: Book, ctx: ActionContext) -> Any:
     """A parent that asks for another child in each attempt."""
     return await ctx.run("page:print", Page(ctx.attempt))
+
+
+@action("page:print-soon", priority="low")
+async def print_soon(page: Page, ctx: ActionContext) -> Printed:
+    """A child with a priority."""
+    return Printed(page.number)
+
+
+@action("page:bind-soon", priority="normal")
+async def bind_soon(book: Book, ctx: ActionContext) -> Any:
+    """A parent with a priority, of which one child has one, too."""
+    await ctx.run("page:print-soon", Page(1))
+    return await ctx.run("page:print", Page(2))
 
 
 def _pages(book: Book) -> list[Child]:

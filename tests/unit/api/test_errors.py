@@ -28,6 +28,8 @@ IN_MONITORS_ONLY = {
     ErrorCode.STEP_RESULT_TOO_LARGE,
     ErrorCode.INVALID_WAIT,
     ErrorCode.WAIT_TIMED_OUT,
+    ErrorCode.CHILD_FAILED,
+    ErrorCode.CHILD_REFUSED,
 }
 
 

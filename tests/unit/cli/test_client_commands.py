@@ -282,6 +282,7 @@ def test_lines() -> None:
         "2026-11-24T10:00:05Z  NotStarted         no runner has the version of this action that it was requested for",
         "2026-11-24T10:00:05Z  NotStarted         an operator has paused this action",
         "2026-11-24T10:00:05Z  NotStarted         its action waits for a time",
+        "2026-11-24T10:00:05Z  NotStarted         it waits for its children",
         "2026-11-24T10:00:05Z  NotStarted         it waits for a signal",
         "2026-11-24T10:00:05Z  NotStarted         it waits for: Moon",
         "2026-11-24T10:00:05Z  Running            it does not start before 2026-11-24T10:00:05Z",

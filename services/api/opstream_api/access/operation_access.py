@@ -235,6 +235,8 @@ class OperationAccess:
         if not operation.own_id:
             # A projector of an earlier version wrote this snapshot, and left out what it does not know.
             operation = await self._refold(stored_id)
+            if not operation.own_id and stored_id == own_id:
+                return await self._find_earlier(principal, own_id)  # a child, which has one id for both
         if operation.tenant != principal.tenant or operation.own_id != own_id:
             raise operation_not_found()
         return operation

@@ -166,6 +166,7 @@ class ChildDesk:
                 status_url="",
                 trace=operation.trace,
                 labels=requested.labels,
+                earlier_priority=requested.priority,
                 tenant=requested.tenant,
                 derived_id=own_id if requested.own_id else "",
                 parent=lineage,

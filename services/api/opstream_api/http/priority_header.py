@@ -55,7 +55,7 @@ def chosen_priority(
         kind: the action.
         default: that of the action; empty if it has no priorities.
         asked: by the header; None without it.
-        earlier: of the operation that this one does again; empty for none.
+        earlier: of the operation that this one does again, or of its parent; empty for none.
         most: the highest that the caller's key allows; None for any. It lowers what the caller has not asked for.
 
     Raises:

@@ -116,7 +116,7 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority | None = None
     """What the header asks for; None without it. It is no part of the request, either."""
     earlier_priority: str = ""
-    """Of the operation that this one does again; empty for none."""
+    """Of the operation that this one does again, or of its parent; empty for none."""
     most_priority: Priority | None = None
     """The highest that the caller's key allows; None for any."""
     parent: ParentRef | None = None

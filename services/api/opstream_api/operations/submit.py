@@ -292,10 +292,10 @@ class Submitter:
             JournalError: as `Journal.append`.
             ApiError: `TooManyRequests`: others of the caller came first.
         """
-        counted = self._open
+        counted = self._open if request.parent is None else None  # of a child only its parent counts
         if counted is None:
             return await self._journal.append(request.kind, event, NEW_OPERATION, budget=until - self._clock())
-        if request.parent is None and counted.is_full(request.stored_id, _owner(request)):
+        if counted.is_full(request.stored_id, _owner(request)):
             raise _too_many_open(counted.limit)
         sequence = 0
         is_ours = counted.begin(request.stored_id, _owner(request))

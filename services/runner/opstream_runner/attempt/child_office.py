@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from opstream_journal import Connection, Journal, JournalUnavailable
-from opstream_journal.errors import JournalError
+from opstream_journal.errors import EventTooLarge, JournalError
 from opstream_journal.jetstream import rpc
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_runner.errors import ActionCanceledError
@@ -143,6 +143,8 @@ class ChildOffice:
                 found = await rpc.call(
                     self._connection, subjects.children_subject(self._kind), request, timeout=_API_TIMEOUT
                 )
+            except EventTooLarge as error:
+                return ChildrenReply(refusal=f"{ask.items[0].action}: its input is too large: {error}")
             except JournalError as error:
                 why = str(error)
                 continue

@@ -36,6 +36,7 @@ class _RequestedData(msgspec.Struct, rename="camel"):
     caller: str = ""
     tenant: str = ""
     own_id: str = ""
+    parent: msgspec.Raw | None = None
 
 
 class _RequestedEvent(msgspec.Struct):
@@ -111,7 +112,7 @@ class OpenSurvey:
                 requested = _decode(data).data
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 return  # no event of opstream
-            if requested.own_id:
+            if requested.own_id and requested.parent is None:
                 self.operations.add(operation_id, Owner(requested.tenant, requested.caller))
 
     def taken_until(self, sequence: int) -> None:
@@ -121,7 +122,9 @@ class OpenSurvey:
 
 
 async def _owners(reader: SnapshotReader, ids: Iterable[str]) -> dict[str, Owner]:
-    """Return whose the open ones of some operations are. What no caller with credentials has begun is left out."""
+    """Return whose the open ones of some operations are. What no caller with credentials has begun is left out, and so
+    are children: their parents count."""
     entries = await reader.get([one for one in ids if one])
     operations = [entry.operation for entry in entries.values()]
-    return {one.id: Owner(one.tenant, one.caller) for one in operations if one and one.own_id and not one.is_terminal}
+    counted = [one for one in operations if one and one.own_id and one.parent is None and not one.is_terminal]
+    return {one.id: Owner(one.tenant, one.caller) for one in counted}

@@ -20,7 +20,7 @@ from opstream_journal.provisioning.topology import Sizing
 from opstream_journal.stores.timers import schedule_deadline
 from opstream_schemas import subjects
 from opstream_schemas.broker_access.permissions import ActionAccess
-from opstream_schemas.events import Succeeded
+from opstream_schemas.events import ParentRef, Succeeded
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.fold import fold_for_reader
 from tests.support.access.desk import serving_with_keys
@@ -176,7 +176,7 @@ async def test_the_count_is_true_after_a_lost_connection(broker: Broker, link: C
 async def test_a_survey_finds_what_the_projector_has_handled(
     broker: Broker, link: Connection, journal: Journal, view: SnapshotStore
 ) -> None:
-    """By the timers of deadlines, and the snapshots: open ones of callers, neither ended ones nor others."""
+    """By the timers of deadlines, and the snapshots: open ones of callers; no ended ones, children or others."""
     await announce_action(link, spec())
     async with serving_with_keys(broker, link) as desk:
         ann = await desk.caller(*ANN)
@@ -191,6 +191,9 @@ async def test_a_survey_finds_what_the_projector_has_handled(
         assert operation is not None
         await view.put(operation, 0)
         await schedule_deadline(link, operation.kind, one, operation.deadline)
+    child = msgspec.structs.replace(operation, id="child", own_id="child", parent=ParentRef(id="one", name="a"))
+    await view.put(child, 0)
+    await schedule_deadline(link, child.kind, child.id, child.deadline)
     await take_all(link, subjects.PROJECTOR_DEADLINES_CONSUMER, 4)
     await take_all(link, subjects.PROJECTOR_CONSUMER, 6)
     survey = OpenSurvey(link, OpenOperations(9))
