@@ -199,7 +199,7 @@ async def connected_api(
             open_operations=survey.operations if survey is not None else None,
             refuse_unserved_after=settings.refuse_unserved_after,
         )
-        stack.push_async_callback(await ChildDesk(connection, journal, submitter).start())
+        stack.push_async_callback(await ChildDesk(connection, journal, submitter, body_limit).start())
         schedules = await open_schedules(stack, connection, submitter, status, access, recorder, now=_utc_now)
         canceler = Canceler(journal, status, cache, now=_utc_now, clock=time.monotonic, new_id=_new_id)
         ids = None if access is None else access.operations.ids

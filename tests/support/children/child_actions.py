@@ -138,6 +138,31 @@ async def bind_other(book: Book, ctx: ActionContext) -> Any:
     return await ctx.run("page:print", Page(ctx.attempt))
 
 
+class Text(msgspec.Struct):
+    """The input of a child, or of its parent, with a document of this size."""
+
+    size: int
+    text: str = ""
+
+
+@action("page:copy")
+async def copy(given: Text, ctx: ActionContext) -> Text:
+    """A child that returns its input twice."""
+    return Text(given.size, given.text * 2)
+
+
+@action("page:copy-all")
+async def copy_all(given: Text, ctx: ActionContext) -> list[int]:
+    """A parent with large inputs and results."""
+    return [len(one.text) for one in await ctx.run_all(_copies(given), returns=Text)]
+
+
+@action("page:copy-apart", isolation="process")
+def copy_apart(given: Text, ctx: ActionContext) -> list[int]:
+    """The same in a process of its own."""
+    return [len(one.text) for one in ctx.run_all(_copies(given), returns=Text)]
+
+
 @action("page:print-soon", priority="low")
 async def print_soon(page: Page, ctx: ActionContext) -> Printed:
     """A child with a priority."""
@@ -156,3 +181,7 @@ def _pages(book: Book) -> list[Child]:
         Child("page:print", Page(number, fails=number == book.failing, seconds=book.seconds))
         for number in range(book.pages)
     ]
+
+
+def _copies(given: Text) -> list[Child]:
+    return [Child("page:copy", Text(number, "x" * given.size)) for number in range(3)]

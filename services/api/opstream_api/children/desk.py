@@ -60,12 +60,14 @@ class ChildDesk:
         connection: the connection, which is up.
         journal: the journal.
         submitter: as for clients.
+        body_limit: bytes of an input, as for clients.
     """
 
-    def __init__(self, connection: Connection, journal: Journal, submitter: Submitter) -> None:
+    def __init__(self, connection: Connection, journal: Journal, submitter: Submitter, body_limit: int) -> None:
         self._connection = connection
         self._journal = journal
         self._submitter = submitter
+        self._body_limit = body_limit
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -145,6 +147,9 @@ class ChildDesk:
         """Submit one child. Return why it can't be; None if it is there."""
         operation, requested = parent.operation, parent.requested
         own_id = child_id(operation.id, request.name, request.key, item.index)
+        if (size := len(item.input)) > self._body_limit:
+            message = f"{item.action} ({own_id}): the input has {size} bytes, and {self._body_limit} are taken"
+            return _refusal(ErrorCode.PAYLOAD_TOO_LARGE, message)
         lineage = ParentRef(
             id=operation.id,
             own_id=operation.own_id,

@@ -277,8 +277,10 @@ class Attempt:
 
     def _office_of_children(self) -> ChildOffice:
         if self._child_office is None:
-            journal, token = self._dependencies.journal, self._live.token
-            self._child_office = ChildOffice(self._connection, journal, self.operation, token, self._loop)
+            of_all = self._dependencies
+            self._child_office = ChildOffice(
+                self._connection, of_all.journal, self.operation, self._live.token, of_all.documents, self._loop
+            )
         if self._is_over:
             self._child_office.close()
         return self._child_office

@@ -13,7 +13,8 @@ from opstream_journal import Connection, Journal, JournalUnavailable
 from opstream_journal.errors import EventTooLarge, JournalError
 from opstream_journal.jetstream import rpc
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
-from opstream_runner.errors import ActionCanceledError
+from opstream_payloads.documents import Documents
+from opstream_payloads.errors import PayloadError, StoreUnavailable
 from opstream_runner.steps.children import (
     ChildOutcome,
     ChildrenAsk,
@@ -22,12 +23,16 @@ from opstream_runner.steps.children import (
     LookAtChildren,
     SubmitChildren,
 )
+from opstream_runner.steps.step_errors import StepUnreadable
 from opstream_schemas import subjects
 from opstream_schemas.children.plan import ChildState
 from opstream_schemas.children.requests import ChildrenRequest, decode_children_answer
 from opstream_schemas.errors import InvalidEvent
 from opstream_schemas.events import Canceled, Failed, Succeeded, decode_event
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.payloads.payload_ref import PayloadRef
+
+from .handler_calls import HandlerCalls
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,9 @@ _API_TIMEOUT: Final = 10.0
 """Seconds for an answer of the API, which has 4.5 for each child and submits a hundred at once."""
 _API_TRIES: Final = 3
 _RETRY_PAUSE: Final = 0.5
+_STORE_PAUSE: Final = 2.0
+_REPLY_BYTES: Final = 8 * 1024 * 1024
+"""Of the results in one answer, if it has more than one."""
 _STATES: Final = {
     Succeeded.name: ChildState.SUCCEEDED,
     Failed.name: ChildState.FAILED,
@@ -51,6 +59,7 @@ class ChildOffice:
         journal: has the children.
         operation: the parent.
         token: the attempt's.
+        documents: have the results that are too large for an event.
         loop: the runner's.
     """
 
@@ -60,6 +69,7 @@ class ChildOffice:
         journal: Journal,
         operation: Operation,
         token: str,
+        documents: Documents,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._connection = connection
@@ -67,55 +77,70 @@ class ChildOffice:
         self._parent = operation.id
         self._kind = operation.kind
         self._token = token
-        self._loop = loop
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._is_closed = False
+        self._documents = documents
+        self._calls = HandlerCalls(loop)
 
     def ask(self, ask: ChildrenAsk) -> concurrent.futures.Future[ChildrenReply]:
         """Ask; callable from any thread. See `ChildrenAsker`."""
-        replied: concurrent.futures.Future[ChildrenReply] = concurrent.futures.Future()
-        try:
-            self._loop.call_soon_threadsafe(self._start, ask, replied)
-        except RuntimeError:  # the runner's loop has ended
-            replied.set_exception(_over())
-        return replied
+        return self._calls.start(lambda: self._reply(ask))
 
     def close(self) -> None:
         """Answer nothing any more: the attempt is over."""
-        self._is_closed = True
-        for task in self._tasks:
-            task.cancel()
+        self._calls.close()
 
-    def _start(self, ask: ChildrenAsk, replied: concurrent.futures.Future[ChildrenReply]) -> None:
-        if self._is_closed:
-            replied.set_exception(_over())
-            return
-        if not replied.set_running_or_notify_cancel():
-            return
-        task = self._loop.create_task(self._reply(ask, replied), name=f"children of {self._parent}")
-        self._tasks.add(task)
-
-        def end(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            if not replied.done():
-                error = None if task.cancelled() else task.exception()
-                replied.set_exception(error or _over())
-
-        task.add_done_callback(end)
-
-    async def _reply(self, ask: ChildrenAsk, replied: concurrent.futures.Future[ChildrenReply]) -> None:
+    async def _reply(self, ask: ChildrenAsk) -> ChildrenReply:
         match ask:
             case LookAtChildren(group=group, first=first):
                 ids = [group.child_id(self._parent, index) for index in range(first, group.count)]
-                states = [_state(message) for message in await self._last(ids)]
-                reply = ChildrenReply(states=tuple(states))
+                return ChildrenReply(states=tuple(_state(message) for message in await self._last(ids)))
             case FetchOutcomes(group=group, places=places):
-                ids = [group.child_id(self._parent, index) for index in places]
-                reply = ChildrenReply(outcomes=tuple(_outcome(message) for message in await self._last(ids)))
+                return await self._outcomes([group.child_id(self._parent, index) for index in places])
             case SubmitChildren():
                 reply = await self._submit(ask)
                 crash_point(CrashPoint.RUNNER_CHILDREN_BEGUN)
-        replied.set_result(reply)
+                return reply
+
+    async def _outcomes(self, ids: list[str]) -> ChildrenReply:
+        """Return the outcomes of the first of these children, of at least one: as many as one answer may hold."""
+        found: list[ChildOutcome] = []
+        size = 0
+        for child, message in zip(ids, await self._last(ids), strict=True):
+            outcome = await self._outcome(child, message)
+            size += 0 if isinstance(outcome.result, msgspec.UnsetType) else len(outcome.result)
+            if found and size > _REPLY_BYTES:
+                break
+            found.append(outcome)
+        return ChildrenReply(outcomes=tuple(found))
+
+    async def _outcome(self, child: str, message: rpc.StoredMessage | None) -> ChildOutcome:
+        """Return how a child has ended, and wait for a payload store that is away.
+
+        Raises:
+            InvalidEvent: it has not, so its subjects have a message that is no event of it.
+            StepUnreadable: its result can't be read.
+        """
+        data = None if message is None else decode_event(message.data, message.seq, message.subject).data
+        match data:
+            case Succeeded(result=result, result_payload=payload):
+                return ChildOutcome(state=ChildState.SUCCEEDED, result=await self._document(child, result, payload))
+            case Failed(error=error):
+                return ChildOutcome(state=ChildState.FAILED, error=error)
+            case Canceled(reason=reason):
+                return ChildOutcome(state=ChildState.CANCELED, reason=reason)
+            case _:
+                raise InvalidEvent("a child that has ended has no outcome any more")
+
+    async def _document(
+        self, child: str, result: msgspec.Raw | msgspec.UnsetType, payload: PayloadRef | None
+    ) -> msgspec.Raw:
+        while True:
+            try:
+                return await self._documents.read(child, result, payload)
+            except StoreUnavailable as error:
+                logger.debug("operation %s: the result of its child can't be read: %s", self._parent, error)
+                await asyncio.sleep(_STORE_PAUSE)
+            except PayloadError as error:
+                raise StepUnreadable(f"the result of the child {child} can't be read: {error}") from error
 
     async def _last(self, ids: list[str]) -> list[rpc.StoredMessage | None]:
         """Return the last message of each operation, retried until the journal answers or the attempt is over."""
@@ -162,25 +187,3 @@ def _state(message: rpc.StoredMessage | None) -> ChildState:
     if message is None:
         return ChildState.MISSING
     return _STATES.get(subjects.parse_event_subject(message.subject).event, ChildState.OPEN)
-
-
-def _outcome(message: rpc.StoredMessage | None) -> ChildOutcome:
-    """Return how a child has ended.
-
-    Raises:
-        InvalidEvent: it has not, so its subjects have a message that is no event of it.
-    """
-    data = None if message is None else decode_event(message.data, message.seq, message.subject).data
-    match data:
-        case Succeeded(result=result):
-            return ChildOutcome(state=ChildState.SUCCEEDED, result=result)
-        case Failed(error=error):
-            return ChildOutcome(state=ChildState.FAILED, error=error)
-        case Canceled(reason=reason):
-            return ChildOutcome(state=ChildState.CANCELED, reason=reason)
-        case _:
-            raise InvalidEvent("a child that has ended has no outcome any more")
-
-
-def _over() -> ActionCanceledError:
-    return ActionCanceledError("the attempt is over, or another one owns the operation")

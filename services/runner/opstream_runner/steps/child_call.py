@@ -147,8 +147,8 @@ class ChildCall:
         if plan.watch is not None:
             self._wait(plan, plan.watch, len(waits))
         outcomes: list[ChildOutcome] = []
-        for start in range(0, len(self._items), MAX_ITEMS):
-            places = tuple(range(start, min(start + MAX_ITEMS, len(self._items))))
+        while (first := len(outcomes)) < len(self._items):
+            places = tuple(range(first, min(first + MAX_ITEMS, len(self._items))))
             reply = yield self._table.ask(FetchOutcomes(group=group, places=places))
             outcomes += reply.outcomes
         if bad := [(index, one) for index, one in enumerate(outcomes) if one.state is not ChildState.SUCCEEDED]:

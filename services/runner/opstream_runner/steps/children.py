@@ -77,7 +77,7 @@ class SubmitChildren(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class FetchOutcomes(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Asks for the outcomes of children that have ended, by their places."""
+    """Asks for the outcomes of children that have ended, by their places. The answer may have fewer, the first ones."""
 
     group: ChildGroup
     places: tuple[int, ...]

@@ -372,7 +372,7 @@ def test_the_monitor_is_the_contracts() -> None:
     assert list(described["properties"]) == list(contract["StatusMonitor"]["properties"])
     assert described["required"] == contract["StatusMonitor"]["required"]
     files = sorted(GOLDEN.glob("monitor.*.json"))
-    assert len(files) == 11
+    assert len(files) == 12
     for file in files:
         validator(root, "StatusMonitor").validate(json.loads(file.read_bytes()))
 
