@@ -60,8 +60,22 @@ def clean_up_begin(events: Iterable[WaitEvent]) -> WaitEvent | None:
     return None
 
 
+def cut_child_wait(events: Iterable[WaitEvent]) -> WaitBegun | None:
+    """Return the wait for children that a cancel request has cut short; None for none."""
+    begun: WaitBegun | None = None
+    for event in events:
+        match event.data:
+            case WaitBegun() as begun:
+                pass
+            case Started():
+                begun = None
+            case CancelRequested():
+                return begun if begun is not None and begun.child is not None else None
+    return None
+
+
 def sleeps(events: Iterable[WaitEvent]) -> tuple[WaitBegun, ...]:
-    """Return the waits for a time that are over, in order, of an operation whose next attempt begins.
+    """Return the waits for a time or children that are over, in order, of an operation whose next attempt begins.
 
     One that a cancel has cut short is not over.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from opstream import ActionContext, ActionError, Child, ChildFailed, action
+from opstream import ActionCanceledError, ActionContext, ActionError, Child, ChildFailed, action
 from opstream.testing import EVERY_STEP, RunRefused, RunResult, run
 
 pytestmark = pytest.mark.unit
@@ -75,6 +75,37 @@ async def bind(_book: Book, ctx: ActionContext) -> str:
         return str(await ctx.run("cover:make", {"title": "Moby Dick"}, resource_id="7"))
     except ChildFailed as error:
         return f"{error.state}: {error.error and error.error.code}"
+
+
+def note(what: int) -> None:
+    printed.append(what)
+
+
+@action("book:order", clean_up=True, deadline=100 * HOUR)
+async def order(book: Book, ctx: ActionContext) -> str:
+    try:
+        await ctx.step("charge", note, 1_000)
+        await ctx.run_all([Child("page:print", Page(n, 0.001)) for n in range(book.pages)])
+        await ctx.step("ship", note, 3_000)
+    except asyncio.CancelledError:
+        await ctx.step("refund", note, -1_000)
+        await ctx.run("page:print", Page(9_000), name="notice")
+        raise
+    return "shipped"
+
+
+@action("book:order-plain", clean_up=True, deadline=100 * HOUR)
+def order_plain(book: Book, ctx: ActionContext) -> str:
+    try:
+        ctx.step("charge", note, 1_000)
+        ctx.run("page:print", Page(0, 0.001))
+        ctx.step("ship", note, 3_000)
+        ctx.check_canceled()
+    except ActionCanceledError:
+        ctx.step("refund", note, -1_000)
+        ctx.run("page:print", Page(9_000), name="notice")
+        raise
+    return "shipped"
 
 
 def test_one_child() -> None:
@@ -154,5 +185,30 @@ def test_a_runner_dies_at_every_step() -> None:
         assert sorted(printed) == [0, 1, 2]
         assert len(result.children) == 3
 
-    result = run(print_book, Book(3, 2, hours=1), crash_at=EVERY_STEP, setup=printed.clear, check=once)
+    result = run(print_book, Book(3, 2, hours=0.001), crash_at=EVERY_STEP, setup=printed.clear, check=once)
     assert len(result.crashes) >= 10
+
+
+@pytest.mark.parametrize("handler", [order, order_plain])
+def test_a_clean_up(handler: Any) -> None:
+    """Wherever the client cancels: what is canceled is refunded if it was charged, and the child of the clean-up has
+    run once; also if a runner dies then, anywhere."""
+
+    def settled(result: RunResult[Any]) -> None:
+        if result.status == "Canceled":
+            assert -1_000 in printed or 1_000 not in printed
+            assert printed.count(9_000) == (-1_000 in printed)
+        else:
+            assert 3_000 in printed
+
+    whole = run(handler, Book(2), cancel_at=EVERY_STEP, setup=printed.clear, check=settled)
+    assert {one.status for one in whole.cancels} == {"Canceled", "Succeeded"}
+    waiting = next(one for one in whole.cancels if str(one.canceled_at).startswith("after waiting"))
+    assert waiting.status == "Canceled"
+    later = waiting.moments[waiting.moments.index(waiting.canceled_at) + 1 :]
+    assert len(later) > 10
+    for moment in later:
+        found = run(
+            handler, Book(2), cancel_at=waiting.canceled_at, crash_at=moment, setup=printed.clear, check=settled
+        )
+        assert found.status == "Canceled"

@@ -30,7 +30,14 @@ from opstream_runner.steps.step_table import StepTable
 from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.operation.state import Operation
-from opstream_schemas.signals.wait_history import ClosedWait, WaitEvent, clean_up_begin, closed_waits, sleeps
+from opstream_schemas.signals.wait_history import (
+    ClosedWait,
+    WaitEvent,
+    clean_up_begin,
+    closed_waits,
+    cut_child_wait,
+    sleeps,
+)
 from opstream_schemas.steps.step_history import StepRecord
 
 from .child_office import ChildOffice
@@ -102,7 +109,7 @@ class Attempt:
         self._handler_loop = handler_loop
         signal, self._clean_up = self._stop_signal, None
         if operation.cancel is not None:
-            record = CanceledRecord.of(steps, clean_up_begin(waits))
+            record = CanceledRecord.of(steps, clean_up_begin(waits), cut_child_wait(waits))
             clean_up = CleanUp(record, self._cancel_handler, lambda: signal.reason is not None)
             self._clean_up = clean_up.expect(dependencies.monotonic, operation.live.lease)
         self._on_handled = on_handled

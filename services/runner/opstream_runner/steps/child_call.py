@@ -15,10 +15,12 @@ from typing import Any, Final
 import msgspec
 
 from opstream_runner.containment.json_text import NoJson, encode_json
+from opstream_runner.errors import ActionCanceledError
 from opstream_schemas.children.lineage import MAX_CHILDREN, ChildGroup
 from opstream_schemas.children.plan import UNENDED, ChildrenPlan, ChildState, plan_children, wait_of_plan
 from opstream_schemas.children.requests import MAX_ITEMS, ChildItem
 from opstream_schemas.errors import InvalidName
+from opstream_schemas.event_types.clean_up import StepName
 from opstream_schemas.events import ChildWait, StepStarted, WaitBegun
 from opstream_schemas.names import Kind, check_resource_id
 
@@ -32,6 +34,7 @@ from .children import (
     LookAtChildren,
     SubmitChildren,
 )
+from .clean_up import CleanUp
 from .step_call import checked_name
 from .step_errors import InvalidStep, StepInputChanged
 from .step_table import StepTable
@@ -41,7 +44,8 @@ _MAX_BYTES: Final = 256 * 1024
 _UNANSWERED_PAUSE: Final = 15.0
 """Seconds until a parent asks again that found no API."""
 
-_Asking = Generator["concurrent.futures.Future[Any]", Any, list[Any]]
+_Asking = Generator["concurrent.futures.Future[Any] | None", Any, list[Any]]
+"""What is asked, one after the other; None: the handler is to be canceled here, to clean up."""
 
 
 class ChildCall:
@@ -98,15 +102,20 @@ class ChildCall:
             ChildFailed: one of them has failed, or was canceled.
             ChildRefused: the API does not accept one.
             StepInputChanged: an earlier attempt has begun others under this name.
-            ActionCanceledError: the attempt should stop, or is over.
+            ActionCanceledError: the attempt should stop, or is over, or cleans up from here on.
         """
         asking = self._ask()
         try:
             future = next(asking)
             while True:
-                future = asking.send(future.result())
+                if future is None:
+                    self._clean_up().stop_here()
+                future = asking.send(None if future is None else future.result())
         except StopIteration as end:
             return self._shown(end.value)
+        except ActionCanceledError:
+            self._table.note_canceled(self._group.name, self._group.key)
+            raise
 
     async def run_async(self) -> Any:  # noqa: ANN401
         """Do as `run` does, in an event loop."""
@@ -114,9 +123,28 @@ class ChildCall:
         try:
             future = next(asking)
             while True:
-                future = asking.send(await asyncio.wrap_future(future))
+                if future is None:
+                    await self._clean_up().stop_here_async()
+                future = asking.send(None if future is None else await asyncio.wrap_future(future))
         except StopIteration as end:
             return self._shown(end.value)
+        except (asyncio.CancelledError, ActionCanceledError):
+            self._table.note_canceled(self._group.name, self._group.key)
+            raise
+
+    def _clean_up(self) -> CleanUp:
+        if self._table.clean_up is None:
+            raise RuntimeError("only an attempt that cleans up is canceled at its children")
+        return self._table.clean_up
+
+    @property
+    def _is_canceled_here(self) -> bool:
+        """True if the handler was canceled here, or before, and cleans up."""
+        clean_up = self._table.clean_up
+        if clean_up is None or not clean_up.is_due:
+            return False
+        place = StepName(name=self._group.name, key=self._group.key)
+        return clean_up.record.awaited == place or clean_up.history.started(place.name, place.key) is None
 
     def _shown(self, results: list[Any]) -> Any:  # noqa: ANN401
         return results[0] if self._group.is_alone else results
@@ -125,6 +153,8 @@ class ChildCall:
         group = self._group
         if not self._items:
             return []
+        if self._is_canceled_here:
+            yield None
         yield from self._begin()
         waits = self._table.child_waits(group.name, group.key)
         ended = waits[-1].ended if waits else 0
@@ -136,6 +166,11 @@ class ChildCall:
             if failed:
                 reply: ChildrenReply = yield self._table.ask(FetchOutcomes(group=group, places=(failed[0],)))
                 raise self._failure([(failed[0], reply.outcomes[0])])
+        clean_up = self._table.clean_up
+        if clean_up is not None and clean_up.is_due:
+            if plan.watch is not None:  # some are open, or were never begun
+                yield None
+            clean_up.pass_step(group.name, group.key)
         for items in _chunks([self._items[index] for index in plan.begin]):
             reply = yield self._table.ask(SubmitChildren(group=group, items=tuple(items)))
             if reply.refusal:
@@ -155,11 +190,13 @@ class ChildCall:
             raise self._failure(bad)
         return [self._decoded(outcome) for outcome in outcomes]
 
-    def _begin(self) -> Generator[concurrent.futures.Future[Any], Any, None]:
+    def _begin(self) -> Generator[concurrent.futures.Future[Any] | None, Any, None]:
         """Record that these children are about to begin, so that what ends the parent can find them."""
         group = self._group
         begun = self._table.history.started(group.name, group.key)
         if begun is None:
+            if (marked := self._table.mark_clean_up()) is not None:
+                yield marked
             yield self._table.record(
                 StepStarted(
                     attempt=self._table.attempt,

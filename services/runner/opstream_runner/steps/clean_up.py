@@ -9,7 +9,8 @@ from typing import Final, Self
 import msgspec
 
 from opstream_runner.errors import ActionCanceledError
-from opstream_schemas.events import CleanUpBegun
+from opstream_schemas.event_types.clean_up import StepName
+from opstream_schemas.events import CleanUpBegun, WaitBegun
 from opstream_schemas.signals.wait_history import WaitEvent
 from opstream_schemas.steps.step_history import StepHistory, StepRecord
 
@@ -26,21 +27,25 @@ class CanceledRecord(msgspec.Struct, frozen=True, kw_only=True):
     """True if it has come to a step of its clean-up."""
     has_canceled_steps: bool = False
     """True if steps were under way then."""
+    awaited: StepName | None = None
+    """The children that it waited for then; None for none."""
 
     @classmethod
-    def of(cls, steps: tuple[StepRecord, ...], begin: WaitEvent | None) -> Self:
+    def of(cls, steps: tuple[StepRecord, ...], begin: WaitEvent | None, cut: WaitBegun | None = None) -> Self:
         """Return the record of an operation.
 
         Args:
             steps: all that is recorded of its steps.
             begin: with which its clean-up began (`clean_up_begin`); None if it begins now.
+            cut: the wait for children that its cancel has cut short (`cut_child_wait`); None for none.
         """
+        awaited = None if cut is None else StepName(name=cut.wait, key=cut.key)
         if begin is None:
-            return cls(steps=steps)
+            return cls(steps=steps, awaited=awaited)
         mark = begin.data if isinstance(begin.data, CleanUpBegun) else None
         canceled = {(one.name, one.key) for one in mark.canceled} if mark is not None else set()
         kept = (one for one in steps if one.position < begin.position and (one.step, one.key) not in canceled)
-        return cls(steps=tuple(kept), is_marked=mark is not None, has_canceled_steps=bool(canceled))
+        return cls(steps=tuple(kept), is_marked=mark is not None, has_canceled_steps=bool(canceled), awaited=awaited)
 
 
 class CleanUp:

@@ -112,6 +112,10 @@ class StepTable:
         """Return True if an earlier attempt has waited under this name and key."""
         return (wait, key) in self._over
 
+    def child_waits(self, name: str, key: str) -> list[ChildWait]:
+        """Return the earlier waits for the children of a name and key, in order."""
+        return [one.child for one in self._child_waits if (one.wait, one.key) == (name, key) and one.child is not None]
+
     def note_canceled(self, step: str, key: str) -> None:
         """Note that the handler sees a step canceled, whatever is recorded of it."""
         with self._lock:
