@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from types import Iterable, MappingProxyType
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
