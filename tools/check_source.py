@@ -29,6 +29,7 @@ PACKAGES: Final = (
     "services/webhooks/opstream_webhooks",
     "opstream",
     "examples/bookshelf/bookshelf",
+    "examples/orders/orders",
 )
 OTHERS: Final = ("tests", "bench", "tools")
 PAGES: Final = ("README.md", "CONTRIBUTING.md", "docs", "examples", "tests")

@@ -73,6 +73,7 @@ class ChaosSystem(System):
         replicas: of each service.
         environment: further variables for all services.
         fsync_us: microseconds that each fsync of the broker takes longer; takes strace if it is not 0.
+        actions: the module of actions; empty for those of chaos.
     """
 
     def __init__(
@@ -83,8 +84,9 @@ class ChaosSystem(System):
         replicas: int = 1,
         environment: Mapping[str, str] | None = None,
         fsync_us: int = 0,
+        actions: str = "",
     ) -> None:
-        super().__init__(folder, stack, write_module(folder), replicas=replicas)
+        super().__init__(folder, stack, actions or write_module(folder), replicas=replicas)
         self._fsync_us = fsync_us
         self.nets: dict[str, Net] = {}
         """Between each service and the broker."""

@@ -23,6 +23,7 @@ PATHS: Final = (
     "services/projector",
     "services/webhooks",
     "examples/bookshelf",
+    "examples/orders",
 )
 
 pytestmark = pytest.mark.unit
