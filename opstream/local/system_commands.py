@@ -67,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes."""
     max_result: int
     """Bytes."""
+    upload_limit: int
+    """Bytes."""
     is_archiving: bool
     """Make an archive."""
     webhooks_config: Path | None = None
@@ -228,6 +230,7 @@ class SystemCommands:
         settings = self._settings
         return (
             *("--host", settings.host, "--port", str(self.port), "--max-body", str(settings.max_body)),
+            *("--max-upload", str(settings.upload_limit)),
             *(("--public-url", settings.public_url) if settings.public_url else ()),
             *(() if settings.has_request_log else ("--no-request-log",)),
             *_each("--auth", settings.auth),

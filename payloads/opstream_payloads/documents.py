@@ -18,6 +18,9 @@ from .payloads import Payloads
 DOCUMENT_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of an input or a result that are read at once."""
 
+UPLOAD_LIMIT: Final = 1024**3
+"""Bytes of a file that a client uploads, by default: one upload should not fill the disk of a broker."""
+
 _JSON: Final = "application/json"
 _NO_STORE: Final = (
     "this process has no payload store: run 'opstream provision --update', and 'opstream broker-config' where each "

@@ -147,6 +147,20 @@ class Payloads:
         if left:
             raise PayloadDamaged(f"{ref.uri} has {left} bytes less than it should have: restore it from a backup")
 
+    async def is_there(self, operation_id: str, ref: PayloadRef) -> bool:
+        """Return True if the store has a payload of this size. Its bytes are not read.
+
+        Args:
+            operation_id: as of `fetch`.
+            ref: what the event says.
+
+        Raises:
+            PayloadMissing: it is another operation's.
+            PayloadDamaged, StoreUnavailable: the store can't say.
+        """
+        found = await self._store.stat(_key(operation_id, ref))
+        return found is not None and found.size == ref.size
+
     async def presigned(self, operation_id: str, ref: PayloadRef, lifetime: timedelta) -> str:
         """Return a URL at which the store serves the payload itself for so long; empty for one that serves nobody.
 

@@ -16,7 +16,7 @@ from .bulk.records import Authority, BulkProgress
 from .errors import InvalidEvent
 from .event_types.base import EventData, ForcedEnd, Instant, NonEmpty, OperationError, Trace
 from .event_types.children import ChildWait, ParentRef
-from .event_types.claims import Attached, check_document
+from .event_types.claims import Attached, Attachment, check_document, check_uploads
 from .event_types.clean_up import CleanUpBegun
 from .event_types.outcomes import Canceled, Failed, Succeeded
 from .event_types.signals import RefusedSignal, Signaled, SignalWait
@@ -64,6 +64,9 @@ class Requested(EventData, frozen=True, kw_only=True):
     claim_type: ClassVar[str] = "opstream.action.requested.v3"
     """Of a request whose input is a payload, with a start time or without. A process that knows no payloads refuses it,
     and begins nothing (docs/adr/0075)."""
+    uploads_type: ClassVar[str] = "opstream.action.requested.v4"
+    """Of a request with uploads, whatever else it has. A process that knows no uploads refuses it, so that no action
+    runs without its files."""
 
     resource: str
     resource_id: str = ""
@@ -111,11 +114,15 @@ class Requested(EventData, frozen=True, kw_only=True):
     """A `Priority`, for an action that has them (docs/adr/0072); empty for any other."""
     parent: ParentRef | None = None
     """Of a child: the operation whose action asked for it (docs/adr/0074). None for any other."""
+    uploads: tuple[Attachment, ...] = ()
+    """The files that the client has uploaded for it, each of another name."""
 
     @property
     def wire_type(self) -> str:
-        """Return the type of version 3 for an input that is a payload, of version 2 for another request with a start
-        time, and of version 1 for any other."""
+        """Return the type of version 4 for a request with uploads, of version 3 for another one whose input is a
+        payload, of version 2 for another one with a start time, and of version 1 for any other."""
+        if self.uploads:
+            return self.uploads_type
         if self.input_payload is not None:
             return self.claim_type
         return self.type if self.start_at is None else self.later_type
@@ -194,6 +201,7 @@ EVENT_DATA: Final[tuple[type[EventData], ...]] = (
 EVENT_TYPES: Final[dict[str, type[EventData]]] = {data.type: data for data in EVENT_DATA} | {
     Requested.later_type: Requested,
     Requested.claim_type: Requested,
+    Requested.uploads_type: Requested,
     StepSucceeded.claim_type: StepSucceeded,
     Succeeded.claim_type: Succeeded,
 }
@@ -326,7 +334,10 @@ def _decode(payload: bytes) -> tuple[CloudEvent, EventData | None]:
     data = _DECODERS[envelope.type].decode(envelope.data) if envelope.type in _DECODERS else None
     if isinstance(data, Requested):
         Kind.parse(f"{data.resource}:{data.action}")  # subjects are built from it
-        check_document(data.input, data.input_payload, is_claim=envelope.type == data.claim_type)
+        has_uploads = envelope.type == data.uploads_type
+        is_claim = data.input_payload is not None if has_uploads else envelope.type == data.claim_type
+        check_document(data.input, data.input_payload, is_claim=is_claim)
+        check_uploads(data.uploads, has_some=has_uploads)
     elif isinstance(data, Succeeded | StepSucceeded):
         check_document(data.result, data.result_payload, is_claim=envelope.type == data.claim_type)
     return envelope, data

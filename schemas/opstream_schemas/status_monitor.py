@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
@@ -167,6 +168,8 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """A `Priority`; empty for an operation of an action without them."""
     attachments: tuple[AttachedFile, ...] = ()
     """The files that the action has added."""
+    uploads: tuple[AttachedFile, ...] = ()
+    """The files that the client has uploaded for it."""
 
 
 def build_status_monitor(
@@ -216,6 +219,7 @@ def build_status_monitor(
         attachments=tuple(_attached_file(operation.public_id, one) for one in operation.attachments),
         parent="" if operation.parent is None else operation.parent.own_id or operation.parent.id,
         children=tuple(_children_view(operation, group) for group in operation.children),
+        uploads=tuple(_attached_file(operation.public_id, one) for one in operation.uploads),
     )
 
 
@@ -306,10 +310,12 @@ def request_hash(
     caller: str,
     callback: str = "",
     start: str = "",
+    uploads: Iterable[Attachment] = (),
 ) -> str:
     """Return a hash that is equal for identical requests.
 
-    It is the SHA-256 (hex) of the key-sorted JSON of action, resource id, input, caller, callback and start time.
+    It is the SHA-256 (hex) of the key-sorted JSON of action, resource id, input, caller, callback, start time and
+    uploads.
 
     Args:
         kind: the action.
@@ -320,13 +326,22 @@ def request_hash(
             with another URL must not succeed: that URL would never be called.
         start: when the client wants it to begin (`start_text`); empty for at once. It is part of the hash for the same
             reason.
+        uploads: the files that the client has uploaded for it. Those of the same names, types and bytes are the same,
+            also if they were uploaded again.
     """
-    request = {"action": str(kind), "resourceId": resource_id, "input": action_input, "caller": caller}
+    request: dict[str, Any] = {"action": str(kind), "resourceId": resource_id, "input": action_input, "caller": caller}
     if callback:  # the hash of a request without one is older than callbacks, and must stay
         request["callback"] = callback
     if start:
         request["start"] = start
+    if files := file_identities(uploads):
+        request["uploads"] = files
     return hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
+
+
+def file_identities(files: Iterable[Attachment]) -> list[list[str]]:
+    """Return what makes files the same, wherever they are stored: name, media type and SHA-256 of each, by name."""
+    return sorted([one.file_name, one.media_type, one.payload.sha256] for one in files)
 
 
 def start_text(start_at: datetime | None, start_after: int) -> str:

@@ -11,7 +11,7 @@ from opstream.cli.options import common as common_options
 from opstream.cli.options import jwt as jwt_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
-from opstream.cli.options.stores import index_option, payload_store_option
+from opstream.cli.options.stores import index_option, max_upload_option, payload_store_option
 from opstream.cli.service_process import prepare_process, run_service
 from opstream.cli.tracing_session import tracing_session
 
@@ -24,6 +24,7 @@ from opstream.cli.tracing_session import tracing_session
 @common_options.port_option
 @common_options.public_url_option
 @common_options.max_body_option()
+@max_upload_option
 @common_options.refuse_unserved_option
 @access_options.access_options
 @jwt_options.jwt_options

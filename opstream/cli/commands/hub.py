@@ -15,7 +15,7 @@ from opstream.cli.options import login as login_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import Decorator, option
-from opstream.cli.options.stores import index_option, payload_store_option
+from opstream.cli.options.stores import index_option, max_upload_option, payload_store_option
 from opstream.cli.service_process import prepare_process, run_service
 from opstream.cli.tracing_session import tracing_session
 from opstream.local.system_commands import JOINT_SERVICES
@@ -59,6 +59,7 @@ _API_OPTIONS: Final = (
     "has_request_log",
     "index",
     "payload_store",
+    "upload_limit",
 )
 """Options whose names are those of the API's settings."""
 _api_health_port_option: Final = _health_port_option("api")
@@ -75,6 +76,7 @@ _webhooks_health_port_option: Final = _health_port_option("webhooks")
 @common_options.port_option
 @common_options.public_url_option
 @common_options.max_body_option()
+@max_upload_option
 @common_options.refuse_unserved_option
 @access_options.access_options
 @jwt_options.jwt_options

@@ -12,7 +12,7 @@ from opstream.cli.options import jwt as jwt_options
 from opstream.cli.options import proxy as proxy_options
 from opstream.cli.options import webhooks as webhook_options
 from opstream.cli.options.option import option
-from opstream.cli.options.stores import local_index_option, local_payload_store_option
+from opstream.cli.options.stores import local_index_option, local_payload_store_option, max_upload_option
 from opstream.cli.service_process import settle_memory
 from opstream.cli.tracing_session import check_installed
 from opstream.terminal import logs
@@ -33,6 +33,7 @@ from opstream.terminal import logs
 @common_options.concurrency_option
 @common_options.drain_option
 @common_options.max_body_option()
+@max_upload_option
 @common_options.max_result_option()
 @common_options.archive_option
 @local_index_option

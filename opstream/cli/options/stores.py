@@ -1,5 +1,5 @@
 """The options `--index` and `--payload-store`: where the index of operations is, or that there is none, and where
-payloads are."""
+payloads are; and `--max-upload`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from .option import Decorator, option
+from .value_types import Size
 
 if TYPE_CHECKING:
     from opstream_index.location import IndexLocation
@@ -88,3 +89,11 @@ local_payload_store_option: Final[Decorator[Any]] = option(
     help=_STORE_HELP,
 )
 """Of `opstream up`, which gives it to its processes."""
+max_upload_option: Final[Decorator[Any]] = option(
+    "--max-upload",
+    "upload_limit",
+    variable="MAX_UPLOAD",
+    type=Size(most="256GiB"),
+    default="1GiB",
+    help="The largest file that a client may upload before it submits (413 above it). It goes to the payload store.",
+)

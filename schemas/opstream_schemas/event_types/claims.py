@@ -19,6 +19,8 @@ MEDIA_TYPE_PATTERN: Final = f"{_PART}/{_PART}(?:; ?charset=[A-Za-z0-9_-]{{1,32}}
 """Regular expression of a media type, without anchors; of its parameters only `charset`."""
 MAX_ATTACHMENTS: Final = 100
 """Files that an operation may have at once."""
+MAX_UPLOADS: Final = 10
+"""Files that a client may upload for an operation."""
 
 _FILE_NAME: Final = re.compile(FILE_NAME_PATTERN)
 _MEDIA_TYPE: Final = re.compile(MEDIA_TYPE_PATTERN)
@@ -42,6 +44,20 @@ class Attached(EventData, frozen=True, kw_only=True):
     file_name: str
     media_type: str
     payload: PayloadRef
+
+
+def check_uploads(uploads: tuple[Attachment, ...], *, has_some: bool) -> None:
+    """Check that an event has uploads as its type says, each of another name.
+
+    Args:
+        uploads: as the event has them.
+        has_some: True if the type of the event says so.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if has_some != bool(uploads) or len({one.file_name for one in uploads}) != len(uploads):
+        raise ValueError("a request has uploads as its type says, each of another name")
 
 
 def check_file_name(value: str) -> str:

@@ -80,6 +80,7 @@ def initial(event: RecordedEvent) -> Operation:
         retention_canceled=data.retention_canceled,
         hold=data.hold,
         input_payload=data.input_payload,
+        uploads=data.uploads,
         position=1,
         stream_sequence=event.sequence,
         last_hash=event.digest,
@@ -368,7 +369,7 @@ def _closed_wait(operation: Operation) -> dict[str, object]:
 
 def _is_of_later_release(data: Requested) -> bool:
     """Return True for a request that the release before steps understands only in part."""
-    return data.input_payload is not None or data.parent is not None
+    return data.input_payload is not None or data.parent is not None or bool(data.uploads)
 
 
 def _children_after(operation: Operation, data: StepStarted | StepSucceeded | StepFailed) -> tuple[ChildGroup, ...]:

@@ -54,6 +54,8 @@ def why_not_retriable(operation: Operation) -> str:
             return "has succeeded, so there is nothing to do again: submit the action to have it done once more"
         case Status.NOT_STARTED | Status.RUNNING:
             return f"is {operation.status}: wait for its end, or cancel it"
+        case _ if operation.uploads:
+            return "has files that its client has uploaded for it alone: upload them again, and submit the action"
         case _ if operation.kind in BULK_KINDS:
             return _BULK.format(operation.action)
         case _:

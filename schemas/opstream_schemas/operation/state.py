@@ -143,6 +143,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """Where its input is, if that is too large for an event."""
     cleans_up: bool = False
     """True if a cancel does not end it before its handler has cleaned up (`Started.clean_up`)."""
+    uploads: tuple[Attachment, ...] = ()
+    """The files that its client has uploaded for it."""
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """JSON; `UNSET` without one, and for one that is a payload."""
     result_payload: PayloadRef | None = None
@@ -184,7 +186,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     def payloads(self) -> tuple[PayloadRef, ...]:
         """Return the payloads that its events name."""
         documents = tuple(one for one in (self.input_payload, self.result_payload) if one is not None)
-        return (*documents, *(one.payload for one in self.attachments))
+        return (*documents, *(one.payload for one in (*self.uploads, *self.attachments)))
 
     @property
     def kind(self) -> Kind:

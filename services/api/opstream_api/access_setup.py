@@ -27,6 +27,8 @@ from .access.signal_access import SignalAccess
 from .access.status_access import StatusAccess
 from .access.tokens.signal_token import SignalTokens
 from .access.tokens.status_token import StatusTokens
+from .access.uploads.upload_access import UploadAccess
+from .access.uploads.upload_token import UploadTokens
 from .operations.status import StatusReader
 from .settings import KEYS, Settings
 
@@ -105,8 +107,10 @@ async def open_access(
                 time.time,
                 key_principal,
                 SignalAccess(SignalTokens(secret), time.time, key_principal, takes_tokens=metadata is not None),
+                UploadAccess(UploadTokens(secret), time.time, key_principal, takes_tokens=metadata is not None),
                 takes_tokens=metadata is not None,
             ),
+            uploads=UploadTokens(secret),
             requests=requests,
             key_principal=key_principal,
             metadata=metadata,

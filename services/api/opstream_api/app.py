@@ -66,6 +66,7 @@ from .probes.readiness import readiness
 from .routes.payload_routes import allowed_of_payloads, payload_routes
 from .routes.signal_routes import signal_routes
 from .routes.undelivered_routes import allowed_of_undelivered, undelivered_routes
+from .routes.upload_routes import allowed_of_uploads, is_of_uploads, upload_routes
 from .schedule_routes import allowed_of_schedules, schedule_routes
 from .status_routes import ALLOW_POST, ALLOW_READ, READS, STATUS_PREFIX, read_status, status_routes
 
@@ -116,6 +117,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
             *action_routes(dependencies),
             *undelivered_routes(dependencies),
             *payload_routes(dependencies),
+            *upload_routes(dependencies),
             *docs_routes(dependencies.docs_page),
             *console_routes(dependencies.console_page),
             healthz,
@@ -208,6 +210,8 @@ class DirectRoutes:
         is_submit = method == METHOD and not is_own(path) and path not in self._metadata_paths
         if not is_submit or (path.startswith("/actions") and is_of_actions(self._dependencies, scope)):
             return None
+        if is_of_uploads(scope):
+            return None
         return _submit(self._dependencies, scope, receive)
 
 
@@ -235,6 +239,7 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
         )
         if access is not None:
             submit = admit(submit, principal, access.operations.ids)
+        submit = await dependencies.uploads.admit(submit)
         logged = logged_request(scope)
         logged.operation_id, logged.caller = submit.stored_id, submit.caller.identity
         if dependencies.submitter.knows(submit.kind):
@@ -341,6 +346,7 @@ def _method_error(scope: HTTPScope) -> ApiError:
     if _READ_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_READ)
     allow = allowed_of_schedules(path) or allowed_of_undelivered(path) or allowed_of_payloads(path)
+    allow = allow or allowed_of_uploads(path)
     if allow is not None:
         return method_not_allowed(allow)
     if _ACT_PATH.fullmatch(path):

@@ -31,6 +31,7 @@ from .operations.watch import WatchRegistry
 from .pages.console_page import ConsolePage
 from .pages.docs_page import DocsPage
 from .payloads.desk import PayloadDesk
+from .payloads.upload_desk import UploadDesk
 from .request_meter import RequestMeter
 from .schedules.desk import ScheduleDesk
 from .signals.signal_desk import SignalDesk
@@ -50,6 +51,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     history: HistoryReader
     payloads: PayloadDesk
     """Files of operations, and documents that are too large for an event."""
+    uploads: UploadDesk
+    """Files that clients upload before they submit."""
     bulk: BulkDesk | None = None
     """Takes bulk requests; None for a service without an index."""
     schedules: ScheduleDesk | None = None

@@ -68,7 +68,7 @@ from .operations.watch import WatchRegistry
 from .pages.console_page import ConsolePage
 from .pages.docs_page import load_docs_page
 from .payloads.desk import PayloadDesk
-from .payloads.service import open_payload_store
+from .payloads.service import open_payload_store, open_uploads
 from .probes.health_port import HealthPort
 from .queues.queue_positions import QueuePositions
 from .queues.runner_presence import RunnerPresence
@@ -232,6 +232,7 @@ async def connected_api(
                     new_id=_new_id,
                 ),
                 payloads=PayloadDesk(opened.payloads, status),
+                uploads=open_uploads(settings, opened, journal, capacity, access),
                 history=HistoryReader(journal=journal, status=status, watches=watches),
                 undelivered=await open_undelivered(stack, connection, recorder),
                 lists=lists,
@@ -250,6 +251,7 @@ async def connected_api(
                         has_access=access is not None,
                         has_index=settings.index is not None,
                         body_limit=body_limit,
+                        upload_limit=settings.upload_limit,
                     ),
                 ),
                 asyncapi=DocumentCache(catalog, action_asyncapi_document),

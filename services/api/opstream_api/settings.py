@@ -9,6 +9,7 @@ import msgspec
 
 from opstream_index.location import IndexLocation
 from opstream_journal.provisioning.topology import BODY_LIMIT
+from opstream_payloads.documents import UPLOAD_LIMIT
 from opstream_payloads.location import StoreLocation
 from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
@@ -47,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy logs callers in by something that browsers send by themselves."""
     body_limit: int = BODY_LIMIT
     """Bytes of a submit's body. Above `INLINE_LIMIT` it is stored as a payload."""
+    upload_limit: int = UPLOAD_LIMIT
+    """Bytes of a file that a client uploads before a submit."""
     auth: tuple[str, ...] = ()
     """What credentials requests need: `KEYS`, `JWT` or either. Empty for none, so only for an address that no other
     caller reaches."""

@@ -8,8 +8,9 @@ webhooks do not belong here.
 
 from .authoring.action import Action, action
 from .authoring.context import ActionContext
+from .authoring.files.uploaded_file import UploadedFile
 from .authoring.recording_context import ProgressReport, RecordingContext
-from .errors import ActionCanceledError, ActionError, FileNotAttached, InvalidAction, RetryAfter
+from .errors import ActionCanceledError, ActionError, FileNotAttached, FileNotFetched, InvalidAction, RetryAfter
 from .steps.children import Child, ChildFailed, ChildRefused
 from .steps.step_errors import InvalidStep, StepInputChanged, StepInterrupted, StepResultTooLarge
 from .waits.wait_errors import InvalidWait, WaitTimedOut
@@ -23,6 +24,7 @@ __all__ = [
     "ChildFailed",
     "ChildRefused",
     "FileNotAttached",
+    "FileNotFetched",
     "InvalidAction",
     "InvalidStep",
     "InvalidWait",
@@ -32,6 +34,7 @@ __all__ = [
     "StepInputChanged",
     "StepInterrupted",
     "StepResultTooLarge",
+    "UploadedFile",
     "WaitTimedOut",
     "action",
 ]

@@ -61,6 +61,10 @@ class RetryAfter(Exception):
         return _shown(lambda: f"again in {self.seconds} s: {self.message}")
 
 
+class FileNotFetched(RunnerError):
+    """A file that the client has uploaded can't be had: it is damaged, or there is no room for it here."""
+
+
 class FileNotAttached(Exception):
     """A file was not added to the operation: it can't be read, the store does not answer, or there are too many."""
 

@@ -1,7 +1,7 @@
 """Hooks for schemathesis: rules of a submit that the OpenAPI document states only in words.
 
 To run schemathesis by hand, put this file's path into `SCHEMATHESIS_HOOKS`. schemathesis reads only the schemas, and
-OpenAPI describes each header separately. Four rules of a submit concern several requests or headers (docs/contract.md,
+OpenAPI describes each header separately. Five rules of a submit concern several requests or headers (docs/contract.md,
 Submit):
 
 - an `Operation-Id` names one request. schemathesis sends the same id with many bodies, which the API refuses as
@@ -12,6 +12,7 @@ Submit):
   other near.
 - an operation has one label for each key, in a form that schemathesis does not make from the pattern. The hook writes
   two.
+- the claim of an upload is made by the service. The hook drops the header.
 
 The hook changes only requests that are meant to be accepted; it changes no check and no response. `tests/broker` tests
 what the API refuses.
@@ -32,6 +33,7 @@ FIRST_SENT: Final = "Repeatability-First-Sent"
 START_AT: Final = "Operation-Start-At"
 START_AFTER: Final = "Operation-Start-After"
 LABEL: Final = "Operation-Label"
+UPLOAD: Final = "Operation-Upload"
 SOME_DATE: Final = "Tue, 24 Nov 2026 08:00:00 GMT"
 
 
@@ -41,6 +43,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     headers = case.headers
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
+    headers.pop(UPLOAD, None)
     if case.method == "PUT" and isinstance(case.body, dict):
         case.body = {"action": "press:clean", "cron": "0 3 * * *", "paused": bool(case.body.get("paused"))}
     elif isinstance(case.body, dict) and case.path.endswith(":backfill"):

@@ -1,5 +1,5 @@
 """Actions with large documents and files: `big:echo` returns its input, `big:make` a text of so many characters,
-`big:attach` adds a file, and `big:step` makes a text in a step, in a handler of each sort."""
+`big:attach` adds a file, `big:step` makes a text in a step, and `big:take` reads uploads, in a handler of each sort."""
 
 from __future__ import annotations
 
@@ -126,3 +126,38 @@ async def step_apart(request: Steps, ctx: ActionContext) -> int:
     if ctx.attempt <= request.fails:
         raise RetryAfter(0)
     return len(text)
+
+
+class Scans(msgspec.Struct, forbid_unknown_fields=True):
+    """A folder into which uploads are written."""
+
+    folder: str
+
+
+@action("big:take")
+async def take(request: Scans, ctx: ActionContext) -> dict[str, str]:
+    """Return the SHA-256 of each upload."""
+    for one in ctx.uploads:
+        await ctx.fetch(one.name, Path(request.folder) / one.name)
+    return _hashes(request, ctx)
+
+
+@action("big:take-plain")
+def take_plain(request: Scans, ctx: ActionContext) -> dict[str, str]:
+    """Return the SHA-256 of each upload, in a thread."""
+    for one in ctx.uploads:
+        ctx.fetch(one.name, Path(request.folder) / one.name)
+    return _hashes(request, ctx)
+
+
+@action("big:take-apart", isolation="process")
+async def take_apart(request: Scans, ctx: ActionContext) -> dict[str, str]:
+    """Return the SHA-256 of each upload, in a process."""
+    for one in ctx.uploads:
+        await ctx.fetch(one.name, Path(request.folder) / one.name)
+    return _hashes(request, ctx)
+
+
+def _hashes(request: Scans, ctx: ActionContext) -> dict[str, str]:
+    found = {one.name: Path(request.folder) / one.name for one in ctx.uploads}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}

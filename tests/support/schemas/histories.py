@@ -221,7 +221,10 @@ def requests(draw: st.DrawFn) -> Requested:
     """Any request."""
     kind = draw(kinds)
     payload = draw(st.none() | payload_refs)
+    upload = st.builds(Attachment, file_name=named, media_type=named, payload=payload_refs)
+    uploads: tuple[Attachment, ...] = draw(st.just(()) | st.tuples(upload))
     return Requested(
+        uploads=uploads,
         resource=kind.resource,
         action=kind.action,
         resource_id=draw(resource_ids),

@@ -28,6 +28,7 @@ def commands_of(**changes: Any) -> SystemCommands:
             drain=0.0,
             max_body=1,
             max_result=1,
+            upload_limit=1,
             is_archiving=False,
             log_level="info",
             **changes,

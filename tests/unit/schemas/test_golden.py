@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from opstream_schemas.bulk.records import Authority, BulkItem, BulkProgress
+from opstream_schemas.event_types.claims import Attachment
 from opstream_schemas.event_types.clean_up import StepName
 from opstream_schemas.events import (
     EVENT_DATA,
@@ -188,10 +189,12 @@ def event(data: EventData) -> Event:
 OF_VERSION_2 = {"start_at": START_AT, "start_after": 7200}
 """Members with which a request is of another type."""
 OF_OTHER_TYPES = {
-    Requested: {*OF_VERSION_2, "input_payload"},
+    Requested: {*OF_VERSION_2, "input_payload", "uploads"},
     StepSucceeded: {"result_payload"},
     Succeeded: {"result_payload"},
 }
+UPLOAD = Attachment(file_name="scan.tif", media_type="image/tiff", payload=FILE)
+UPLOADED = msgspec.structs.replace(FULL[0], **OF_VERSION_2, uploads=(UPLOAD,))
 LATER = msgspec.structs.replace(FULL[0], **OF_VERSION_2)
 DOCUMENTS = {"input", "result"}
 CLAIMED = [
@@ -214,7 +217,7 @@ OF_SIGNALS: dict[str, dict[str, Any]] = {"waiting": {"signal": None, "refused": 
 EVENTS = (
     {f"{data.name}.json": event(data) for data in FULL}
     | {f"{data.name}.minimal.json": event(data) for data in MINIMAL}
-    | {"requested.v2.json": event(LATER)}
+    | {"requested.v2.json": event(LATER), "requested.v4.json": event(UPLOADED)}
     | {f"{CLAIMS[type(data)]}.json": event(data) for data in CLAIMED}
     | {
         f"{data.name}.child.json": event(
@@ -251,6 +254,8 @@ def operation(state: str) -> Operation:
 OPERATIONS = {f"operation.{state}.json": operation(state) for state in STATES}
 SCHEDULED = History("0197f1c2-7b1e-7000-8000-000000000001").append(LATER).operation
 OPERATIONS["operation.scheduled.json"] = SCHEDULED
+WITH_UPLOADS = History("0197f1c2-7b1e-7000-8000-000000000001").append(UPLOADED).operation
+OPERATIONS["operation.with-uploads.json"] = WITH_UPLOADS
 _STEP = StepStarted(attempt=1, step="charge", input_hash=INPUT_HASH)
 OPERATIONS["operation.with-steps.json"] = (
     History("0197f1c2-7b1e-7000-8000-000000000001").append(FULL[0], _STARTED, _STEP).operation
@@ -276,6 +281,7 @@ MONITORS = {f"monitor.{state}.json": build_status_monitor(operation(state)) for 
     "monitor.sleeping.json": build_status_monitor(
         SLEEPING, blocked_by=BlockedBy(reason=WaitingReason.SLEEP, until=RETRY_AT, message="cool down")
     ),
+    "monitor.with-uploads.json": build_status_monitor(WITH_UPLOADS),
     "monitor.awaiting.json": build_status_monitor(AWAITING.operation),
     "monitor.parent.json": build_status_monitor(
         PARENT, blocked_by=BlockedBy(reason=WaitingReason.CHILD, operation_id="child-a", message="pages")

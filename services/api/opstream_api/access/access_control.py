@@ -13,6 +13,7 @@ from .operation_access import OperationAccess
 from .principal import Principal
 from .resource_metadata import ResourceMetadata
 from .status_access import StatusAccess
+from .uploads.upload_token import UploadTokens
 
 
 def _no_principal(_key_id: str) -> None:
@@ -32,6 +33,8 @@ class AccessControl(msgspec.Struct, frozen=True, kw_only=True):
     """Raw paths besides those of probes that need no credentials."""
     status: StatusAccess | None = None
     """Gives and knows status tokens; None for a service without them."""
+    uploads: UploadTokens | None = None
+    """Makes and knows the claims of uploads; None in tests of others."""
     requests: RequestLimit | None = None
     """How many requests each caller may send; None for any number."""
     key_principal: Callable[[str], Principal | None] = _no_principal

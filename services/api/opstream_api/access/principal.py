@@ -42,6 +42,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the API key; empty for a token."""
     opens_wait: int = 0
     """Of the URL of a wait for a signal: the wait's stream sequence. 0 for anybody else."""
+    uploads_for: str = ""
+    """Of the URL of an upload: the mark of the caller that will submit it. Empty for anybody else."""
     most_priority: Priority | None = None
     """The highest priority that it may ask for; None for any."""
 

@@ -1,6 +1,7 @@
 """Status tokens at the door: who gets one with a submit, and what a request with one may do (ADR 0047).
 
-The same query parameter has the token of a signal's URL, which `signal_access` knows.
+The same query parameter has the token of a signal's URL, which `signal_access` knows, and that of an upload
+(`upload_access`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .principal import Principal
 from .scopes import READ_ALL, Scopes
 from .signal_access import SignalAccess, is_signal_path
 from .tokens.status_token import CLOCK_LEEWAY, STATUS_TOKEN_PARAMETER, StatusGrant, StatusTokens
+from .uploads.upload_access import UploadAccess, is_upload_path
 
 MAX_UNREVOCABLE_SECONDS: Final = 3600
 """Whole seconds that a status token lasts at most that a bearer token asked for, since nothing revokes it."""
@@ -43,6 +45,7 @@ class StatusAccess:
         now: returns Unix seconds.
         key_principal: returns the principal of an API key that is in use, by its id; None for any other.
         signals: knows what the tokens of signals open.
+        uploads: knows what the tokens of uploads open.
         takes_tokens: the service takes bearer tokens, so a status token may have none of its API keys.
     """
 
@@ -52,10 +55,12 @@ class StatusAccess:
         now: Callable[[], float],
         key_principal: Callable[[str], Principal | None],
         signals: SignalAccess,
+        uploads: UploadAccess,
         *,
         takes_tokens: bool,
     ) -> None:
         self.signals = signals
+        self.uploads = uploads
         self._tokens = tokens
         self._now = now
         self._key_principal = key_principal
@@ -82,11 +87,13 @@ class StatusAccess:
     def principal(self, token: str, path: str) -> Principal:
         """Return who sends a request with a status token: a principal without a subject, which may read one operation.
 
-        On the path of a signal: with a signal's token.
+        On the path of a signal: with a signal's token; on that of an upload: with an upload's.
 
         Raises:
-            ApiError: `OperationNotFound`, whatever is wrong with the token.
+            ApiError: `OperationNotFound`, of an upload `PayloadNotFound`, whatever is wrong with the token.
         """
+        if is_upload_path(path):
+            return self.uploads.principal(token, path)
         if is_signal_path(path):
             return self.signals.principal(token, path)
         now = self._now()
@@ -114,7 +121,8 @@ def take_status_token(scope: HTTPScope) -> str | None:
     None without one. Two are none that is valid.
     """
     query = scope["query_string"]
-    if _PREFIX not in query or not scope["path"].startswith(_STATUS_PREFIX):
+    path = scope["path"]
+    if _PREFIX not in query or not (path.startswith(_STATUS_PREFIX) or is_upload_path(path)):
         return None
     parts = query.split(b"&")
     found = [part.removeprefix(_PREFIX) for part in parts if part.startswith(_PREFIX)]

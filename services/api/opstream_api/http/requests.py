@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -31,6 +31,10 @@ _TRACESTATE_LIMIT: Final = 512
 """Characters. W3C Trace Context asks to pass on at least so many, and allows to drop a longer one."""
 _DISCARD_FACTOR: Final = 8
 """A body up to so many times the limit is read and discarded, so that a client that still sends can read its 413."""
+
+
+class ClientGone(Exception):
+    """The client has disconnected before its body had ended."""
 
 
 def parse_headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -162,6 +166,35 @@ async def read_body(receive: Callable[[], Awaitable[Any]], headers: Headers, lim
     if size > limit:
         raise _too_large(limit)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def stream_body(
+    receive: Callable[[], Awaitable[Any]], headers: Headers, limit: int
+) -> AsyncGenerator[bytes, None]:
+    """Yield the body piece by piece, as it comes, whatever its size.
+
+    Args:
+        receive: ASGI's.
+        headers: those of the request, for `Content-Length`.
+        limit: bytes; one that is declared as larger is refused before anything is read.
+
+    Raises:
+        ApiError: `PayloadTooLarge`; `JournalUnavailable` if the service stops before the body has ended.
+        ClientGone: the client disconnects first.
+    """
+    if int(_digits(headers.get(b"content-length", ["0"])[0])) > limit:
+        raise _too_large(limit, {"Connection": "close"})
+    has_more = True
+    while has_more:
+        try:
+            message = await receive()
+        except asyncio.CancelledError:
+            raise _stopping() from None
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        has_more = message.get("more_body", False)
+        if chunk := message.get("body", b""):
+            yield chunk
 
 
 def _digits(text: str) -> str:

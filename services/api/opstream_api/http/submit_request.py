@@ -19,9 +19,11 @@ from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
 from litestar.types import HTTPScope
 
 from opstream_api.errors import ApiError, method_not_allowed, not_found
+from opstream_api.http.submit_headers.upload_header import parse_claims
 from opstream_schemas.bulk.records import Authority
 from opstream_schemas.children.lineage import is_child_id
 from opstream_schemas.errors import ErrorCode, InvalidName
+from opstream_schemas.event_types.claims import Attachment
 from opstream_schemas.events import Instant, ParentRef, Trace
 from opstream_schemas.names import Kind, check_operation_id, check_resource_id, parse_labels
 from opstream_schemas.operation.follow_up import is_follow_up_id
@@ -123,6 +125,10 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Of a child, which no client can say itself (docs/adr/0074)."""
     ends_by: datetime | None = None
     """Of a child: the deadline of its parent, which is its own at the latest."""
+    claims: tuple[str, ...] = ()
+    """Of uploads, as the header has them."""
+    uploads: tuple[Attachment, ...] = ()
+    """Their files, once the claims are checked."""
     tenant: str = ""
     """Of the caller; empty for the operator's own, and without authentication."""
     derived_id: str = ""
@@ -196,6 +202,7 @@ def parse_submit(
     start = parse_start_time(headers)
     labels = read_labels(headers)
     priority = parse_priority(headers)
+    claims = parse_claims(headers)
     check_content_type(headers)
     return SubmitRequest(
         kind=path.kind,
@@ -208,6 +215,7 @@ def parse_submit(
         start=start,
         labels=labels,
         priority=priority,
+        claims=claims,
     )
 
 

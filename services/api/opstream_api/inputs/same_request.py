@@ -14,7 +14,7 @@ from opstream_payloads.documents import Documents
 from opstream_schemas.events import EventData, Requested
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation
-from opstream_schemas.status_monitor import is_same_json, start_text
+from opstream_schemas.status_monitor import file_identities, is_same_json, start_text
 
 
 def is_same_retry(operation: Operation, request: SubmitRequest) -> bool:
@@ -49,5 +49,6 @@ def _has_same_head(requested: Requested, request: SubmitRequest) -> bool:
         and requested.resource_id == request.resource_id
         and requested.caller == request.caller.identity
         and requested.callback == request.callback
+        and file_identities(requested.uploads) == file_identities(request.uploads)
         and start_text(requested.start_at, requested.start_after) == start_text(request.start.at, request.start.after)
     )

@@ -10,6 +10,7 @@ import msgspec
 
 from opstream_api.http.callback_header import CALLBACK_HEADER
 from opstream_api.http.priority_header import PRIORITY_HEADER
+from opstream_api.http.submit_headers.upload_header import UPLOAD_HEADER
 from opstream_api.http.submit_request import LABEL_HEADER, START_AFTER, START_AT
 from opstream_schemas.action_spec import DAY_SECONDS, ActionSpec, Policy
 from opstream_schemas.names import Kind
@@ -36,6 +37,7 @@ _HEADERS: Final = (
     START_AFTER,
     LABEL_HEADER,
     PRIORITY_HEADER,
+    UPLOAD_HEADER,
     "traceparent",
     "tracestate",
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from opstream_journal.provisioning.topology import BODY_LIMIT
+from opstream_payloads.documents import UPLOAD_LIMIT
 from opstream_schemas.action_spec import ActionSpec
 from opstream_schemas.names import Kind
 
@@ -39,6 +40,7 @@ _DESCRIPTION: Final = (
 )
 _SCHEME: Final = "bearer"
 _STATUS_TOKEN: Final = "statusToken"  # noqa: S105 - a name
+_UPLOAD_TOKEN: Final = "uploadToken"  # noqa: S105 - a name
 _SIGNAL_TOKEN: Final = "signalToken"  # noqa: S105 - a name
 _WITHOUT_STATUS_TOKEN: Final = frozenset({operations.TAG, schedules.TAG})
 """Tags of the paths that accept an operation, and give no status token for it."""
@@ -54,6 +56,7 @@ def openapi_document(
     has_access: bool = False,
     has_index: bool = False,
     body_limit: int = BODY_LIMIT,
+    upload_limit: int = UPLOAD_LIMIT,
 ) -> Json:
     """Build the OpenAPI 3.1 document.
 
@@ -64,6 +67,7 @@ def openapi_document(
         has_access: True if the service asks for credentials.
         has_index: True if it lists operations.
         body_limit: bytes of a submit's body.
+        upload_limit: bytes of a file that a client uploads.
     """
     actions = [DocumentedAction.from_spec(spec) for spec in specs]
     paths: Json = {}
@@ -74,7 +78,7 @@ def openapi_document(
         own = of_actions[action.spec.kind]
         paths |= action_paths(action, own, public_url, has_callbacks=has_callbacks, body_limit=body_limit)
         schemas |= own.components
-    paths |= operation_paths(*_example_operation(actions))
+    paths |= operation_paths(*_example_operation(actions), upload_limit)
     paths |= schedule_paths()
     paths |= control_paths({action.spec.kind for action in actions})
     paths |= undelivered_paths()
@@ -132,6 +136,12 @@ def _add_access(document: Json) -> None:
             "name": "token",
             "description": "As `blockedBy.signal.url` of a status has it.",
         },
+        _UPLOAD_TOKEN: {
+            "type": "apiKey",
+            "in": "query",
+            "name": "token",
+            "description": "As `href` of a place for a file has it.",
+        },
     }
     components["parameters"] = {**components["parameters"], **ACCESS_PARAMETERS}
     components["responses"] |= access_components()
@@ -151,7 +161,10 @@ def _add_access(document: Json) -> None:
             is_signal = operation["operationId"] == operations.SIGNAL
             if is_signal:
                 operation["security"] = [{_SCHEME: []}, {_SIGNAL_TOKEN: []}]
-            added = access_responses(is_post=method == "post", is_signal=is_signal, needs_scope=not is_of_service)
+            is_post = method == "post" or operation["operationId"] == operations.UPLOAD
+            if operation["operationId"] == operations.UPLOAD:
+                operation["security"] = [{_SCHEME: []}, {_UPLOAD_TOKEN: []}]
+            added = access_responses(is_post=is_post, is_signal=is_signal, needs_scope=not is_of_service)
             operation["responses"] = dict(sorted({**operation["responses"], **added}.items()))
 
 

@@ -1,4 +1,4 @@
-"""The paths of operations: status, cancel, signal, retry, events. Only their examples depend on the actions. Pure."""
+"""The paths of operations: status, cancel, signal, retry, events, files. Only examples depend on the actions. Pure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ from typing import Any, Final
 
 import msgspec
 
+from opstream_schemas.event_types.claims import FILE_NAME_PATTERN
 from opstream_schemas.names import SIGNAL_NAME_PATTERN, Kind
 from opstream_schemas.operation.follow_up import follow_up_id
 from opstream_schemas.signals.signal_decision import SignalState
 
 from .responses import error_responses
 from .samples import OPERATION_ID, sample_history, sample_monitor
-from .shared import SCHEMAS, Json, header_refs, json_content, ref, refs
+from .shared import OPERATION_ID_PATTERN, SCHEMAS, Json, header_refs, json_content, ref, refs
 
+_ID: Final[Json] = {"type": "string", "pattern": OPERATION_ID_PATTERN}
+_INSTANT: Final[Json] = {"type": "string", "format": "date-time"}
 TAG: Final = "operations"
 STATUS: Final = "status"
 """`operationId` of the read of a status."""
 SIGNAL: Final = "signal"
 """`operationId` of a signal."""
+UPLOAD: Final = "upload"
+"""`operationId` of the upload of a file."""
 SIGNAL_PARAMETERS: Final[Json] = {
     "SignalName": {
         "name": "name",
@@ -39,8 +44,15 @@ SIGNAL_HEADERS: Final[Json] = {
 }
 
 
-def operation_paths(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401 - JSON
-    """Build the paths of operations. The arguments are those of the operation in the examples."""
+def operation_paths(kind: Kind, action_input: Any, result: Any, upload_limit: int) -> Json:  # noqa: ANN401 - JSON
+    """Build the paths of operations.
+
+    Args:
+        kind: of the operation in the examples.
+        action_input: of the same.
+        result: of the same.
+        upload_limit: bytes of a file that a client uploads.
+    """
     return {
         "/status/{operationId}": {"get": _status(kind, result)},
         "/status/{operationId}:cancel": {"post": _cancel(kind)},
@@ -48,6 +60,8 @@ def operation_paths(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa
         "/status/{operationId}:retry": {"post": _retry(kind)},
         "/status/{operationId}/events": {"get": _events(kind, action_input, result)},
         "/status/{operationId}/payloads/{payload}": {"get": _payload()},
+        "/payloads": {"post": _place(upload_limit)},
+        "/payloads/{operationId}/{name}": {"put": _upload(upload_limit)},
     }
 
 
@@ -278,5 +292,101 @@ def _payload() -> Json:
             "304": {"description": "The client has it", "headers": header_refs("ETag", "Cache-Control")},
             "307": {"description": "The store has it at `Location`", "headers": header_refs("Cache-Control")},
             **error_responses("InvalidRead", "PayloadNotFound", "RangeNotSatisfiable", "Unreadable"),
+        },
+    }
+
+
+def _place(limit: int) -> Json:
+    body = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "pattern": f"^{FILE_NAME_PATTERN}$", "description": "Of the file."}},
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+    place = {
+        "type": "object",
+        "description": "Where a file is sent.",
+        "properties": {
+            "operationId": {**_ID, "description": "For the header `Operation-Id` of the submit."},
+            "name": {"type": "string"},
+            "href": {"type": "string", "format": "uri", "description": "The URL for the `PUT`."},
+            "maxSize": {"type": "integer", "description": "Bytes that the file may have."},
+            "expiresAt": {**_INSTANT, "description": "Until when the upload may begin, with authentication."},
+        },
+        "required": ["operationId", "name", "href", "maxSize"],
+    }
+    href = f"http://127.0.0.1:8080/payloads/{OPERATION_ID}/scan.tif"
+    example = {"operationId": OPERATION_ID, "name": "scan.tif", "href": href, "maxSize": limit}
+    return {
+        "operationId": "place",
+        "summary": "Ask where to send a file for an operation that is not submitted yet",
+        "description": (
+            f"A file may have {limit} bytes. With authentication its URL has a token, with which one who has no other "
+            "credentials may send it. Nothing is stored by this."
+        ),
+        "tags": [TAG],
+        "parameters": refs("parameters", "Operation-Id", "api-version", "x-ms-client-request-id"),
+        "requestBody": {"required": True, "content": json_content(body, {"file": {"value": {"name": "scan.tif"}}})},
+        "responses": {
+            "201": {
+                "description": "The place",
+                "headers": header_refs("Operation-Id", "Cache-Control"),
+                "content": json_content(place, {"place": {"value": example}}),
+            },
+            **error_responses(
+                "InvalidSubmit", "TooLargeCancel", "UnsupportedCancel", "CrossSiteRequest", "Unavailable"
+            ),
+        },
+    }
+
+
+def _upload(limit: int) -> Json:
+    uploaded = {
+        "type": "object",
+        "description": "A file that is stored.",
+        "properties": {
+            "operationId": _ID,
+            "name": {"type": "string"},
+            "mediaType": {"type": "string"},
+            "size": {"type": "integer", "description": "Bytes."},
+            "sha256": {"type": "string", "description": "Of these bytes, in hex."},
+            "claim": {"type": "string", "description": "For the header `Operation-Upload` of the submit."},
+            "expiresAt": {**_INSTANT, "description": "Until when the submit may come."},
+        },
+        "required": ["operationId", "name", "mediaType", "size", "sha256", "claim", "expiresAt"],
+    }
+    example = {
+        "operationId": OPERATION_ID,
+        "name": "scan.tif",
+        "mediaType": "image/tiff",
+        "size": 48_213,
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "claim": "lM5pJx1o…",
+        "expiresAt": "2026-11-25T04:00:00Z",
+    }
+    return {
+        "operationId": UPLOAD,
+        "summary": "Send a file for an operation that is not submitted yet",
+        "description": (
+            f"The body is the file, {limit} bytes at most, whatever its media type. What no submit names within "
+            "`expiresAt` is removed."
+        ),
+        "tags": [TAG],
+        "parameters": refs("parameters", "StatusId", "FileName", "api-version", "x-ms-client-request-id"),
+        "requestBody": {"required": False, "content": {"application/octet-stream": {"schema": {}}}},
+        "responses": {
+            "201": {
+                "description": "The file is stored",
+                "headers": header_refs("Cache-Control"),
+                "content": json_content(uploaded, {"file": {"value": example}}),
+            },
+            **error_responses(
+                "InvalidSubmit",
+                "PayloadNotFound",
+                "TooLargeCancel",
+                "UnsupportedCancel",
+                "CrossSiteRequest",
+                "Unavailable",
+            ),
         },
     }

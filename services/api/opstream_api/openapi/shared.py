@@ -7,7 +7,9 @@ from typing import Any, Final
 from opstream_api.http.callback_header import CALLBACK_HEADER
 from opstream_api.http.conditional_headers import MAX_STATUS_TOKEN_SECONDS, MAX_WAIT
 from opstream_api.http.priority_header import PRIORITY_HEADER
+from opstream_api.http.submit_headers.upload_header import UPLOAD_HEADER
 from opstream_api.http.submit_request import LABEL_HEADER, START_AFTER, START_AT
+from opstream_schemas.event_types.claims import FILE_NAME_PATTERN, MAX_UPLOADS
 from opstream_schemas.names import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, MAX_LABELS
 from opstream_schemas.operation.priority import PRIORITIES
 from opstream_schemas.urls import URL_LIMIT
@@ -189,6 +191,12 @@ PARAMETERS: Final[Json] = {
         "Before which others it begins while runners are busy. A repetition of the request keeps that of the first.",
         {"type": "string", "enum": [str(one) for one in PRIORITIES]},
     ),
+    UPLOAD_HEADER: _header(
+        UPLOAD_HEADER,
+        f"The `claim` of each file that was uploaded for the operation, {MAX_UPLOADS} at most, several with commas "
+        "between, or the header repeated. The files are part of the request: a known `Operation-Id` with others is "
+        "refused.",
+    ),
     "traceparent": _header("traceparent", "W3C Trace Context, stored and continued. A malformed one is ignored."),
     "tracestate": _header("tracestate", "W3C Trace Context, of the `traceparent`."),
     "x-ms-client-request-id": _header(
@@ -207,6 +215,14 @@ PARAMETERS: Final[Json] = {
         "required": True,
         "description": "The last part of `href` of a file, or of the URI of an input or a result in an event.",
         "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    },
+    "FileName": {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "description": "The name of the file, which is no path.",
+        "schema": {"type": "string", "pattern": f"^{FILE_NAME_PATTERN}$"},
+        "example": "scan.tif",
     },
     "Range": _header("Range", "One range of bytes, as `bytes=0-1023`; several are answered with the whole."),
     "If-None-Match": _header("If-None-Match", "`ETag`s of responses that you have; `304` if one of them is current."),

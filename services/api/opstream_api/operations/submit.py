@@ -182,7 +182,8 @@ class Submitter:
         spec = await self._find_spec(kind)
         document, value = self._validator.validate(spec, *decode_input(body))
         wish = start_text(request.start.at, request.start.after)
-        digest = request_hash(kind, request.resource_id, value, request.caller.identity, request.callback, wish)
+        caller = request.caller.identity
+        digest = request_hash(kind, request.resource_id, value, caller, request.callback, wish, request.uploads)
         if self._cache.is_suspended and (ended := await self._find_lost(request, digest)) is not None:
             return self._accepted(self._cache.put(ended), spec)
         try:
@@ -227,7 +228,7 @@ class Submitter:
             retention_failed=spec.policy.retention_failed,
             retention_canceled=spec.policy.retention_canceled,
             hold=lock,
-            caller=request.caller.identity,
+            caller=caller,
             client_id=request.caller.client_id,
             client_address=request.caller.client_address,
             callback=request.callback,
@@ -241,6 +242,7 @@ class Submitter:
             authority=request.authority,
             priority=request.priority_for(spec.policy.priority),
             parent=request.parent,
+            uploads=request.uploads,
         )
         event = first_event(request.stored_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
         try:

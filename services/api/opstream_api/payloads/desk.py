@@ -62,7 +62,7 @@ class PayloadDesk:
             ApiError: `PayloadNotFound`; as `StatusReader.read`.
         """
         operation = await self._status.read(operation_id)
-        for file in operation.attachments:
+        for file in (*operation.attachments, *operation.uploads):
             if _is(file.payload, operation_id, unique):
                 return FoundPayload(operation_id, file.payload, file.media_type, file.file_name)
         for name, document in (("input.json", operation.input_payload), ("result.json", operation.result_payload)):

@@ -1,14 +1,19 @@
-"""The payload store of the API, from its settings, and how large a body may be with it or without."""
+"""The payload store of the API and its uploads, from its settings, and how large a body may be with it or without."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
 
+from opstream_api.access.access_control import AccessControl
+from opstream_api.access.uploads.upload_token import UploadTokens
+from opstream_api.operations.journal_capacity import JournalCapacity
 from opstream_api.settings import Settings
-from opstream_journal import Connection, Drifted, retry_until_ready
+from opstream_journal import Connection, Drifted, Journal, retry_until_ready
 from opstream_journal.provisioning.topology import EVENT_OVERHEAD, event_room
 from opstream_payloads.drivers import OpenedPayloads, open_payloads
+
+from .upload_desk import UploadDesk
 
 
 async def open_payload_store(
@@ -45,3 +50,15 @@ async def open_payload_store(
     if opened.store is None and max_msg_size >= 0:
         return opened, min(settings.body_limit, max_msg_size - EVENT_OVERHEAD)
     return opened, settings.body_limit
+
+
+def open_uploads(
+    settings: Settings,
+    opened: OpenedPayloads,
+    journal: Journal,
+    capacity: JournalCapacity,
+    access: AccessControl | None,
+) -> UploadDesk:
+    """Return what takes uploads. Without authentication its codes prove nothing, as nothing else does there."""
+    tokens = access.uploads if access is not None else None
+    return UploadDesk(opened.payloads, journal, capacity, tokens or UploadTokens(b""), limit=settings.upload_limit)

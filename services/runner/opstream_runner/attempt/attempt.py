@@ -17,7 +17,9 @@ import msgspec
 from opstream_journal import Connection, DeliveredMessage, JournalUnavailable
 from opstream_journal.errors import JournalError
 from opstream_runner.authoring.action import Action
-from opstream_runner.authoring.context import ActionContext, ProgressThrottle
+from opstream_runner.authoring.context import ActionContext
+from opstream_runner.authoring.files.uploaded_file import uploaded_files
+from opstream_runner.authoring.progress_throttle import ProgressThrottle
 from opstream_runner.containment.log_guard import restore_logs
 from opstream_runner.dependencies import RunnerDependencies
 from opstream_runner.handler.child_process import ChildProcessHandler
@@ -101,7 +103,6 @@ class Attempt:
         self._steps = steps
         self._waits = waits
         self._step_recorder: StepRecorder | None = None
-        self._file_recorder: FileRecorder | None = None
         self._connection = connection
         self._child_office: ChildOffice | None = None
         self._message = message
@@ -121,6 +122,13 @@ class Attempt:
             throttle=ProgressThrottle(dependencies.monotonic),
             # The heartbeat sets the stop signal; start it now instead of at its time.
             on_refused=self._heartbeat_now,
+        )
+        self._files = FileRecorder(
+            self._recorder,
+            operation.live.token,
+            dependencies.payloads,
+            self._loop,
+            on_lost=partial(self._stop_signal.set, StopReason.LEASE_LOST),
         )
         self._handler: RunningHandler | None = None
         self._is_shutting_down = False
@@ -187,10 +195,10 @@ class Attempt:
             for task in (self._heartbeat_task, self._handler.outcome):
                 if task is not None:
                     task.cancel()
-            for part in (self._progress, self._step_recorder, self._file_recorder, self._child_office):
+            for part in (self._progress, self._files, self._step_recorder, self._child_office):
                 if part is not None:
                     part.close()
-            self._step_recorder = self._file_recorder = None  # they refer back to this attempt
+            self._step_recorder = None  # it refers back to this attempt
 
     def expect_shutdown(self) -> None:
         """Note that the process will end soon. The handler continues until `stop`."""
@@ -231,7 +239,9 @@ class Attempt:
             cancel_requested=self._should_stop,
             make_steps=self._make_steps,
             make_waits=self._make_waits,
-            attach_file=lambda request: self._recorder_of_files().attach(request),
+            attach_file=self._files.attach,
+            uploads=uploaded_files(operation.uploads),
+            fetch_file=self._files.fetch,
         )
         limit = self._dependencies.result_limit
         if self._action.is_isolated:
@@ -250,8 +260,9 @@ class Attempt:
                 fetch_result=lambda payload: self._recorder_of_steps().fetch(payload),
                 closed=self._closed_waits(),
                 is_proven=bool(operation.own_id),
-                attach_file=lambda request: self._recorder_of_files().attach(request),
+                attach_file=self._files.attach,
                 ask=lambda ask: self._office_of_children().ask(ask),
+                fetch_file=self._files.fetch,
                 is_traced=tracing.is_on,
             )
         return InProcessHandler(self._action, self._input, context, limit, self._handler_loop)
@@ -305,20 +316,6 @@ class Attempt:
                 count=lambda failed: self._dependencies.meter.count_step(self._action.kind, has_failed=failed),
             )
         if self._is_over:  # the thread of a handler that was left behind comes to its first step
-            recorder.close()
-        return recorder
-
-    def _recorder_of_files(self) -> FileRecorder:
-        recorder = self._file_recorder
-        if recorder is None:
-            recorder = self._file_recorder = FileRecorder(
-                self._recorder,
-                self._live.token,
-                self._dependencies.payloads,
-                self._loop,
-                on_lost=partial(self._stop_signal.set, StopReason.LEASE_LOST),
-            )
-        if self._is_over:  # as above
             recorder.close()
         return recorder
 

@@ -1,4 +1,5 @@
-"""Adds files to the operation of an attempt, for a handler in a thread or process: stored first, then recorded."""
+"""The files of an attempt's operation, for a handler in a thread or process: those that it adds are stored first, then
+recorded; those that the client has uploaded are written where the handler wants them."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from opstream_journal import UNTIL_STORED
 from opstream_journal.errors import JournalError
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_payloads import PayloadError, Payloads
-from opstream_runner.authoring.attached_file import FileRequest
-from opstream_runner.errors import FileNotAttached
+from opstream_runner.authoring.files.attached_file import FileRequest
+from opstream_runner.authoring.files.uploaded_file import FetchRequest
+from opstream_runner.errors import FileNotAttached, FileNotFetched
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent, TooManyFiles
 from opstream_schemas.event_types.claims import Attachment
 from opstream_schemas.operation.commands import AttachFile
@@ -27,7 +29,7 @@ _NO_STORE = (
 
 
 class FileRecorder:
-    """The files of one attempt, on their way into the payload store and the journal.
+    """The files of one attempt, on their way into the payload store and the journal, and the uploads on their way back.
 
     Args:
         recorder: the attempt's recorder.
@@ -61,6 +63,15 @@ class FileRecorder:
         """
         return self._calls.start(lambda: self._store(request))
 
+    def fetch(self, request: FetchRequest) -> concurrent.futures.Future[None]:
+        """Write an upload into a file; callable from any thread.
+
+        Returns:
+            A future that is done once the file has all its bytes. Its exception is `FileNotFetched`, or
+            `ActionCanceledError` if the attempt is over.
+        """
+        return self._calls.start(lambda: self._fetch(request))
+
     def close(self) -> None:
         """Add nothing any more: the attempt is over."""
         self._calls.close()
@@ -81,3 +92,13 @@ class FileRecorder:
         except (DecisionRefused, FoldRefused, InvalidEvent) as error:
             self._on_lost()
             raise attempt_over() from error
+
+    async def _fetch(self, request: FetchRequest) -> None:
+        operation = self._recorder.operation
+        found = next((one for one in operation.uploads if one.file_name == request.name), None)
+        if self._payloads is None or found is None:
+            raise FileNotFetched(f"{request.name} can't be had: {_NO_STORE}")
+        try:
+            await self._payloads.fetch_to(operation.id, found.payload, Path(request.path))
+        except (OSError, PayloadError) as error:
+            raise FileNotFetched(f"{request.name} can't be had: {error}") from error

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from opstream_journal.errors import JournalError
-from opstream_runner.authoring.context import COMPLETED, ProgressThrottle
+from opstream_runner.authoring.context import COMPLETED
+from opstream_runner.authoring.progress_throttle import ProgressThrottle
 from opstream_schemas.errors import DecisionRefused, FoldRefused, InvalidEvent
 from opstream_schemas.operation.commands import ReportProgress
 

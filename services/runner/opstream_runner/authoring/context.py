@@ -21,16 +21,13 @@ from opstream_runner.steps.wait_call import WaitCall, checked_moment, end_of_sle
 from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.events import WaitBegun
 
-from .attached_file import FileRequest, file_request, keep_no_file
 from .child_runs import ChildRuns
+from .files.attached_file import FileRequest, file_request, keep_no_file
+from .files.file_call import awaitable_or_done
+from .files.uploaded_file import FetchRequest, UploadedFile, fetch_request, find_no_file
 from .type_schema import announced_schema
 
 T = TypeVar("T")
-
-PROGRESS_STEP: Final = 1.0
-"""Percent that a report must be ahead of the last recorded one."""
-PROGRESS_INTERVAL: Final = 10.0
-"""Seconds after which a report is recorded whatever it says."""
 
 ProgressReporter = Callable[[float, str], Awaitable[None]]
 
@@ -63,6 +60,7 @@ class ActionContext(ChildRuns):
         attempt: 1 for the first; higher after an attempt that failed, or whose runner was lost or stopped.
         traceparent: W3C Trace Context of the attempt's span, or of the request if the runner does not trace; empty
             without one. Pass it on in the action's calls.
+        uploads: the files that the client has uploaded for the operation (docs/payloads.md).
     """
 
     def __init__(
@@ -77,6 +75,8 @@ class ActionContext(ChildRuns):
         make_steps: Callable[[], StepTable] | None = None,
         make_waits: Callable[[], WaitTable] = WaitTable,
         attach_file: Callable[[FileRequest], Future[None]] = keep_no_file,
+        uploads: tuple[UploadedFile, ...] = (),
+        fetch_file: Callable[[FetchRequest], Future[None]] = find_no_file,
     ) -> None:
         self.operation_id = operation_id
         self.resource_id = resource_id
@@ -89,6 +89,8 @@ class ActionContext(ChildRuns):
         self._make_waits = make_waits
         self._waits: WaitTable | None = None
         self._attach_file = attach_file
+        self.uploads = uploads
+        self._fetch_file = fetch_file
 
     @property
     def cancel_requested(self) -> bool:
@@ -329,12 +331,25 @@ class ActionContext(ChildRuns):
             FileNotAttached: it can't be stored.
             ActionCanceledError: the attempt has lost its lease, or is over.
         """
-        added = self._attach_file(file_request(path, media_type, name))
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return added.result()
-        return asyncio.wrap_future(added, loop=loop)
+        return awaitable_or_done(self._attach_file(file_request(path, media_type, name)))
+
+    def fetch(self, name: str, path: str | os.PathLike[str]) -> Any:  # noqa: ANN401 - as of `attach`
+        """Write a file that the client has uploaded: `await ctx.fetch("scan.tif", folder / "scan.tif")`.
+
+        In a plain handler it returns once the file is there. Its bytes are those that the client has sent, or this
+        fails. They do not pass the handler's memory.
+
+        Args:
+            name: of one of `uploads`.
+            path: where it is to be, on the machine of the runner. An existing file is replaced.
+
+        Raises:
+            KeyError: there is no file of this name.
+            FileNotFoundError: there is no folder for it.
+            FileNotFetched: it can't be had.
+            ActionCanceledError: the attempt has lost its lease, or is over.
+        """
+        return awaitable_or_done(self._fetch_file(fetch_request(self.uploads, name, path)))
 
     def _steps_of_a_test(self) -> StepTable:
         return StepTable(
@@ -377,24 +392,3 @@ def _as_number(percent: object) -> float:
         with contextlib.suppress(TypeError, OverflowError):
             return float(percent)
     raise TypeError(f"progress takes a number of percent, not {type(percent).__name__}")
-
-
-class ProgressThrottle:
-    """Allows a report that is a percent ahead of the last allowed one, or 10 seconds later.
-
-    Args:
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._percent: float | None = None
-        self._at = 0.0
-
-    def allow(self, percent: float) -> bool:
-        """Return True if this report is to be recorded. The next one is then compared with it."""
-        now = self._clock()
-        if self._percent is not None and percent - self._percent < PROGRESS_STEP and now - self._at < PROGRESS_INTERVAL:
-            return False
-        self._percent, self._at = percent, now
-        return True

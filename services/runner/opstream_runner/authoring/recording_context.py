@@ -14,8 +14,8 @@ from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.events import WaitBegun
 from opstream_schemas.signals.wait_history import ClosedWait
 
-from .attached_file import FileRequest, keep_no_file
 from .context import COMPLETED, ActionContext
+from .files.attached_file import FileRequest, keep_no_file
 
 _NO_SIGNALS: Final[Mapping[str, Sequence[Any]]] = {}
 

@@ -29,8 +29,10 @@ import msgspec
 
 from opstream_runner.authoring.action import Action
 from opstream_runner.authoring.action_modules import load_actions
-from opstream_runner.authoring.attached_file import FileRequest
-from opstream_runner.authoring.context import COMPLETED, ActionContext, ProgressThrottle
+from opstream_runner.authoring.context import COMPLETED, ActionContext
+from opstream_runner.authoring.files.attached_file import FileRequest
+from opstream_runner.authoring.files.uploaded_file import FetchRequest
+from opstream_runner.authoring.progress_throttle import ProgressThrottle
 from opstream_runner.containment.author_loop import run_until
 from opstream_runner.containment.forks import keep_from_forks, prepare_forks
 from opstream_runner.containment.log_guard import protect_logs
@@ -55,6 +57,7 @@ from .child_protocol import (
     ChildStart,
     CleaningUp,
     FileAdded,
+    FileWanted,
     Reported,
     ResultWanted,
     StepDone,
@@ -121,6 +124,10 @@ class RunnerChannel:
     def attach_file(self, request: FileRequest) -> concurrent.futures.Future[None]:
         """Send a file that is to be added. The future is done once the runner says that it is."""
         return self._ask(lambda number: FileAdded(number, *request))
+
+    def fetch_file(self, request: FetchRequest) -> concurrent.futures.Future[None]:
+        """Ask for an upload. The future is done once the runner says that the file is there."""
+        return self._ask(lambda number: FileWanted(number, *request))
 
     def fetch_result(self, payload: PayloadRef) -> concurrent.futures.Future[bytes]:
         """Ask for a recorded result that is too large for its event (`Fetcher`)."""
@@ -313,6 +320,8 @@ def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerI
         report=report,
         cancel_requested=lambda: interrupt.is_requested,
         attach_file=channel.attach_file,
+        uploads=start.uploads,
+        fetch_file=channel.fetch_file,
         make_steps=lambda: StepTable(
             start.steps,
             channel.record_step,

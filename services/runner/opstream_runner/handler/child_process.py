@@ -20,8 +20,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from opstream_runner.authoring.action import Action
-from opstream_runner.authoring.attached_file import FileRequest, keep_no_file
 from opstream_runner.authoring.context import ActionContext
+from opstream_runner.authoring.files.attached_file import FileRequest, keep_no_file
+from opstream_runner.authoring.files.uploaded_file import FetchRequest, find_no_file
 from opstream_runner.containment.exceptions import type_name
 from opstream_runner.containment.forks import keep_from_forks
 from opstream_runner.containment.log_guard import own_formatter
@@ -41,6 +42,7 @@ from .child_protocol import (
     ChildStart,
     CleaningUp,
     FileAdded,
+    FileWanted,
     Reported,
     ResultWanted,
     StepDone,
@@ -92,6 +94,7 @@ class ChildProcessHandler:
         is_proven: see `WaitTable`.
         attach_file: called with each file that is to be added.
         ask: called with each question about children.
+        fetch_file: called with each upload that is wanted.
         is_traced: whether the context's `traceparent` is that of the attempt's span.
         record: of an attempt after a cancel request.
         on_canceled: called when the handler of such an attempt begins to clean up.
@@ -113,6 +116,7 @@ class ChildProcessHandler:
         is_proven: bool = False,
         attach_file: Callable[[FileRequest], concurrent.futures.Future[None]] = keep_no_file,
         ask: ChildrenAsker = ask_nobody,
+        fetch_file: Callable[[FetchRequest], concurrent.futures.Future[None]] = find_no_file,
         is_traced: bool = False,
         record: CanceledRecord | None = None,
         on_canceled: Callable[[], None] | None = None,
@@ -136,12 +140,14 @@ class ChildProcessHandler:
             is_proven=is_proven,
             record=record,
             marks_clean_up=action.spec.policy.clean_up,
+            uploads=context.uploads,
         )
         self._on_canceled = on_canceled
         self._record_step = record_step
         self._fetch_result = fetch_result
         self._attach_file = attach_file
         self._ask = ask
+        self._fetch_file = fetch_file
         self._lease = action.spec.policy.lease
         self._report = report
         self._process: asyncio.subprocess.Process | None = None
@@ -256,6 +262,8 @@ class ChildProcessHandler:
                         self._start_recording_step(done, writer)
                     case ResultWanted(number, payload):
                         self._answer_once_done(self._fetch_result(payload), number, writer)
+                    case FileWanted(number, name, path):
+                        self._answer_once_done(self._fetch_file(FetchRequest(name, path)), number, writer)
                     case FileAdded() as added:
                         request = FileRequest(added.path, added.name, added.media_type)
                         self._answer_once_done(self._attach_file(request), added.number, writer)

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from opstream_runner.errors import FileNotAttached
+from opstream_runner.authoring.files.uploaded_file import UploadedFile
+from opstream_runner.errors import FileNotAttached, FileNotFetched
 from opstream_runner.steps.children import ChildrenAsk, ChildrenReply
 from opstream_runner.steps.clean_up import CanceledRecord
 from opstream_runner.steps.step_errors import StepNotRecorded, StepResultTooLarge, StepUnreadable
@@ -22,7 +23,8 @@ from opstream_schemas.steps.step_history import StepRecord
 from .invocation import Postponed, Raised, Returned, Stopped, Suspended
 
 ANSWERED_ERRORS: Final = {
-    error.__name__: error for error in (StepResultTooLarge, StepNotRecorded, StepUnreadable, FileNotAttached)
+    error.__name__: error
+    for error in (StepResultTooLarge, StepNotRecorded, StepUnreadable, FileNotAttached, FileNotFetched)
 }
 """What the runner's answer may have the child raise, by name."""
 FRAME_HEADER: Final = struct.Struct("!I")
@@ -61,10 +63,11 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     """Of an attempt after a cancel request (`CleanUp`)."""
     marks_clean_up: bool = False
     """See `StepTable`."""
+    uploads: tuple[UploadedFile, ...] = ()
 
 
 class StepRecorded(msgspec.Struct, frozen=True):
-    """The runner's answer to a `StepDone`, a `FileAdded`, a `ResultWanted` or a `ChildrenAsked`."""
+    """The runner's answer to anything that has a number."""
 
     number: int
     error: str = ""
@@ -110,6 +113,15 @@ class ResultWanted(msgspec.Struct, frozen=True, tag=True):
     payload: PayloadRef
 
 
+class FileWanted(msgspec.Struct, frozen=True, tag=True):
+    """An upload that is to be written into a file. The runner does it."""
+
+    number: int
+    """As of `StepDone`."""
+    name: str
+    path: str
+
+
 class FileAdded(msgspec.Struct, frozen=True, tag=True):
     """A file that is to be added to the operation. The runner reads it by itself."""
 
@@ -136,6 +148,7 @@ ChildMessage = (
     | ResultWanted
     | FileAdded
     | ChildrenAsked
+    | FileWanted
     | Returned
     | Raised
     | Postponed

@@ -19,6 +19,8 @@ from opstream_api.access.status_access import (
 )
 from opstream_api.access.tokens.signal_token import SignalTokens
 from opstream_api.access.tokens.status_token import CLOCK_LEEWAY, StatusGrant, StatusTokens
+from opstream_api.access.uploads.upload_access import UploadAccess
+from opstream_api.access.uploads.upload_token import UploadTokens
 from opstream_api.errors import ApiError, operation_not_found
 from opstream_api.http.conditional_headers import MAX_STATUS_TOKEN_SECONDS
 
@@ -35,7 +37,10 @@ class Desk:
         self.keys: dict[str, Principal] = {}
         self.tokens = StatusTokens(b"secret")
         signals = SignalAccess(SignalTokens(b"x" * 32), lambda: self.now, self.keys.get, takes_tokens=takes_tokens)
-        self.access = StatusAccess(self.tokens, lambda: self.now, self.keys.get, signals, takes_tokens=takes_tokens)
+        uploads = UploadAccess(UploadTokens(b"x" * 32), lambda: self.now, self.keys.get, takes_tokens=takes_tokens)
+        self.access = StatusAccess(
+            self.tokens, lambda: self.now, self.keys.get, signals, uploads, takes_tokens=takes_tokens
+        )
 
     def principal(self, *scopes: str, key_id: str = "k1", seconds: float | None = None) -> Principal:
         """A principal whose key is in use."""

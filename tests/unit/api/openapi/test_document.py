@@ -34,6 +34,8 @@ ALWAYS = [
     "/status/{operationId}:retry",
     "/status/{operationId}/events",
     "/status/{operationId}/payloads/{payload}",
+    "/payloads",
+    "/payloads/{operationId}/{name}",
     "/schedules",
     "/schedules/{name}",
     "/schedules/{name}:preview",
@@ -259,6 +261,7 @@ def error_codes(root: dict[str, Any]) -> set[str]:
 
 
 BY_TOKEN = {"/status/{operationId}": "statusToken", "/status/{operationId}:signal/{name}": "signalToken"}
+BY_TOKEN["/payloads/{operationId}/{name}"] = "uploadToken"
 
 
 def test_a_service_that_asks_for_credentials_says_so() -> None:
@@ -372,7 +375,7 @@ def test_the_monitor_is_the_contracts() -> None:
     assert list(described["properties"]) == list(contract["StatusMonitor"]["properties"])
     assert described["required"] == contract["StatusMonitor"]["required"]
     files = sorted(GOLDEN.glob("monitor.*.json"))
-    assert len(files) == 12
+    assert len(files) == 13
     for file in files:
         validator(root, "StatusMonitor").validate(json.loads(file.read_bytes()))
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from opstream_runner.authoring.context import PROGRESS_INTERVAL, PROGRESS_STEP, ProgressThrottle
+from opstream_runner.authoring.progress_throttle import PROGRESS_INTERVAL, PROGRESS_STEP, ProgressThrottle
 from opstream_runner.handler.supervision import StopReason
 
 pytestmark = pytest.mark.unit

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 MAX_LENGTH: Final = 512
-"""Characters of a token. A longer one was not made here, and is not looked at."""
+"""Characters of a token by default. A longer one was not made here, and is not looked at."""
 
 _HASH: Final = "sha256"
 _CODE_BYTES: Final = 24
@@ -29,9 +29,11 @@ class SealedGrants(Generic[_G]):
         secret: of the installation, the same in each API process. With another one, all tokens end.
         purpose: with another one the same secret makes codes that mean something else.
         grant: what a token says of itself.
+        max_length: characters of a token.
     """
 
-    def __init__(self, secret: bytes, purpose: bytes, grant: type[_G]) -> None:
+    def __init__(self, secret: bytes, purpose: bytes, grant: type[_G], *, max_length: int = MAX_LENGTH) -> None:
+        self._max_length = max_length
         self._key = hmac.digest(secret, purpose, _HASH)
         self._decode = msgspec.msgpack.Decoder(grant).decode
 
@@ -51,7 +53,7 @@ class SealedGrants(Generic[_G]):
             token: as the URL has it.
             subjects: as they were sealed, from the URL.
         """
-        if len(token) > MAX_LENGTH or not token.isascii():
+        if len(token) > self._max_length or not token.isascii():
             return None
         try:
             payload = _data(token.partition(".")[0])

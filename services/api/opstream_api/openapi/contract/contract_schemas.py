@@ -192,6 +192,7 @@ _MONITOR_MEMBERS: Final[Json] = {
             },
         },
     },
+    "uploads": {"type": "array", "items": {"$ref": SCHEMAS + "AttachedFile"}, "description": "The client's files."},
     "labels": {
         "type": "object",
         "description": "The labels of the submit; absent without one.",
