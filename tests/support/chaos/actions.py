@@ -292,6 +292,34 @@ async def asking(request: Work, ctx: ActionContext) -> Answered:
         return Answered(request.number, ctx.attempt, answers)
 
 
+@action("chaos:sorry", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX, clean_up=True)
+async def sorry(request: Work, ctx: ActionContext) -> Done:
+    """Take something, sleep, and keep it; canceled, give it back in two steps."""
+
+    def part(name: str) -> str:
+        _mark(f"step {name}", "sorry", ctx)
+        return name
+
+    with marked("sorry", ctx):
+        try:
+            await ctx.step("take", part, "take")
+            await ctx.sleep(request.seconds)
+            await ctx.step("keep", part, "keep")
+        except asyncio.CancelledError:
+            await ctx.step("give", part, "give")
+            await ctx.step("tell", part, "tell")
+            raise
+        return Done(request.number, ctx.attempt)
+
+
+@action("chaos:ranked", lease=LEASE, max_attempts=MANY, priority="normal")
+async def ranked(request: Work, ctx: ActionContext) -> Done:
+    """Work in one of three queues."""
+    with marked("ranked", ctx):
+        await asyncio.sleep(request.seconds)
+        return Done(request.number, ctx.attempt)
+
+
 @action("chaos:throttled", lease=LEASE, max_attempts=MANY, backoff=BACKOFF, backoff_max=BACKOFF_MAX)
 async def throttled(request: Work, ctx: ActionContext) -> Done:
     """Raise `RetryAfter` in some attempts."""

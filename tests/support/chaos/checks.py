@@ -27,7 +27,7 @@ from opstream_schemas.events import (
     WaitBegun,
 )
 from opstream_schemas.operation.state import Operation
-from tests.support.chaos.actions import CONCURRENCY, MARKS, Mark
+from tests.support.chaos.actions import CONCURRENCY, MARKS, Answered, Mark
 from tests.support.chaos.clients import ClientView
 from tests.support.chaos.jobs import CANCELED, JOBS, LIMITED, UNTRIED
 from tests.support.chaos.state import FinalState, stale_holds, stale_timers
@@ -35,6 +35,8 @@ from tests.support.system.invariants import breaches, decoded
 
 _ONCE: Final = "step part 0"
 """The mark of the step that must run at most once (`actions.stepping`)."""
+_GIVEN_BACK: Final = {"give", "tell"}
+"""The steps of the clean-up of `actions.sorry`."""
 _ATTEMPTS: Final = {job.action: job.max_attempts for job in JOBS}
 
 
@@ -62,6 +64,7 @@ def find_breaches(left: FinalState, told: Mapping[str, ClientView], marks: list[
             found += [f"{operation_id}: {one}" for one in _as_expected(operation, told[operation_id], events)]
     found += _executions(left, marks)
     found += _steps(left, marks)
+    found += _clean_ups(left)
     found += _exclusions(left, marks)
     found += _crowds(left)
     return found
@@ -132,6 +135,21 @@ def _steps(left: FinalState, marks: list[Mark]) -> Iterator[str]:
     for (operation_id, what), count in sorted(calls.items()):
         if what == _ONCE and count > 1:
             yield f"{operation_id}: {what!r} ran {count} times, and must run at most once"
+
+
+def _clean_ups(left: FinalState) -> Iterator[str]:
+    """What was taken and is canceled was given back; what has succeeded was not, and it has what was sent to it."""
+    histories = left.evidence.histories()
+    for operation_id, operation in left.operations.items():
+        done = {e.data.step for e in decoded(histories.get(operation_id, [])) if isinstance(e.data, StepSucceeded)}
+        if operation.action == "sorry" and operation.status == CANCELED and "take" in done and not done >= _GIVEN_BACK:
+            yield f"{operation_id}: canceled, and only {sorted(done)} were done"
+        if operation.action == "sorry" and operation.status == "Succeeded" and done & _GIVEN_BACK:
+            yield f"{operation_id}: succeeded, and was given back: {sorted(done)}"
+        if operation.action == "asking" and operation.status == "Succeeded":
+            answers = msgspec.json.decode(operation.result or b"null", type=Answered).answers
+            if answers != [10, 20]:
+                yield f"{operation_id}: was sent 10 and 20, and has {answers}"
 
 
 def _exclusions(left: FinalState, marks: list[Mark]) -> Iterator[str]:

@@ -34,6 +34,7 @@ _PAUSE: Final = 0.1
 _MOMENT: Final = 0.3
 """Maximum seconds between a status and the client's cancel request."""
 _ACCEPTED: Final = 202
+_SENT: Final = "Tue, 24 Nov 2026 08:00:00 GMT"
 
 
 class ClientView(msgspec.Struct):
@@ -108,6 +109,8 @@ class Clients:
             await self._send_again(operation_id, random)
         if random.random() < 0.1:
             await self._send_another(operation_id, random)
+        for number in range(1, job.signals + 1):
+            await self._signal(operation_id, number, random)
         if random.random() < job.cancels:
             begun = {"Running"} if job.waits_to_run else {"Running", "NotStarted"}
             moment = random.uniform(0, _MOMENT)
@@ -137,6 +140,28 @@ class Clients:
                     self.problems.append(f"submit of {operation_id}: {response.status_code} {response.text}")
             return
         self.problems.append(f"submit of {operation_id}: not answered in {self._patience:g} s")
+
+    async def _signal(self, operation_id: str, number: int, random: Random) -> None:
+        """Send a signal until there is an answer, mostly before it is waited for; each repetition is the same one."""
+        headers = {"Repeatability-Request-ID": f"{operation_id}-{number}", "Repeatability-First-Sent": _SENT}
+        until = time.monotonic() + self._patience
+        while time.monotonic() < until:
+            try:
+                response = await self._http.post(
+                    f"{random.choice(self._apis)}/status/{operation_id}:signal/answer-{number}",
+                    json=number * 10,
+                    headers=headers,
+                )
+            except httpx.TransportError:
+                await asyncio.sleep(_PAUSE)
+                continue
+            if response.status_code == 200:
+                return
+            if response.status_code != 503:
+                self.problems.append(f"signal {number} of {operation_id}: {response.status_code} {response.text}")
+                return
+            await asyncio.sleep(_PAUSE)
+        self.problems.append(f"signal {number} of {operation_id}: not answered in {self._patience:g} s")
 
     async def cancel(self, operation_id: str, random: Random) -> None:
         """Ask for a cancel until there is an answer."""
@@ -210,10 +235,14 @@ class Clients:
     async def _post(self, operation_id: str, promise: Promise, random: Random) -> httpx.Response | None:
         resource, _, action = promise.kind.partition(":")
         target = f"{resource}/{promise.resource_id}:{action}" if promise.resource_id else promise.kind
-        self.told[operation_id].sent += 1
+        view = self.told[operation_id]
+        view.sent += 1
+        headers = {"Operation-Id": operation_id}
+        if priorities := view.job.priorities:  # the same each time that it is sent
+            headers["Operation-Priority"] = priorities[promise.input["number"] % len(priorities)]
         try:
             response = await self._http.post(
-                f"{random.choice(self._apis)}/{target}", json=promise.input, headers={"Operation-Id": operation_id}
+                f"{random.choice(self._apis)}/{target}", json=promise.input, headers=headers
             )
         except httpx.TransportError:
             self.answers[0] += 1

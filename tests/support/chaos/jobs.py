@@ -61,6 +61,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     refusals: frozenset[str] = frozenset()
     """Codes with which the request may be refused."""
     max_attempts: int = MANY
+    signals: int = 0
+    """Number of signals that it waits for."""
+    priorities: tuple[str, ...] = ()
+    """Its requests have one of them."""
 
     def draw(self, number: int, random: Random) -> Promise:
         """One request."""
@@ -89,6 +93,9 @@ JOBS: Final = (
     Job(action="napping", weight=6, ends=_GOOD, work=_bad, resources=RESOURCES, cancels=0.1),
     Job(action="parent", weight=6, ends=_GOOD, work=_while, cancels=0.1),
     Job(action="hasty", weight=2, ends=frozenset({CHILD_FAILED}), cancels=0.1),
+    Job(action="asking", weight=6, ends=_GOOD, work=_bad, cancels=0.1, signals=2),
+    Job(action="sorry", weight=6, ends=_GOOD, work=_while, cancels=0.6),
+    Job(action="ranked", weight=6, ends=_GOOD, work=_moment, priorities=("high", "normal", "low")),
     Job(action="throttled", weight=5, ends=_GOOD, work=_bad),
     Job(action="hopeless", weight=4, ends=frozenset({"Failed 500", LOST}), max_attempts=FEW),
     Job(action="timed", weight=3, ends=_GOOD, work=_bad),
