@@ -6,12 +6,14 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from opstream.testing.broker.memory_payloads import MemoryPayloads
 from opstream.testing.play.children import ChildRun
 from opstream.testing.play.crash_moment import Plan
 from opstream_runner import Action
 from opstream_schemas.events import OperationError, RecordedEvent, StepFailed, StepStarted, StepSucceeded
 from opstream_schemas.operation.fold import fold
 from opstream_schemas.operation.state import Operation, Status
+from opstream_schemas.payloads.payload_ref import PayloadRef
 
 from .errors import RunRefused
 
@@ -58,6 +60,7 @@ class RunResult(Generic[T]):
         seconds: float,
         plan: Plan,
         children: tuple[ChildRun, ...] = (),
+        store: MemoryPayloads,
     ) -> None:
         operation = fold(None, events)
         if operation is None:
@@ -67,6 +70,7 @@ class RunResult(Generic[T]):
         self.events = events
         self.seconds = seconds
         self.children = children
+        self._store = store
         self.crashed_at = plan.crashed
         self.canceled_at = plan.canceled
         self.moments = tuple(plan.passed)
@@ -82,6 +86,11 @@ class RunResult(Generic[T]):
     def error(self) -> OperationError | None:
         """The error that its client reads; None if it did not fail."""
         return self.operation.error
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The files that the action has attached, as a client downloads them, by name."""
+        return {one.file_name: self._store.read(one.payload) for one in self.operation.attachments}
 
     @property
     def attempts(self) -> int:
@@ -100,10 +109,15 @@ class RunResult(Generic[T]):
         Raises:
             RunRefused: it did not succeed; the message has its error.
         """
-        result = self.operation.result
-        if isinstance(result, msgspec.UnsetType):
+        result = self.recorded_result
+        if result is None:
             raise RunRefused(f"there is no result, the operation is {self}: look at 'status' and 'error' first")
         return cast("T", msgspec.json.decode(result, type=self._result_type))
+
+    @property
+    def recorded_result(self) -> bytes | None:
+        """The JSON of the result, wherever it is stored; None without one."""
+        return self._document(self.operation.result, self.operation.result_payload)
 
     @property
     def steps(self) -> tuple[StepRun, ...]:
@@ -113,7 +127,8 @@ class RunResult(Generic[T]):
             data = event.data
             if isinstance(data, StepStarted | StepSucceeded | StepFailed):
                 place = (data.step, data.key)
-                found[place] = _after(found.get(place), data)
+                result = self._document(data.result, data.result_payload) if isinstance(data, StepSucceeded) else None
+                found[place] = _after(found.get(place), data, result)
         return tuple(found.values())
 
     def step(self, name: str, key: str | int = "") -> StepRun:
@@ -136,29 +151,29 @@ class RunResult(Generic[T]):
 
     def __str__(self) -> str:
         """Return the outcome in one line."""
-        error, result = self.error, self.operation.result
+        error, result = self.error, self.recorded_result
         if error is not None:
             return f"{self.status} with {error.code}: {error.message}"
-        return (
-            self.status.value
-            if isinstance(result, msgspec.UnsetType)
-            else f"{self.status} with {bytes(result).decode()}"
-        )
+        return self.status.value if result is None else f"{self.status} with {result.decode()}"
 
     def __repr__(self) -> str:
         """Return the outcome and the names of the events."""
         return f"<run: {self}; {', '.join(self.names)}>"
 
+    def _document(self, document: msgspec.Raw | msgspec.UnsetType, payload: PayloadRef | None) -> bytes | None:
+        if payload is not None:
+            return self._store.read(payload)
+        return bytes(document) if isinstance(document, msgspec.Raw) else None
 
-def _after(before: StepRun | None, data: StepStarted | StepSucceeded | StepFailed) -> StepRun:
+
+def _after(before: StepRun | None, data: StepStarted | StepSucceeded | StepFailed, result: bytes | None) -> StepRun:
     errors = before.errors if before is not None else ()
     if isinstance(data, StepSucceeded):
-        result = msgspec.json.decode(data.result) if isinstance(data.result, msgspec.Raw) else None
         return StepRun(
             name=data.step,
             key=data.key,
             is_recorded=True,
-            result=result,
+            result=None if result is None else msgspec.json.decode(result),
             attempt=data.attempt,
             tries=data.tries,
             errors=errors,

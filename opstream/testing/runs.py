@@ -9,8 +9,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, overload
 
-import msgspec
-
 from opstream.testing.play.crash_moment import CrashMoment, Plan
 from opstream.testing.play.request import encoded_input, requested
 from opstream.testing.play.signals import Signal
@@ -18,6 +16,7 @@ from opstream.testing.play.stage import Stage
 from opstream.testing.virtual_time import VirtualClock
 from opstream_runner import Action
 from opstream_schemas.errors import InvalidName
+from opstream_schemas.event_types.claims import MAX_UPLOADS, check_file_name
 from opstream_schemas.names import Kind, check_operation_id
 
 from .errors import FaultFound, RunRefused
@@ -48,6 +47,7 @@ def run(
     start: datetime | None = ...,
     signals: Sequence[Signal] = ...,
     children: Mapping[str, object] = ...,
+    uploads: Mapping[str, bytes] = ...,
     crash_at: str | CrashMoment = ...,
     cancel_at: str | CrashMoment = ...,
     setup: Callable[[], object] | None = ...,
@@ -65,6 +65,7 @@ def run(
     start: datetime | None = ...,
     signals: Sequence[Signal] = ...,
     children: Mapping[str, object] = ...,
+    uploads: Mapping[str, bytes] = ...,
     crash_at: str | CrashMoment = ...,
     cancel_at: str | CrashMoment = ...,
     setup: Callable[[], object] | None = ...,
@@ -81,6 +82,7 @@ def run(
     start: datetime | None = None,
     signals: Sequence[Signal] = (),
     children: Mapping[str, object] = MappingProxyType({}),
+    uploads: Mapping[str, bytes] = MappingProxyType({}),
     crash_at: str | CrashMoment = "",
     cancel_at: str | CrashMoment = "",
     setup: Callable[[], object] | None = None,
@@ -102,6 +104,7 @@ def run(
         signals: what is sent to the operation, each when it waits for it. Without one, a wait ends with its time.
         children: by `resource:action`, what becomes of such children: a result, a function that makes it of their
             input, the exception with which they fail, or an action. Actions of the same module run without it.
+        uploads: the files that its client has uploaded for it, by name.
         crash_at: a moment at which its runner dies, as text or as `RunResult.moments` has it: another runner goes
             on when the lease has run out. `"every step"`: one run without, and one more for each of its moments, which
             must all have the same outcome.
@@ -122,6 +125,7 @@ def run(
         BaseException: what `setup` raises, and what `check` raises of a run in which nothing happened.
     """
     _check(action, operation_id, start, children)
+    _check_files(uploads)
     document = encoded_input(action, action_input)
 
     def play(crash: str, cancel: str) -> RunResult[Any]:
@@ -130,12 +134,15 @@ def run(
         clock, plan = VirtualClock(start or datetime.now(UTC)), Plan(crash, cancel)
         stage = Stage(action, operation_id, clock, plan, signals, children)
         stage.request(
-            requested(action, document, operation_id=operation_id, resource_id=resource_id, caller=caller, clock=clock)
+            requested(action, document, operation_id=operation_id, resource_id=resource_id, caller=caller, clock=clock),
+            uploads,
         )
         stage.play()
         if plan.missed:
             raise RunRefused(_not_reached(plan))
-        return RunResult(action, stage.events, seconds=clock.seconds(), plan=plan, children=stage.children)
+        return RunResult(
+            action, stage.events, seconds=clock.seconds(), plan=plan, children=stage.children, store=stage.store
+        )
 
     crash, cancel = ("" if one == EVERY_STEP else str(one) for one in (crash_at, cancel_at))
     result = play(crash, cancel)
@@ -192,9 +199,8 @@ def _play_everywhere(
 
 
 def _outcome(result: RunResult[Any]) -> object:
-    recorded, error = result.operation.result, result.error
-    found = None if isinstance(recorded, msgspec.UnsetType) else bytes(recorded)
-    return result.status, found, error and error.code
+    error = result.error
+    return result.status, result.recorded_result, error and error.code
 
 
 def _check(action: object, operation_id: str, start: datetime | None, children: Iterable[str]) -> None:
@@ -213,6 +219,16 @@ def _check(action: object, operation_id: str, start: datetime | None, children: 
     except RuntimeError:
         return
     raise RunRefused("run() can't be called in an event loop, which it would block: write 'await run_async(...)'")
+
+
+def _check_files(uploads: Mapping[str, bytes]) -> None:
+    try:
+        for name in uploads:
+            check_file_name(name)
+    except InvalidName as error:
+        raise RunRefused(str(error)) from error
+    if len(uploads) > MAX_UPLOADS:
+        raise RunRefused(f"an operation takes {MAX_UPLOADS} uploads, not {len(uploads)}")
 
 
 def _not_reached(plan: Plan) -> str:

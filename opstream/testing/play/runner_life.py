@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from opstream.testing.broker.memory_broker import MemoryBroker
 from opstream.testing.broker.memory_connection import MAX_PAYLOAD, MemoryConnection
+from opstream.testing.broker.memory_payloads import MemoryPayloads
 from opstream_journal import DeliveredMessage, Journal
 from opstream_journal.command_handler import CommandHandler
+from opstream_journal.provisioning.topology import BODY_LIMIT
+from opstream_payloads import Payloads
+from opstream_payloads.documents import Documents
 from opstream_projector.after_effects import Waker
 from opstream_runner import Action
 from opstream_runner.dependencies import RunnerDependencies
@@ -32,8 +37,6 @@ from .children import Family
 from .crash_moment import Plan
 from .signals import SignalSender
 
-RESULT_LIMIT: Final = 256 * 1024
-"""Bytes of a result: what `opstream runner --max-result` has by default."""
 _OTHERS: Final = "opstream/testing"
 """CloudEvents source of the events that no runner records."""
 _BUDGET: Final = 1.0
@@ -48,6 +51,7 @@ class RunnerLife:
         plan: when it dies, and when a client cancels.
         signals: what is sent to the operation.
         family: the operation's children.
+        store: of its files, and of what is too large for an event.
         action: what it runs.
         operation_id: the operation.
         name: its name in events.
@@ -61,6 +65,7 @@ class RunnerLife:
         plan: Plan,
         signals: SignalSender,
         family: Family,
+        store: MemoryPayloads,
         action: Action[Any, Any],
         operation_id: str,
         *,
@@ -73,6 +78,7 @@ class RunnerLife:
         self._plan = plan
         self._signals = signals
         self._family = family
+        self._payloads = Payloads(store, lambda: str(uuid.uuid4()))
         self._action = action
         self._id = operation_id
         self._name = name
@@ -114,8 +120,10 @@ class RunnerLife:
             now=self._clock.now,
             monotonic=self._clock.seconds,
             new_id=self._new_id,
-            result_limit=RESULT_LIMIT,
+            result_limit=BODY_LIMIT,
             jitter=lambda: 1.0,
+            documents=Documents(self._payloads),
+            payloads=self._payloads,
             step_clock=StepClock(self._clock.now, self._clock.advance),
         )
         handlers = HandlerLoop(loop=self._loop)

@@ -18,11 +18,14 @@ from typing import Any, Final
 import msgspec
 
 from opstream.testing.broker.memory_broker import MemoryBroker
+from opstream.testing.broker.memory_payloads import MemoryPayloads
 from opstream.testing.virtual_time import VirtualClock, VirtualLoop
 from opstream_journal.jetstream.rpc import expected_version_headers
+from opstream_journal.provisioning.topology import INLINE_LIMIT
 from opstream_runner import Action
 from opstream_runner.handler.handler_thread import handler_thread_name
 from opstream_schemas import subjects
+from opstream_schemas.event_types.claims import Attachment
 from opstream_schemas.events import RecordedEvent, Requested, WaitBegun, decode_event, encode_event
 from opstream_schemas.operation.fold import first_event
 
@@ -34,6 +37,7 @@ from .signals import Signal, SignalSender
 logger = logging.getLogger(__name__)
 
 _SOURCE: Final = "opstream/api"
+_FILE: Final = "application/octet-stream"
 _END_TIMEOUT: Final = 0.5
 """Seconds that tasks have to end which the handler left behind."""
 
@@ -53,6 +57,7 @@ class Stage:
         plan: when a runner dies, and when a client cancels.
         signals: what is sent to it.
         children: see `Family`.
+        store: that of its parent, whose runner reads its large result; None for one of its own.
     """
 
     def __init__(
@@ -63,7 +68,9 @@ class Stage:
         plan: Plan,
         signals: Iterable[Signal] = (),
         children: Mapping[str, object] = MappingProxyType({}),
+        store: MemoryPayloads | None = None,
     ) -> None:
+        self.store = store or MemoryPayloads()
         self._action = _alone(action)
         self._id = operation_id
         self._clock = clock
@@ -76,8 +83,21 @@ class Stage:
         self._lives = itertools.count(1)
         self._handler_threads = handler_thread_name(action.kind, operation_id)
 
-    def request(self, data: Requested) -> None:
-        """Store the request, as the API does."""
+    def request(self, data: Requested, uploads: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Store the request, as the API does, behind the files that its client has uploaded.
+
+        Args:
+            data: the request.
+            uploads: files by name.
+        """
+        files = tuple(
+            Attachment(file_name=name, media_type=_FILE, payload=self.store.keep(self._id, content))
+            for name, content in uploads.items()
+        )
+        data = msgspec.structs.replace(data, uploads=files)
+        if isinstance(data.input, msgspec.Raw) and len(document := bytes(data.input)) > INLINE_LIMIT:
+            payload = self.store.keep(self._id, document)
+            data = msgspec.structs.replace(data, input=msgspec.UNSET, input_payload=payload)
         event = first_event(self._id, data, id=self._new_id(), source=_SOURCE, time=self._clock.now())
         subject = subjects.event_subject(self._id, self._action.kind, data.name)
         headers = expected_version_headers(subjects.operation_filter(self._id), 0)
@@ -106,7 +126,7 @@ class Stage:
     def _play_child(
         self, action: Action[Any, Any], operation_id: str, clock: VirtualClock, data: Requested
     ) -> tuple[RecordedEvent, ...]:
-        stage = Stage(action, operation_id, clock, Plan(), children=self._given)
+        stage = Stage(action, operation_id, clock, Plan(), children=self._given, store=self.store)
         stage.request(data)
         # This thread's loop runs, and stands still meanwhile; the child has a loop, and so a thread, of its own.
         with ThreadPoolExecutor(1, thread_name_prefix="opstream child") as pool:
@@ -124,6 +144,7 @@ class Stage:
             self._plan,
             self._signals,
             self._family,
+            self.store,
             self._action,
             self._id,
             name=f"runner-{next(self._lives)}",
