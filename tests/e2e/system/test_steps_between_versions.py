@@ -1,4 +1,4 @@
-"""Steps and children beside the last release, which knows none: it shows nothing wrong, and breaks nothing."""
+"""Steps, signals, clean-ups and children beside the last release: it shows nothing wrong, and breaks nothing."""
 
 from __future__ import annotations
 
@@ -87,6 +87,12 @@ async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
             found = await status(http, "asleep")
             assert (found["status"], found["attempt"], found.get("waitingFor")) == ("Running", 1, None)
 
+            for one in ("asked", "sorry"):
+                await submit(http, one, 0, action="ask")
+                await eventually(lambda one=one: _has_event(http, one, "waiting"), within=20)
+                found = await status(http, one)
+                assert (found["status"], found["attempt"], found.get("waitingFor")) == ("Running", 1, None)
+
             await eventually(lambda: _has_event(http, "parent", "waiting"), within=20)  # no API takes its children
             found = await status(http, "parent")
             assert (found["status"], found.get("waitingFor")) == ("Running", None)
@@ -120,6 +126,15 @@ async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
             await eventually(is_asked, within=20, poll=0.2)
             assert (await status(http, "asleep"))["waitingFor"] == "Sleep"
             assert (await http.post("/status/asleep:cancel")).json()["status"] == "Canceled"
+            assert (await status(http, "asked"))["waitingFor"] == "Signal"
+            assert (await http.post("/status/asked:signal/answer", json=7)).status_code == 200
+            assert (await reaches(http, "asked", within=90, status="Succeeded"))["result"] == {
+                "number": 7,
+                "attempt": 2,
+            }
+            assert (await http.post("/status/sorry:cancel")).json()["status"] == "Running"
+            await reaches(http, "sorry", within=90, status="Canceled")
+            assert (system.folder / "data" / "canceled-sorry").exists()
             await reaches(http, "left", within=90, status="Canceled")
             await reaches(http, "retried", status="Succeeded", attempt=2)
             (group,) = (await reaches(http, "parent", within=90, status="Succeeded"))["children"]

@@ -7,9 +7,10 @@ attempt recorded something after a later one had started.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +20,9 @@ from opstream import ActionContext, ActionError, action
 LEASE: Final = 1.0
 STEPS: Final = 5
 CHILDREN: Final = 4
+
+_CLEANS_UP: Final[dict[str, Any]] = {"clean_up": True} if "clean_up" in inspect.signature(action).parameters else {}
+"""No release up to 0.6.0 has the option."""
 
 
 class Work(msgspec.Struct, forbid_unknown_fields=True):
@@ -78,6 +82,20 @@ async def family(request: Work, ctx: ActionContext) -> Done:
     children = [opstream.Child("kill:slow", Work(number, request.pause)) for number in range(CHILDREN)]
     await ctx.run_all(children, fail="all")
     return Done(request.number, ctx.attempt)
+
+
+@action("kill:ask", lease=LEASE, max_attempts=50, **_CLEANS_UP)
+async def ask(request: Work, ctx: ActionContext) -> Done:
+    """Wait for a number; canceled, note that. The release before signals fails here."""
+
+    def note() -> None:
+        Path(f"data/canceled-{ctx.operation_id}").touch()
+
+    try:
+        return Done(await ctx.wait_for("answer", int), ctx.attempt)
+    except asyncio.CancelledError:
+        await ctx.step("note", note)
+        raise
 
 
 @action("kill:thread", lease=LEASE, max_attempts=50)
