@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import uuid_utils
 import uvloop
 
-from opstream_journal import Connection, Journal, SnapshotStore
+from opstream_journal import Connection, Journal, SnapshotStore, retry_until_ready
 from opstream_journal.command_handler import CommandHandler
 from opstream_journal.metrics.page import Metrics
 from opstream_journal.runtime.conditions import Conditions
@@ -112,7 +112,11 @@ async def _compose(
     if keeper is not None:
         keeper.projector = projector
         measuring.append(keeper)
-    opened = await open_payloads(settings.payload_store, connection, _utc_now, _new_id)
+    opened = await retry_until_ready(
+        connection,
+        lambda: open_payloads(settings.payload_store, connection, _utc_now, _new_id),
+        settings.connect_timeout,
+    )
     if opened.store is not None:
         measuring.append(
             PayloadSweeper(connection, journal, opened.store, conditions, now=_utc_now, monotonic=time.monotonic)

@@ -26,7 +26,7 @@ import msgspec
 from tests.support.chaos.jobs import RESOURCE, Job
 from tests.support.system.invariants import ENDED, Promise
 
-PATIENCE: Final = 90.0
+PATIENCE: Final = 180.0
 """Seconds without an answer, or with a status that does not change, until a client gives up on an operation: many
 leases, restarts and a busy machine."""
 _POLL: Final = 0.05
@@ -238,7 +238,8 @@ class Clients:
         view = self.told[operation_id]
         view.sent += 1
         headers = {"Operation-Id": operation_id}
-        if priorities := view.job.priorities:  # the same each time that it is sent
+        priorities = view.job.priorities if promise.kind == view.promise.kind else ()
+        if priorities:  # the same each time that it is sent
             headers["Operation-Priority"] = priorities[promise.input["number"] % len(priorities)]
         try:
             response = await self._http.post(
