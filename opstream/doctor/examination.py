@@ -25,6 +25,7 @@ from opstream_journal.provisioning.ownership import explain_foreign_consumer, ex
 from opstream_journal.provisioning.provision import current_sizing, stream_differences
 from opstream_journal.provisioning.topology import Sizing, runner_consumers, shared_consumers, streams
 from opstream_journal.runtime.broker_monitor import AWAY, NO_LEADER, clock_lead
+from opstream_payloads.location import StoreLocation
 from opstream_schemas import subjects
 from opstream_schemas.urls import NO_CREDENTIALS, BrokerCredentials
 
@@ -32,6 +33,7 @@ from . import broker_checks, work_checks
 from .certificate import certificate_ends
 from .clocks import service_clocks
 from .monitoring_port import Monitored
+from .payload_look import look_at_payload_store
 from .server_checks import check_certificates, check_servers, route_ends
 from .server_look import ServerLook, look_at_servers
 from .system_findings import Level, SystemFinding
@@ -65,6 +67,7 @@ class Examination:
         connection: to the broker; it only reads.
         monitored: what the monitoring ports of the servers said.
         credentials: of the connection, for a look at the other servers.
+        payload_store: where payloads are; the default is on the broker.
         patience: seconds to wait for a leader, if the cluster has none.
         watch: seconds to look at work that is late and that no process seems to read.
     """
@@ -75,12 +78,14 @@ class Examination:
         monitored: Sequence[Monitored] = (),
         credentials: BrokerCredentials = NO_CREDENTIALS,
         *,
+        payload_store: StoreLocation = StoreLocation(),  # noqa: B008 - frozen
         patience: float = PATIENCE,
         watch: float = WATCH,
     ) -> None:
         self._connection = connection
         self._monitored = monitored
         self._credentials = credentials
+        self._payload_store = payload_store
         self._patience = patience
         self._watch = watch
         self._clock = asyncio.get_running_loop().time
@@ -103,6 +108,7 @@ class Examination:
             ("the work that waits", self._examine_work),
             ("the locks", self._examine_holds),
             ("the webhooks", self._examine_deliveries),
+            ("the payload store", self._examine_payloads),
         ):
             try:
                 findings += await self._wait_for_leader(examine)
@@ -313,6 +319,9 @@ class Examination:
         if subjects.WEBHOOKS_STREAM not in self._streams:
             return []
         return list(work_checks.check_deliveries(await read_failing(self._connection)))
+
+    async def _examine_payloads(self) -> list[SystemFinding]:
+        return await look_at_payload_store(self._payload_store, self._connection)
 
 
 def _has_no_responders(error: BaseException) -> bool:

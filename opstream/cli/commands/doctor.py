@@ -13,6 +13,7 @@ import uvloop
 from opstream.cli.options import common as common_options
 from opstream.cli.options.address_types import check_base_url
 from opstream.cli.options.option import option, split_list
+from opstream.cli.options.stores import JETSTREAM, local_payload_store_option
 from opstream.terminal import logs
 from opstream.terminal.console import CommandError, coloured, line_width, printable, supports_colour
 from opstream.terminal.table import text_below, text_beside
@@ -38,6 +39,7 @@ class DoctorSettings(msgspec.Struct, frozen=True, kw_only=True):
     monitoring: tuple[str, ...]
     """URLs of the servers' monitoring ports."""
     is_json: bool
+    payload_store: str = JETSTREAM
 
 
 def _check_monitoring(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -55,10 +57,12 @@ def _check_monitoring(ctx: click.Context, param: click.Parameter, value: tuple[s
     help="The monitoring port of a server ('http' in its configuration), which says what clients can't see; repeat it "
     "for each server, e.g. --monitoring http://n1:8222.",
 )
+@local_payload_store_option
 @option("--json", "is_json", variable="JSON", is_flag=True, help="Print the findings as one JSON object.")
 @common_options.connect_timeout_option
 def doctor(**given: object) -> None:
     """Look at each server, streams, consumers, timers, locks and clocks, and say what is wrong and what to do about it.
+    With the --payload-store of the services, also whether this machine reaches that.
 
     It changes nothing, and takes a second or two; while a cluster chooses a leader, up to 20 s more. The exit status is
     0 if all is well, 1 if a finding is a warning or critical, and 2 if the broker can't be reached.
@@ -93,6 +97,7 @@ async def _examine(settings: DoctorSettings) -> list[SystemFinding]:
     from opstream.doctor.system_findings import Level, SystemFinding
     from opstream_journal import JournalError, connect
     from opstream_journal.errors import BrokerTooOld
+    from opstream_payloads.location import parse_store_location
 
     loop = asyncio.get_running_loop()
     findings: list[SystemFinding] = []
@@ -119,7 +124,9 @@ async def _examine(settings: DoctorSettings) -> list[SystemFinding]:
     except JournalError as error:
         raise CommandError(printable(str(error)), status=EXIT_UNREACHABLE) from error
     try:
-        return [*findings, *await Examination(connection, monitored, settings.credentials).run()]
+        store = parse_store_location(settings.payload_store)
+        examination = Examination(connection, monitored, settings.credentials, payload_store=store)
+        return [*findings, *await examination.run()]
     finally:
         await connection.close()
 

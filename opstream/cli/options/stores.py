@@ -88,7 +88,7 @@ local_payload_store_option: Final[Decorator[Any]] = option(
     callback=_check_store,
     help=_STORE_HELP,
 )
-"""Of `opstream up`, which gives it to its processes."""
+"""Of `opstream up`, which gives it to its processes, and of commands that open it later."""
 max_upload_option: Final[Decorator[Any]] = option(
     "--max-upload",
     "upload_limit",
