@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from opstream import ActionContext, ActionError, RetryAfter, action
+from opstream import ActionContext, ActionError, Child, RetryAfter, action
 
 
 class Crate(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,13 +51,14 @@ async def lift(request: Crate, ctx: ActionContext) -> None:
 
 @action("crate:pack", retry_after=1)
 async def pack(request: Crate, ctx: ActionContext) -> None:
-    """Pack a crate in steps with a list, and rest between two of them."""
+    """Pack a crate in steps with a list, have others fill it, and rest between two of them."""
 
     def seal() -> None:
         raise OSError("no tape")
 
     await ctx.attach(__file__, "text/x-python", name="list.py")
     await ctx.step("weigh", lambda: 7, at_most_once=True)
+    await ctx.run_all([Child("crate:fill", request)])
     await ctx.sleep(0.2, "rest")
     with contextlib.suppress(OSError):
         await ctx.step("seal", seal)
