@@ -1,4 +1,4 @@
-"""Steps, signals, clean-ups and children beside the last release: it shows nothing wrong, and breaks nothing."""
+"""Steps, signals, clean-ups, children, payloads beside the last release: it shows nothing wrong, and breaks nothing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from tests.support.system.wait import eventually
 pytestmark = pytest.mark.e2e
 
 NAK_A_MINUTE = b'-NAK {"delay": 60000000000}'
+LARGE = 300_000
+"""Characters of an input that is too large for an event."""
 
 
 async def submit(
-    http: httpx.AsyncClient, operation_id: str, pause: float, nap: float = 0.0, action: str = "steps"
+    http: httpx.AsyncClient, operation_id: str, pause: float, nap: float = 0.0, action: str = "steps", filler: str = ""
 ) -> None:
     """Submit an operation with steps, or another one."""
     headers = {"Operation-Id": operation_id}
-    response = await http.post(f"/kill:{action}", json={"number": 1, "pause": pause, "nap": nap}, headers=headers)
+    given = {"number": 1, "pause": pause, "nap": nap} | ({"filler": filler} if filler else {})
+    response = await http.post(f"/kill:{action}", json=given, headers=headers)
     assert response.status_code == 202, response.text
 
 
@@ -65,8 +68,9 @@ async def _has_event(http: httpx.AsyncClient, operation_id: str, name: str) -> b
 
 async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
     """API and projector of the last release show an operation with steps as it is; its runner hands one back that a
-    runner of this version has left, until one is there again. Then each step has run once, and after the upgrade the
-    view is right. At last everything goes back, on the stream of this version."""
+    runner of this version has left, until one is there again, and leaves a request whose input is a payload. Then each
+    step has run once, and after the upgrade the view is right. At last everything goes back, on the stream of this
+    version."""
     with ExitStack() as stack:
         system = UpgradableSystem(tmp_path, stack, before=LAST, replicas=1)
         system.begin()
@@ -111,9 +115,17 @@ async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
                 system.start_rolled_back("runner")
                 await asyncio.to_thread(system.wait_ready, "runner")
                 await eventually(lambda: NAK_A_MINUTE in naks, within=20)
-            found = await status(http, "left")
-            assert (found["status"], found["attempt"]) == ("Running", 1)
-            assert (await http.post("/status/left:cancel")).status_code == 500
+                found = await status(http, "left")
+                assert (found["status"], found["attempt"]) == ("Running", 1)
+                assert (await http.post("/status/left:cancel")).status_code == 500
+
+                await asyncio.to_thread(system.stop, "api")
+                system.start_upgraded("api")
+                await asyncio.to_thread(system.wait_ready, "api")
+                naks.clear()
+                await submit(http, "large", 0, filler="x" * LARGE)
+                await eventually(lambda: NAK_A_MINUTE in naks, within=20)
+                assert (await status(http, "large"))["status"] == "NotStarted"
 
             for name in ("projector", "runner", "api", BROKER):
                 await asyncio.to_thread(system.kill if name == "runner" else system.stop, name)
@@ -136,6 +148,8 @@ async def test_steps_beside_the_last_release(tmp_path: Path) -> None:
             await reaches(http, "sorry", within=90, status="Canceled")
             assert (system.folder / "data" / "canceled-sorry").exists()
             await reaches(http, "left", within=90, status="Canceled")
+            await reaches(http, "large", within=90, status="Succeeded")
+            assert calls(system, "large") == ["1", "2"]
             await reaches(http, "retried", status="Succeeded", attempt=2)
             (group,) = (await reaches(http, "parent", within=90, status="Succeeded"))["children"]
             assert len(group["ids"]) == group["count"] == CHILDREN

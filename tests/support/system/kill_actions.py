@@ -33,6 +33,8 @@ class Work(msgspec.Struct, forbid_unknown_fields=True):
     """Seconds of each step."""
     nap: float = 0.0
     """Seconds of a sleep that ends the attempt; only of `kill:steps`."""
+    filler: str = ""
+    """Makes the input as large as a test needs it."""
 
 
 class Done(msgspec.Struct):
