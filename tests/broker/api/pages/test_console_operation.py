@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from opstream_schemas.events import (
+    Attached,
     Canceled,
     CancelRequested,
     Failed,
@@ -19,6 +20,7 @@ from opstream_schemas.events import (
     Signaled,
     Succeeded,
 )
+from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.status_monitor import WaitingReason
 from tests.support.access.desk import serving_with_keys
 from tests.support.api.prefix_proxy import behind
@@ -79,6 +81,19 @@ async def test_steps_and_sleeps(desk: ConsoleDesk) -> None:
     rows = [" ".join(text.split()) for text in await visit.page.locator(".events summary").all_inner_texts()]
     for number, words in ((3, "Step done copy (7)"), (4, "Waits sleep, until 20"), (6, "Step failed ship: 503")):
         assert words in rows[number - 1]
+    assert visit.complaints == []
+
+
+async def test_files(desk: ConsoleDesk) -> None:
+    """Each file that an action has added has a link to its bytes, with its size."""
+    file = PayloadRef(uri=f"payload:op/{'a' * 32}", size=48_213, sha256="0" * 64)
+    added = Attached(attempt=1, file_name="proof (1).pdf", media_type="application/pdf", payload=file)
+    done = Succeeded(result=msgspec.Raw(b"1"))
+    story = await happened(desk.api, desk.journal, (0.2, began(1)), (0.4, added), (0.6, done))
+    visit = await opened(desk, story)
+    link = visit.page.locator(".facts-panel a", has_text="proof (1).pdf")
+    assert await link.get_attribute("href") == f"status/{story.operation.public_id}/payloads/{'a' * 32}"
+    assert "48,213 bytes" in await visit.text(".facts-panel")
     assert visit.complaints == []
 
 

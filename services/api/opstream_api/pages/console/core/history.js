@@ -24,7 +24,10 @@ export function readEvent(text, name) {
     hash: "",
   };
   const shown = name === "requested" ? "input" : name === "succeeded" ? "result" : "";
-  if (shown) event.payload = members(members(text).get("data") ?? "{}").get(shown) ?? "null";
+  if (shown) {
+    const found = members(members(text).get("data") ?? "{}"); // of a large document: where it is, and how large
+    event.payload = found.get(shown) ?? found.get(`${shown}Payload`) ?? "null";
+  }
   return event;
 }
 

@@ -134,6 +134,8 @@ export function facts(monitor, life, id) {
     ["Follows", monitor.retryOf && operationLink(monitor.retryOf)],
     ["Child of", monitor.parent && operationLink(monitor.parent)],
     ["Children", monitor.children && monitor.children.map((group) => childrenOf(group, id))],
+    ["Files", monitor.attachments && monitor.attachments.map(fileLink)],
+    ["Uploads", monitor.uploads && monitor.uploads.map(fileLink)],
     ["Followed by", monitor.retriedBy && [monitor.retriedBy].flat().map(operationLink)],
     ["Callback", data.callback && h("span", { class: "mono break" }, data.callback)],
     ["Trace", data.trace && h("span", { class: "mono break" }, data.trace.traceparent)],
@@ -159,6 +161,12 @@ function isBulk(kind) {
 
 function labels(found) {
   return h("ul", { class: "labels" }, Object.entries(found).map(([key, value]) => h("li", {}, h("span", { class: "dim" }, key), " ", value)));
+}
+
+/** A link as those to the raw status: it opens by itself where the service asks for no credentials. */
+function fileLink({ name, size, href }) {
+  const link = h("a", { class: "mono break", href: href.replace(/^\//, ""), target: "_blank", rel: "noreferrer" }, name);
+  return h("div", {}, link, h("span", { class: "dim" }, ` ${size.toLocaleString("en")} bytes`));
 }
 
 function childrenOf(group, parent) {
