@@ -12,6 +12,7 @@ from zlib import crc32
 import msgspec
 
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.text import is_sealed_text
 
 PLACE_BITS: Final = 10
 """Bits of a place below the time: operations of one microsecond that can have places of their own, as a power of 2."""
@@ -77,6 +78,8 @@ def row_of(operation: Operation) -> OperationRow:
     ended = None if finished is None else instant_of(finished)
     error = operation.error
     text = (operation.message if error is None else error.message) if ended is None or error is not None else ""
+    if operation.confidential and is_sealed_text(text):
+        text = ""  # it says nothing to anybody, also not after an erasure
     return OperationRow(
         place_of(created, operation.id),
         operation.id,

@@ -18,6 +18,8 @@ from opstream_schemas.names import Kind
 from opstream_schemas.operation.commands import Command, decide
 from opstream_schemas.operation.fold import evolve, fold, next_event
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.seals.operation_key import OperationKey
+from opstream_schemas.seals.sealed_events import seal_event
 
 from .errors import ConflictWithoutNews, JournalUnavailable, VersionConflict
 from .journal import ExpectedVersion, Journal
@@ -88,8 +90,14 @@ class CommandHandler(msgspec.Struct, frozen=True, kw_only=True):
             on_appended(operation)
         return operation
 
-    def propose(self, operation: Operation, command: Command) -> Proposal | None:
+    def propose(self, operation: Operation, command: Command, *, key: OperationKey | None = None) -> Proposal | None:
         """Decide a command by a state; None if there is nothing to append.
+
+        Args:
+            operation: the state.
+            command: the command.
+            key: of a confidential operation, seals what the event says. None for any other, and for an event that says
+                nothing of a client's or an action's.
 
         Raises:
             DecisionRefused: the state does not allow it.
@@ -97,6 +105,8 @@ class CommandHandler(msgspec.Struct, frozen=True, kw_only=True):
         data = decide(operation, command)
         if data is None:
             return None
+        if key is not None:
+            data = seal_event(data, key)
         event = next_event(operation, data, id=self.new_id(), source=self.source, time=self.now())
         return Proposal(kind=operation.kind, event=event, expected=ExpectedVersion(operation.stream_sequence))
 

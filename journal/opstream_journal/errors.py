@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from opstream_schemas.event_types.erasure import Erasure
+
 
 class JournalError(Exception):
     """Base of the errors of this package."""
@@ -121,3 +123,23 @@ class VersionConflict(JournalError):
         super().__init__(f"operation {operation_id} is at stream sequence {actual}, not {expected}")
         self.expected = expected
         self.actual = actual
+
+
+class KeyUnusable(JournalError):
+    """The key of a confidential operation can't be used here: its KEK is not known, or it is damaged."""
+
+
+class KeyMissing(KeyUnusable):
+    """The key of a confidential operation is not on this broker, although it was not erased."""
+
+
+class OperationErased(JournalError):
+    """The key of a confidential operation was destroyed.
+
+    Attributes:
+        erasure: when, by whom and why.
+    """
+
+    def __init__(self, operation_id: str, erasure: Erasure) -> None:
+        super().__init__(f"operation {operation_id} was erased at {erasure.at.isoformat()}")
+        self.erasure = erasure

@@ -15,6 +15,7 @@ from opstream.terminal.console import CommandError
 from opstream.terminal.progress_bar import ProgressBar
 from opstream_journal import BrokerRefused, Connection, ForeignStream, JournalError
 from opstream_journal.jetstream.scans.stream_scan import CREATED
+from opstream_journal.keys.operation_keys import KEYS_STREAM, OperationKeys
 from opstream_journal.provisioning import jetstream_admin as admin
 from opstream_journal.provisioning.archive import ArchiveSizing, archive_stream
 from opstream_journal.provisioning.ownership import RIGHT_BROKER, explain_foreign_stream
@@ -24,6 +25,7 @@ from opstream_schemas import subjects
 from opstream_schemas.text import format_count
 
 from .backup_folder import read_chunks
+from .key_file import apply_erasures, read_lines
 from .manifest import Manifest, StreamRecord
 from .reconciliation import Reconciled, Reconciler
 from .restored_keys import RestoredKeys, settle_keys
@@ -59,6 +61,8 @@ class RestoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Delete opstream's streams on the broker first."""
     is_revoking_keys: bool = False
     """Revoke all API keys, before a service can start."""
+    erased: tuple[Path, ...] = ()
+    """Lists of operations whose keys are destroyed, if the broker has them, before a service can start."""
 
 
 class Restorer:
@@ -107,6 +111,8 @@ class Restorer:
         if _ACCESS in self._names:
             is_revoking = self._settings.is_revoking_keys
             self.keys = await settle_keys(self._connection, datetime.now(UTC), is_revoking=is_revoking)
+        if self._settings.erased:
+            await self._apply_erasures()
         if LAST_RESTORED in self._names:
             await self._restore(self._manifest.stream(LAST_RESTORED))
         if kept is not None and restore_mark(kept):  # of a restore that this one takes the place of
@@ -229,6 +235,14 @@ class Restorer:
                 self._bar.print_line(f"{name}: {', '.join(behind)} still copies it, or does not run")
                 return
             await self._connection.sleep(_POLL)
+
+    async def _apply_erasures(self) -> None:
+        """Destroy the keys of operations that were erased after the copy of the keys that this broker has was made."""
+        lines = [line for path in self._settings.erased for line in read_lines(path)]
+        wanted = next(one for one in streams(Sizing(replicas=self.replicas)) if one.name == KEYS_STREAM)
+        await admin.create_stream(self._connection, wanted)
+        count = await apply_erasures(OperationKeys(self._connection, None), lines)
+        self._bar.print_line(f"{format_count(count, 'operation')} of the list erased")
 
     async def _set_mark(self, name: str, mark: str) -> None:
         info = await admin.stream_info(self._connection, name)

@@ -55,6 +55,8 @@ _ORDER: Final = (
 _OPTIONAL: Final = frozenset(
     {subjects.ARCHIVE_STREAM, subjects.PARKED_STREAM, PAYLOADS_STREAM, subjects.ACCESS_LOG_STREAM}
 )
+NEVER_COPIED: Final = frozenset({subjects.bucket_stream(subjects.OPERATION_KEYS_BUCKET)})
+"""A copy of a key that outlives an erasure would undo it (docs/adr/0076)."""
 LAST_RESTORED: Final = subjects.DELIVERIES_STREAM
 """Restored when all else is done. Services of versions that know no mark of a restore don't start without it."""
 
@@ -71,12 +73,12 @@ def restore_order(names: tuple[str, ...]) -> list[str]:
 
 
 def backup_order() -> list[PlannedStream]:
-    """Return all streams that opstream makes, in the order in which they are copied.
+    """Return all streams that opstream makes, but for `NEVER_COPIED`, in the order in which they are copied.
 
     One that has no place above comes last, with a tail: that is right for any bucket that no event refers to.
     """
     known = {planned.name for planned in _ORDER}
-    others = [str(config.name) for config in streams(Sizing()) if config.name not in known]
+    others = [str(config.name) for config in streams(Sizing()) if config.name not in known | NEVER_COPIED]
     return [*_ORDER, *(PlannedStream(name=name, has_tail=True) for name in others)]
 
 

@@ -64,6 +64,8 @@ SECTIONS: Final = {
         "restore": "Bring a backup to a broker.",
         "rebuild": "Bring the view in line with the journal.",
         "fail": "End an operation as failed.",
+        "erase": "Destroy the key of a confidential operation.",
+        "keys": "Make and rotate the keys of confidential operations.",
         "apikey": "Make, list and revoke the keys of callers.",
         "parked": "Show events that subscribers could not handle.",
         "deliveries": "Show the attempts to deliver outcomes.",

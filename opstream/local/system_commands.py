@@ -31,7 +31,10 @@ _TRACING_VARIABLE: Final = "OPSTREAM_OTEL"
 _INDEX_VARIABLE: Final = "OPSTREAM_INDEX"
 _SECRETS_VARIABLE: Final = "OPSTREAM_CALLBACK_SECRETS"
 """The variable of `--callback-secret`."""
+_KEK_FILE_VARIABLE: Final = "OPSTREAM_KEK_FILE"
+_KEK_COMMAND_VARIABLE: Final = "OPSTREAM_KEK_COMMAND"
 _TEXT_ONLY: Final = frozenset({"broker", "provision"})
+_WITH_KEKS: Final = frozenset({"api", HUB, "runner"})
 _WITH_SECRETS: Final = frozenset({"webhooks", HUB})
 
 
@@ -90,6 +93,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """URL of the index, or `off`; None for a file in the data folder."""
     payload_store: str = "jetstream:"
     """URL of the payload store."""
+    kek_file: str | None = None
+    """The key-encryption keys of API and runner."""
+    kek_command: str | None = None
+    """In place of the file: what prints them."""
     is_apart: bool = False
     """Run api, projector and webhooks as processes of their own."""
 
@@ -217,6 +224,8 @@ class SystemCommands:
             **({_TRACING_VARIABLE: "1"} if self._settings.is_traced else {}),
             # Variables, since every user of the machine can read options. The secrets are for one child only.
             _INDEX_VARIABLE: self._settings.index or f"sqlite:{self._settings.data_dir.absolute() / 'index.db'}",
+            _KEK_FILE_VARIABLE: (self._settings.kek_file or "") if name in _WITH_KEKS else "",
+            _KEK_COMMAND_VARIABLE: (self._settings.kek_command or "") if name in _WITH_KEKS else "",
             _SECRETS_VARIABLE: ",".join(self._settings.callback_secrets) if name in _WITH_SECRETS else "",
         }
 

@@ -59,6 +59,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Limit of the attempts that start per unit of time, such as `100/m` (s, m, h or d); empty for none."""
     priority: str = ""
     """The `Priority` of requests that name none; empty for an action without priorities."""
+    confidential: bool = False
+    """What its operations are about is sealed before it is stored, and can be erased (docs/adr/0076)."""
 
     def served_queue(self, queue: str) -> str:
         """Return the further queue of an operation (`Operation.queue`), if runners of the action look into it.

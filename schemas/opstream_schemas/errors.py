@@ -71,6 +71,11 @@ class ErrorCode(StrEnum):
     RANGE_NOT_SATISFIABLE = "RangeNotSatisfiable"
     CHILD_FAILED = "ChildFailed"
     CHILD_REFUSED = "ChildRefused"
+    NOT_CONFIDENTIAL = "NotConfidential"
+    OPERATION_OPEN = "OperationOpen"
+    OPERATION_ERASED = "OperationErased"
+    KEY_MISSING = "KeyMissing"
+    KEYS_UNAVAILABLE = "KeysUnavailable"
 
 
 class SchemasError(Exception):
@@ -107,3 +112,15 @@ class TooManyFiles(DecisionRefused):
 
 class AttemptFenced(DecisionRefused):
     """The attempt is no longer the live one: a later attempt owns the outcome."""
+
+
+class SealBroken(SchemasError):
+    """A sealed value, or a wrapped key, can't be opened: it belongs to another key, or was changed."""
+
+
+class InvalidKek(SchemasError, ValueError):
+    """What should be key-encryption keys is something else."""
+
+
+class UnknownKek(SchemasError):
+    """The key of an operation is wrapped by a key-encryption key that the process does not have."""

@@ -67,6 +67,8 @@ class Requested(EventData, frozen=True, kw_only=True):
     uploads_type: ClassVar[str] = "opstream.action.requested.v4"
     """Of a request with uploads, whatever else it has. A process that knows no uploads refuses it, so that no action
     runs without its files."""
+    sealed_type: ClassVar[str] = "opstream.action.requested.v5"
+    """Of a confidential operation. A process that can't open it refuses it likewise (docs/adr/0076)."""
 
     resource: str
     resource_id: str = ""
@@ -116,11 +118,16 @@ class Requested(EventData, frozen=True, kw_only=True):
     """Of a child: the operation whose action asked for it (docs/adr/0074). None for any other."""
     uploads: tuple[Attachment, ...] = ()
     """The files that the client has uploaded for it, each of another name."""
+    confidential: bool = False
+    """True if `input`, and what follows of the operation, is sealed by its key (docs/adr/0076). It has no uploads."""
 
     @property
     def wire_type(self) -> str:
-        """Return the type of version 4 for a request with uploads, of version 3 for another one whose input is a
-        payload, of version 2 for another one with a start time, and of version 1 for any other."""
+        """Return the type of version 5 for a confidential operation, of version 4 for a request with uploads, of
+        version 3 for another one whose input is a payload, of version 2 for another one with a start time, and of
+        version 1 for any other."""
+        if self.confidential:
+            return self.sealed_type
         if self.uploads:
             return self.uploads_type
         if self.input_payload is not None:
@@ -203,6 +210,7 @@ EVENT_TYPES: Final[dict[str, type[EventData]]] = {data.type: data for data in EV
     Requested.claim_type: Requested,
     Requested.uploads_type: Requested,
     StepSucceeded.claim_type: StepSucceeded,
+    Requested.sealed_type: Requested,
     Succeeded.claim_type: Succeeded,
 }
 """The data of each CloudEvents type."""
@@ -334,8 +342,11 @@ def _decode(payload: bytes) -> tuple[CloudEvent, EventData | None]:
     data = _DECODERS[envelope.type].decode(envelope.data) if envelope.type in _DECODERS else None
     if isinstance(data, Requested):
         Kind.parse(f"{data.resource}:{data.action}")  # subjects are built from it
+        if data.confidential is not (envelope.type == data.sealed_type):
+            raise ValueError(f"type {envelope.type} can't have confidential={data.confidential}")
         has_uploads = envelope.type == data.uploads_type
-        is_claim = data.input_payload is not None if has_uploads else envelope.type == data.claim_type
+        is_free = has_uploads or data.confidential
+        is_claim = data.input_payload is not None if is_free else envelope.type == data.claim_type
         check_document(data.input, data.input_payload, is_claim=is_claim)
         check_uploads(data.uploads, has_some=has_uploads)
     elif isinstance(data, Succeeded | StepSucceeded):

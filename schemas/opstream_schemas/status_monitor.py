@@ -13,6 +13,7 @@ import msgspec
 
 from .children.lineage import ChildGroup
 from .event_types.claims import Attachment
+from .event_types.erasure import Erasure
 from .events import OperationError
 from .names import Kind
 from .operation.state import Operation, Status
@@ -170,6 +171,8 @@ class StatusMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The files that the action has added."""
     uploads: tuple[AttachedFile, ...] = ()
     """The files that the client has uploaded for it."""
+    erased: Erasure | None = None
+    """That what it was about was erased: when, by whom and why; None if it was not (docs/adr/0076)."""
 
 
 def build_status_monitor(
@@ -220,6 +223,7 @@ def build_status_monitor(
         parent="" if operation.parent is None else operation.parent.own_id or operation.parent.id,
         children=tuple(_children_view(operation, group) for group in operation.children),
         uploads=tuple(_attached_file(operation.public_id, one) for one in operation.uploads),
+        erased=operation.erased,
     )
 
 

@@ -26,6 +26,8 @@ RUNNERS_BUCKET: Final = "runners"
 """Which runners are there: their presence records (docs/adr/0060)."""
 CONTROLS_BUCKET: Final = "controls"
 """What operators decided about actions, by `action_key` (docs/adr/0064)."""
+OPERATION_KEYS_BUCKET: Final = "operation_keys"
+"""Keys of confidential operations, wrapped, by `operation_key` (docs/adr/0076). Never in a backup."""
 CALLER_REQUESTS: Final = "callers.requests"
 """Core messages of API processes about the requests that have passed (docs/adr/0052). No stream stores them."""
 PARKED_STREAM: Final = "PARKED"
@@ -314,6 +316,21 @@ def bucket_stream(bucket: str) -> str:
 def bucket_subject(bucket: str, key: str) -> str:
     """Return the subject of a key in a key-value bucket (NATS ADR-8)."""
     return f"$KV.{bucket}.{key}"
+
+
+def operation_key(kind: Kind, operation_id: str) -> str:
+    """Return the name of an operation's key in its bucket. By the action in it a runner may read those of its own."""
+    return f"{kind.resource}.{kind.action}.{operation_id}"
+
+
+def parse_operation_key(name: str) -> tuple[Kind, str]:
+    """Parse `operation_key` into the action and the operation id.
+
+    Raises:
+        InvalidName: the name has another form.
+    """
+    resource, action, operation_id = (*name.split(".", 2), "", "")[:3]
+    return Kind(check_name(resource, "resource"), check_name(action, "action")), check_operation_id(operation_id)
 
 
 def is_wake(subject: str) -> bool:

@@ -13,6 +13,8 @@ from typing import Final
 
 TEXT_LIMIT: Final = 4096
 """Bytes of UTF-8 that an error message or a progress text may have; longer ones are cut."""
+SEALED_PREFIX: Final = "sealed:1:"
+"""Of each text that the key of an operation has sealed (`seals/operation_key.py`). The number is that of the form."""
 MAX_NESTING: Final = 100
 """Levels of arrays and objects that an action's input or result may have."""
 MAX_EXTREME_NUMBERS: Final = 300
@@ -113,3 +115,8 @@ def check_numbers(document: bytes, limit: int = MAX_EXTREME_NUMBERS) -> None:
 def _count_exponents(document: bytes) -> int:
     """Return how often a document has what looks like an exponent of three digits or more."""
     return document.translate(_ZEROS, b"+-").count(b"0e000")
+
+
+def is_sealed_text(text: str) -> bool:
+    """Return True if a text looks like one that the key of an operation has sealed. Only the key can tell."""
+    return text.startswith(SEALED_PREFIX)

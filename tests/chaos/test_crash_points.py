@@ -209,10 +209,12 @@ async def test_a_moment_of_a_schedule(system: ChaosSystem, point: str) -> None:
 
 def test_every_point_has_its_case() -> None:
     """Each crash point has a case; that of bulk operations is in `tests/e2e/system/test_bulk_kills.py`, those of
-    signals are in `tests/chaos/test_signal_points.py`."""
+    signals are in `tests/chaos/test_signal_points.py`, those of keys in `tests/e2e/system/test_canary.py`."""
     elsewhere = {
         *SCHEDULE_POINTS,
         CrashPoint.API_ITEM_DONE,
+        CrashPoint.API_KEY_MADE,
+        CrashPoint.API_ERASURE_RECORDED,
         CrashPoint.API_SIGNALED,
         CrashPoint.PROJECTOR_WOKEN,
     }

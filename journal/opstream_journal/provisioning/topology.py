@@ -90,6 +90,7 @@ OPTIONAL_STREAMS: Final = frozenset(
         subjects.SCHEDULES_STREAM,
         subjects.bucket_stream(subjects.CONTROLS_BUCKET),
         PAYLOADS_STREAM,
+        subjects.bucket_stream(subjects.OPERATION_KEYS_BUCKET),
     }
 )
 """Streams that services do without: until they are told to use them, or with less to show. The service that needs one
@@ -168,6 +169,7 @@ def streams(sizing: Sizing) -> list[StreamConfig]:
         schedules,
         controls,
         payloads_stream(sizing.replicas),
+        _key_stream(sizing),
     ]
 
 
@@ -308,6 +310,13 @@ def _presence_stream(sizing: Sizing) -> StreamConfig:
         allow_msg_ttl=True,
         duplicate_window=_DUPLICATE_WINDOW,
     )
+
+
+def _key_stream(sizing: Sizing) -> StreamConfig:
+    """Return the stream of the bucket `operation_keys`: messages of it can be deleted one by one, which overwrites them
+    on the disk. A limit for each name would remove a key without that."""
+    bucket = _bucket_stream(subjects.OPERATION_KEYS_BUCKET, sizing, max_msgs_per_subject=-1)
+    return bucket.evolve(deny_delete=False)
 
 
 def _bucket_stream(

@@ -20,6 +20,7 @@ from opstream.cli.tracing_session import tracing_session
 @common_options.nats_option
 @index_option
 @payload_store_option
+@common_options.kek_options
 @common_options.host_option
 @common_options.port_option
 @common_options.public_url_option
@@ -48,6 +49,7 @@ def api(*, log_level: str, log_format: str, public_url: str | None, max_body: in
       opstream api --nats nats://n1:4222 --host 0.0.0.0 --auth keys --public-url https://api.example.com
     """
     access_options.check_access(given)
+    given["keks"] = common_options.take_keks(given)
     given["jwt"] = jwt_options.take_jwt_settings(given)
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
@@ -61,11 +63,12 @@ def api(*, log_level: str, log_format: str, public_url: str | None, max_body: in
     from opstream_api.settings import Settings
     from opstream_index.errors import IndexFault
     from opstream_payloads.errors import PayloadError
+    from opstream_schemas.errors import InvalidKek
 
     given["callbacks"] = webhook_options.callback_policy(given)
     del given["is_insecure"]  # only asked here
     with tracing_session("api", is_traced=given.pop("is_traced")) as tracing:
         run_service(
             lambda: run(Settings(public_url=public_url or "", body_limit=max_body, tracing=tracing, **given)),
-            known=(InvalidKeyFile, IndexFault, PayloadError),
+            known=(InvalidKeyFile, IndexFault, InvalidKek, PayloadError),
         )

@@ -72,8 +72,8 @@ _scope_option: Final[Decorator[Any]] = option(
     multiple=True,
     metavar="SCOPE",
     callback=checked_list(_check_scope),
-    help="What the key allows: submit, submit:book:*, submit:book:upload-start, read, read:all, cancel, signal, run, "
-    "run:book:*, admin (docs/access.md).",
+    help="What the key allows: submit, submit:book:*, submit:book:upload-start, read, read:all, cancel, erase, signal, "
+    "run, run:book:*, admin (docs/access.md).",
 )
 _expires_option: Final[Decorator[Any]] = option(
     "--expires",

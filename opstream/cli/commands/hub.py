@@ -60,6 +60,7 @@ _API_OPTIONS: Final = (
     "index",
     "payload_store",
     "upload_limit",
+    "keks",
 )
 """Options whose names are those of the API's settings."""
 _api_health_port_option: Final = _health_port_option("api")
@@ -72,6 +73,7 @@ _webhooks_health_port_option: Final = _health_port_option("webhooks")
 @login_options.nkeys_option
 @index_option
 @payload_store_option
+@common_options.kek_options
 @common_options.host_option
 @common_options.port_option
 @common_options.public_url_option
@@ -109,6 +111,7 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     """
     access_options.check_access(given)
     logins = login_options.credentials_of_roles(given["credentials"], given["nkeys"], JOINT_SERVICES)
+    given["keks"] = common_options.take_keks(given)
     given["jwt"] = jwt_options.take_jwt_settings(given)
     proxy_options.check_headers_trusted(
         given["trusted_proxies"], identity_header=given["identity_header"], client_id_header=given["client_id_header"]
@@ -130,6 +133,7 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     from opstream_api.access.keys.key_file import InvalidKeyFile
     from opstream_index.errors import IndexFault
     from opstream_payloads.errors import PayloadError
+    from opstream_schemas.errors import InvalidKek
     from opstream_webhooks.config import ReloadableConfig
 
     common = {name: given[name] for name in ("servers", "connect_timeout")}
@@ -181,4 +185,4 @@ def hub(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
         uvloop.run(serve_together(services))
 
     with tracing_session("hub", is_traced=given["is_traced"]) as tracing:
-        run_service(partial(run, tracing), known=(InvalidKeyFile, IndexFault, PayloadError))
+        run_service(partial(run, tracing), known=(InvalidKeyFile, IndexFault, InvalidKek, PayloadError))

@@ -39,6 +39,8 @@ class RestoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int | None = None
     is_replacing: bool = False
     is_revoking_keys: bool = False
+    erased: tuple[Path, ...] = ()
+    """Lists of erased operations."""
     is_checking: bool = False
     """Check the backup, and need no broker."""
     keys: tuple[Path, ...] = ()
@@ -73,6 +75,15 @@ class RestoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     help="Revoke all API keys of the backup: some of them may have been revoked after it was made.",
 )
 @option(
+    "--erased",
+    variable="ERASED",
+    type=_FILE,
+    multiple=True,
+    metavar="FILE",
+    help="A list of erased operations, as 'opstream keys erased' prints it: their keys are destroyed, should this "
+    "broker have them, before any service can start.",
+)
+@option(
     "--check",
     "is_checking",
     variable="CHECK",
@@ -96,6 +107,7 @@ def restore(
     replicas: int | None,
     is_replacing: bool,
     is_revoking_keys: bool,
+    erased: tuple[Path, ...],
     is_checking: bool,
     keys: tuple[Path, ...],
     servers: tuple[str, ...],
@@ -120,6 +132,7 @@ def restore(
         replicas=replicas,
         is_replacing=is_replacing,
         is_revoking_keys=is_revoking_keys,
+        erased=erased,
         is_checking=is_checking,
         keys=keys,
         servers=servers,
@@ -171,6 +184,7 @@ async def _restore(
         replicas=options.replicas,
         is_replacing=options.is_replacing,
         is_revoking_keys=options.is_revoking_keys,
+        erased=options.erased,
     )
     session = broker_session(
         options.servers, "restore", options.connect_timeout, credentials=options.credentials, advice=_ADVICE

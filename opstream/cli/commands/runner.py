@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,6 +33,7 @@ _schema_change_option = option(
 @common_options.drain_option
 @common_options.max_result_option()
 @payload_store_option
+@common_options.kek_options
 @_schema_change_option
 @common_options.health_port_option
 @common_options.health_host_option
@@ -56,6 +57,7 @@ def runner(
     log_level: str,
     log_format: str,
     is_traced: bool,
+    **given: Any,  # noqa: ANN401 - the options of the keys
 ) -> None:
     """Execute the actions of Python modules. Run as many as you like: they share the work.
 
@@ -66,11 +68,13 @@ def runner(
     Example:
       opstream runner --nats nats://n1:4222 --actions shop.orders --drain 60s
     """
+    keks = common_options.take_keks(given)
     prepare_process(log_level, log_format, "runner")
     from opstream_payloads.errors import PayloadError
     from opstream_runner import InvalidAction
     from opstream_runner.main import run
     from opstream_runner.settings import Settings
+    from opstream_schemas.errors import InvalidKek
 
     allow_local_modules()
     with tracing_session("runner", is_traced=is_traced) as tracing:
@@ -88,8 +92,9 @@ def runner(
                     payload_store=payload_store,
                     allows_schema_change=allows_schema_change,
                     connect_timeout=connect_timeout,
+                    keks=keks,
                     tracing=tracing,
                 )
             ),
-            known=(InvalidAction, PayloadError),
+            known=(InvalidAction, InvalidKek, PayloadError),
         )

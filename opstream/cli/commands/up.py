@@ -38,6 +38,7 @@ from opstream.terminal import logs
 @common_options.archive_option
 @local_index_option
 @local_payload_store_option
+@common_options.kek_options
 @webhook_options.config_option
 @webhook_options.callback_host_option
 @webhook_options.callback_secret_option
@@ -92,6 +93,7 @@ def up(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the 
     given["jwt"] = jwt_options.jwt_arguments(jwt_options.take_jwt_settings(given))
     if given["is_traced"]:
         check_installed()
+    common_options.check_keks(given)
     webhook_options.check_config(given)
     proxy_options.check_cors_origins(given["cors_origins"], identity_header="", is_authenticated=bool(given["auth"]))
     if given["port"] and given["port"] == given["nats_port"]:

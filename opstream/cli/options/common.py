@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
@@ -14,6 +15,9 @@ from .address_types import check_base_url, check_host, check_servers
 from .login import login_options
 from .option import Decorator, F, option, split_list
 from .value_types import Duration, Size
+
+if TYPE_CHECKING:
+    from opstream_journal.keys.keks import KekLocation
 
 NATS_URL: Final = "nats://127.0.0.1:4222"
 
@@ -258,3 +262,48 @@ def actions_option(*, is_required: bool = True) -> Decorator[Any]:
         help="A module with @action functions, by its import name (the working directory is searched, too), e.g. "
         "--actions shop.orders --actions shop.stock. The example that comes along is bookshelf.actions.",
     )
+
+
+_kek_file_option: Final[Decorator[Any]] = option(
+    "--kek-file",
+    "kek_file",
+    variable="KEK_FILE",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="The key-encryption keys of confidential actions, as 'opstream keys new' writes them (docs/confidential.md).",
+)
+_kek_command_option: Final[Decorator[Any]] = option(
+    "--kek-command",
+    "kek_command",
+    variable="KEK_COMMAND",
+    metavar="COMMAND",
+    help="In place of --kek-file: a command that prints the same, as one that asks a vault. It is run without a shell.",
+)
+
+
+def kek_options(command: F) -> F:
+    """Add `--kek-file` and `--kek-command` to a command."""
+    decorated: F = _kek_file_option(_kek_command_option(command))
+    return decorated
+
+
+def check_keks(given: Mapping[str, Any]) -> None:
+    """Check these options of a command.
+
+    Raises:
+        click.UsageError: both are given.
+    """
+    if given["kek_file"] and given["kek_command"]:
+        raise click.UsageError("--kek-file and --kek-command are both given: leave one out")
+
+
+def take_keks(given: dict[str, Any]) -> KekLocation:
+    """Take both out of the options of a command.
+
+    Raises:
+        click.UsageError: as `check_keks`.
+    """
+    check_keks(given)
+    from opstream_journal.keys.keks import KekLocation
+
+    return KekLocation(file=given.pop("kek_file") or "", command=given.pop("kek_command") or "")

@@ -19,6 +19,7 @@ from opstream_schemas.operation.state import Operation
 if TYPE_CHECKING:
     from opstream_api.operations.operation_cache import OperationCache
     from opstream_api.operations.status import StatusReader
+    from opstream_journal.keys.operation_keys import OperationKeys
 
 
 class Signal(msgspec.Struct, frozen=True):
@@ -108,6 +109,7 @@ async def _sent(operation_id: str, signal: Signal, others: CommandHandler) -> Op
         others.journal,
         cast("StatusReader", Journaled()),
         cast("OperationCache", Journaled()),
+        keys=cast("OperationKeys", None),  # nothing is sealed here
         now=others.now,
         clock=others.monotonic,
         new_id=others.new_id,

@@ -101,6 +101,7 @@ _HOLDS: Final = subjects.bucket_stream(subjects.HOLDS_BUCKET)
 _RUNNERS: Final = subjects.bucket_stream(subjects.RUNNERS_BUCKET)
 _ACCESS: Final = subjects.bucket_stream(subjects.ACCESS_BUCKET)
 _CONTROLS: Final = subjects.bucket_stream(subjects.CONTROLS_BUCKET)
+_KEYS: Final = subjects.bucket_stream(subjects.OPERATION_KEYS_BUCKET)
 _COMMON: Final = (
     Grant(f"{API}.STREAM.INFO.*", "compares streams at its start, and looks every few seconds whether they store"),
     Grant(f"{API}.STREAM.NAMES", "looks every few seconds whether a stream is missing"),
@@ -209,6 +210,12 @@ def _api(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
     yield Grant(subjects.dead_letter_retry_subject("*"), "asks a subscriber to handle an event again")
     yield Grant(subjects.act_subject(AdminAct.HANDLED_AGAIN), "records that an admin asked for it")
     yield from _stores_payloads("reads and stores what is too large for an event")
+    yield from _reads(_KEYS, "opens confidential operations")
+    yield Grant(
+        subjects.bucket_subject(subjects.OPERATION_KEYS_BUCKET, ">"), "makes their keys, and records who erased"
+    )
+    yield Grant(f"{API}.STREAM.MSG.DELETE.{_KEYS}", "destroys the key of an operation that is erased")
+    yield Grant(subjects.act_subject(AdminAct.ERASED), "records that an admin erased another caller's operation")
 
 
 def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
@@ -237,6 +244,8 @@ def _runner(actions: Sequence[ActionAccess]) -> Iterable[Grant]:
             yield Grant(subjects.action_events_filter(kind, watched.name), text, Way.LISTEN)
         yield Grant(subjects.bucket_subject(subjects.ACTIONS_BUCKET, subjects.action_key(kind)), "announces its action")
         yield Grant(subjects.presence_filter(kind), "says that it is there")
+        keys = subjects.bucket_subject(subjects.OPERATION_KEYS_BUCKET, subjects.operation_key(kind, "*"))
+        yield Grant(f"{API}.DIRECT.GET.{_KEYS}.{keys}", "opens its confidential operations, and no others")
         yield Grant(subjects.timer_subject(kind, "*", "*"), "schedules retries")
         yield Grant(subjects.fired_wake_subject(kind, "*", "*"), "wakes operations that may go on")
         yield Grant(subjects.bucket_subject(subjects.HOLDS_BUCKET, f"r.{subjects.action_key(kind)}"), "keeps its rate")

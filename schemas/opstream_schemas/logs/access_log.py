@@ -71,6 +71,8 @@ class AdminAct(StrEnum):
     """A subscriber was asked to handle an event again that it had put aside."""
     SCHEDULE_CHANGED = "schedule-changed"
     """What an administrator did with the schedule of another caller; the detail says it."""
+    ERASED = "erased"
+    """The operation of another caller; by a command, any."""
     PROVISIONED = "provisioned"
     RESTORED = "restored"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from opstream_schemas.events import OperationError
-from opstream_schemas.text import one_line, truncate_text
+from opstream_schemas.text import is_sealed_text, one_line, truncate_text
 
 from .state import Operation
 
@@ -49,9 +49,11 @@ def error_text(error: OperationError, *, is_ours: bool) -> str:
     """Return an error as a part of one log line: its code, and its message if opstream wrote that.
 
     An author's message is for the client. It may quote the input, and with it what must not be in a log. Code and
-    message are cut, and made one line.
+    message are cut, and made one line. One that is sealed says nothing, and is left out.
     """
-    return f"{_code(error)}: {truncate_text(one_line(error.message), _MESSAGE_LIMIT)}" if is_ours else _code(error)
+    if not is_ours or is_sealed_text(error.message):
+        return _code(error)
+    return f"{_code(error)}: {truncate_text(one_line(error.message), _MESSAGE_LIMIT)}"
 
 
 def _code(error: OperationError) -> str:

@@ -43,7 +43,17 @@ from opstream_schemas.signals.signal_book import NO_SIGNALS, SignalBook, is_comp
 from opstream_schemas.subjects import event_subject
 from opstream_schemas.text import format_count
 
-from .state import FOLD_VERSION, STEPS_FOLD_VERSION, CancelWish, CurrentWait, LiveAttempt, Operation, Status, Waiting
+from .state import (
+    CONFIDENTIAL_FOLD_VERSION,
+    STEPS_FOLD_VERSION,
+    CancelWish,
+    CurrentWait,
+    LiveAttempt,
+    Operation,
+    Status,
+    Waiting,
+    first_version,
+)
 
 
 def initial(event: RecordedEvent) -> Operation:
@@ -71,6 +81,7 @@ def initial(event: RecordedEvent) -> Operation:
         retry_of=data.retry_of,
         priority=data.priority,
         parent=data.parent,
+        confidential=data.confidential,
         status=Status.NOT_STARTED,
         created_at=event.time,
         start_at=data.start_at,
@@ -84,7 +95,7 @@ def initial(event: RecordedEvent) -> Operation:
         position=1,
         stream_sequence=event.sequence,
         last_hash=event.digest,
-        fold_version=STEPS_FOLD_VERSION if _is_of_later_release(data) else FOLD_VERSION,
+        fold_version=first_version(data),
     )
 
 
@@ -96,7 +107,8 @@ def evolve(operation: Operation, event: RecordedEvent) -> Operation:
             state.
     """
     _check_next(operation, event)
-    return msgspec.structs.replace(operation, **_state_changes(operation, event), **_position_changes(event))
+    evolved = msgspec.structs.replace(operation, **_state_changes(operation, event), **_position_changes(event))
+    return _with_own_version(evolved)
 
 
 def skip_unknown(operation: Operation, event: RecordedEvent) -> Operation:
@@ -108,9 +120,10 @@ def skip_unknown(operation: Operation, event: RecordedEvent) -> Operation:
     _check_next(operation, event)
     if event.data is not None:
         raise FoldRefused(f"{_described(event)} is of a known type and must be folded, not skipped")
-    return msgspec.structs.replace(
+    skipped = msgspec.structs.replace(
         operation, skipped=operation.skipped + 1, fold_version=STEPS_FOLD_VERSION, **_position_changes(event)
     )
+    return _with_own_version(skipped)
 
 
 def fold_for_reader(operation: Operation | None, events: Iterable[RecordedEvent]) -> Operation | None:
@@ -244,6 +257,13 @@ def _check_subject(event: RecordedEvent, operation_id: str, kind: Kind) -> None:
         raise FoldRefused(f"{_described(event)} is stored on {event.subject}, which is not a subject of {kind} for it")
 
 
+def _with_own_version(operation: Operation) -> Operation:
+    """Return a confidential operation with the fold version of such; any other as it is."""
+    if not operation.confidential or operation.fold_version == CONFIDENTIAL_FOLD_VERSION:
+        return operation
+    return msgspec.structs.replace(operation, fold_version=CONFIDENTIAL_FOLD_VERSION)
+
+
 def _position_changes(event: RecordedEvent) -> dict[str, object]:
     return {"position": event.position, "stream_sequence": event.sequence, "last_hash": event.digest}
 
@@ -365,11 +385,6 @@ def _closed_wait(operation: Operation) -> dict[str, object]:
     if wait is None or wait.signal is None or operation.is_cut_short:
         return {}
     return {"signals": (operation.signals or NO_SIGNALS).with_closed(wait.name)}
-
-
-def _is_of_later_release(data: Requested) -> bool:
-    """Return True for a request that the release before steps understands only in part."""
-    return data.input_payload is not None or data.parent is not None or bool(data.uploads)
 
 
 def _children_after(operation: Operation, data: StepStarted | StepSucceeded | StepFailed) -> tuple[ChildGroup, ...]:

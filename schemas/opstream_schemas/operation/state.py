@@ -11,7 +11,8 @@ import msgspec
 
 from opstream_schemas.children.lineage import ChildGroup
 from opstream_schemas.event_types.claims import Attachment
-from opstream_schemas.events import ChildWait, Instant, OperationError, ParentRef, SignalWait, Trace
+from opstream_schemas.event_types.erasure import Erasure
+from opstream_schemas.events import ChildWait, Instant, OperationError, ParentRef, Requested, SignalWait, Trace
 from opstream_schemas.names import Kind
 from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.signals.signal_book import NO_SIGNALS, SignalBook
@@ -24,6 +25,9 @@ FOLD_VERSION: Final = 2
 STEPS_FOLD_VERSION: Final = 3
 """That of an operation with steps, waits, signals, payloads or a parent, or with events that this version has skipped.
 So only snapshots of such operations are folded again where another release wrote or reads them."""
+CONFIDENTIAL_FOLD_VERSION: Final = 4
+"""That of a confidential operation, so that a release which would show its sealed values as they are uses no snapshot
+of it."""
 
 
 class Status(StrEnum):
@@ -109,6 +113,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """Of a child: whose (`Requested.parent`)."""
     children: tuple[ChildGroup, ...] = ()
     """The children that its action has asked for, or is about to."""
+    confidential: bool = False
+    """True if its texts and documents are sealed by its key (`Requested.confidential`)."""
     status: Status
     created_at: Instant
     start_at: Instant | None = None
@@ -157,6 +163,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """What was sent to it; None for nothing."""
     skipped: int = 0
     """Number of events that a reader skipped: of unknown types, or those that a forced end passed over (ADR 0014)."""
+    erased: Erasure | None = None
+    """That its key was destroyed. The API adds it, from what is in the key's place: it is in no event and no view."""
     position: int
     stream_sequence: int
     last_hash: str
@@ -168,6 +176,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
 
         A version that knows no steps, waits, signals or payloads has skipped their events, and its number is lower.
         """
+        if self.confidential:
+            return self.fold_version == CONFIDENTIAL_FOLD_VERSION
         if self.fold_version == STEPS_FOLD_VERSION:
             return True
         return self.fold_version == FOLD_VERSION and (not self.skipped or self.is_terminal)
@@ -271,3 +281,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     def attempts_used(self) -> int:
         """Return the number of attempts that count towards `max_attempts`."""
         return self.attempt - self.uncounted
+
+
+def first_version(data: Requested) -> int:
+    """Return that of a confidential operation, of one that the release before steps understands only in part, or of any
+    other."""
+    if data.confidential:
+        return CONFIDENTIAL_FOLD_VERSION
+    is_later = data.input_payload is not None or data.parent is not None or bool(data.uploads)
+    return STEPS_FOLD_VERSION if is_later else FOLD_VERSION

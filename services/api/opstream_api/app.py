@@ -63,12 +63,13 @@ from .operations.submit import Accepted
 from .pages.console_page import console_routes
 from .pages.docs_page import docs_routes
 from .probes.readiness import readiness
+from .routes.erasure_routes import erasure_routes
 from .routes.payload_routes import allowed_of_payloads, payload_routes
 from .routes.signal_routes import signal_routes
 from .routes.undelivered_routes import allowed_of_undelivered, undelivered_routes
 from .routes.upload_routes import allowed_of_uploads, is_of_uploads, upload_routes
 from .schedule_routes import allowed_of_schedules, schedule_routes
-from .status_routes import ALLOW_POST, ALLOW_READ, READS, STATUS_PREFIX, read_status, status_routes
+from .status_routes import ALLOW_POST, ALLOW_READ, ALLOW_STATUS, READS, STATUS_PREFIX, read_status, status_routes
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,9 @@ logger = logging.getLogger(__name__)
 _READS: Final = [*READS, HttpMethod.OPTIONS]
 _SUBMITS: Final = [HttpMethod.POST, HttpMethod.OPTIONS]
 _READ_PATH: Final = re.compile(
-    r"/(?:status(?::count)?|actions|status/[^/:]+|status/[^/]+/events|docs(?:/[^/]*)?|console(?:/[^/]*){0,2}|healthz|readyz|(?:openapi|asyncapi)\.json)"
+    r"/(?:status(?::count)?|actions|status/[^/]+/events|docs(?:/[^/]*)?|console(?:/[^/]*){0,2}|healthz|readyz|(?:openapi|asyncapi)\.json)"
 )
+_STATUS_PATH: Final = re.compile(r"/status/[^/:]+")
 _ACT_PATH: Final = re.compile(r"/status(?:/[^/]*)?:(?:cancel|retry)|/status/[^/]*:signal/[^/]+")
 _OK_BODY: Final = b'{"status":"ok"}'
 
@@ -112,6 +114,7 @@ def create_app(dependencies: Dependencies) -> ASGIApp:
         [
             *_metadata_routes(access.metadata if access is not None else None),
             *status_routes(dependencies),
+            *erasure_routes(dependencies),
             *signal_routes(dependencies),
             *schedule_routes(dependencies),
             *action_routes(dependencies),
@@ -254,7 +257,7 @@ async def _submit(dependencies: Dependencies, scope: HTTPScope, receive: Receive
             raise unauthenticated(access.challenge)  # a body may take minutes
         check_declared(headers, body)
         accepted = await dependencies.submitter.submit(submit, body)
-        if accepted.operation.result_payload is not None:  # a repeated request whose operation has ended
+        if accepted.operation.result_payload is not None or accepted.operation.confidential:
             operation = await dependencies.status.with_result(accepted.operation)
             accepted = msgspec.structs.replace(accepted, operation=operation)
     except ApiError as error:
@@ -345,6 +348,8 @@ def _method_error(scope: HTTPScope) -> ApiError:
     path = scope["path"]
     if _READ_PATH.fullmatch(path):
         return method_not_allowed(ALLOW_READ)
+    if _STATUS_PATH.fullmatch(path):
+        return method_not_allowed(ALLOW_STATUS)
     allow = allowed_of_schedules(path) or allowed_of_undelivered(path) or allowed_of_payloads(path)
     allow = allow or allowed_of_uploads(path)
     if allow is not None:

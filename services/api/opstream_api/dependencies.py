@@ -13,6 +13,7 @@ from .access.access_control import AccessControl
 from .access.denials.access_recorder import AccessRecorder
 from .actions.desk import ActionDesk
 from .bulk.desk import BulkDesk
+from .erasure.erasure_desk import ErasureDesk
 from .http.callback_header import CallbackPolicy
 from .http.caller_identity import CallerResolver
 from .http.document_cache import DocumentCache
@@ -53,6 +54,8 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     """Files of operations, and documents that are too large for an event."""
     uploads: UploadDesk
     """Files that clients upload before they submit."""
+    erasure: ErasureDesk
+    """Erases confidential operations."""
     bulk: BulkDesk | None = None
     """Takes bulk requests; None for a service without an index."""
     schedules: ScheduleDesk | None = None

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from opstream_journal import EventTooLarge, JournalError, JournalFull, JournalUnavailable
+from opstream_journal.errors import KeyMissing, KeyUnusable, OperationErased
 from opstream_journal.outage_log import OutageLog
 from opstream_payloads.errors import PayloadError, StoreUnavailable
 from opstream_schemas.errors import ErrorCode
@@ -56,6 +57,9 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.HANDLING_FAILED: 409,
         ErrorCode.SCHEDULE_NAME_TAKEN: 409,
         ErrorCode.TOO_MANY_SCHEDULES: 409,
+        ErrorCode.NOT_CONFIDENTIAL: 409,
+        ErrorCode.OPERATION_OPEN: 409,
+        ErrorCode.OPERATION_ERASED: 409,
         ErrorCode.PAYLOAD_TOO_LARGE: 413,
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
         ErrorCode.RANGE_NOT_SATISFIABLE: 416,
@@ -63,6 +67,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.TOO_MANY_REQUESTS: 429,
         ErrorCode.INTERNAL_ERROR: 500,
         ErrorCode.PAYLOAD_UNREADABLE: 500,
+        ErrorCode.KEY_MISSING: 500,
         ErrorCode.JOURNAL_UNAVAILABLE: 503,
         ErrorCode.JOURNAL_FULL: 503,
         ErrorCode.ACTION_NOT_SERVED: 503,
@@ -71,6 +76,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.INDEX_UNAVAILABLE: 503,
         ErrorCode.SERVICE_NOT_RUNNING: 503,
         ErrorCode.PAYLOAD_STORE_UNAVAILABLE: 503,
+        ErrorCode.KEYS_UNAVAILABLE: 503,
     }
 )
 """The codes of error responses (docs/contract.md). The other codes appear only in a status monitor."""
@@ -95,6 +101,7 @@ RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         ErrorCode.TOO_MANY_REQUESTS: 1,  # at least: a limit says it exactly
         ErrorCode.SERVICE_NOT_RUNNING: 30,  # an operator has to start it
         ErrorCode.ACTION_NOT_SERVED: 60,  # an operator has to start a runner
+        ErrorCode.KEYS_UNAVAILABLE: 60,  # an operator has to give the service its keys
         ErrorCode.JOURNAL_FULL: 30,  # an operator has to make room, or events have to expire
     }
 )
@@ -166,6 +173,10 @@ def journal_error(error: JournalError, *, operation_id: str = "", is_repeatable:
         operation_id: id of a submit that may be sent again; empty for other requests.
         is_repeatable: True if the request's own headers name the operation (OASIS Repeatable Requests).
     """
+    if isinstance(error, OperationErased):
+        return ApiError(ErrorCode.OPERATION_ERASED, f"{error}, so nobody can compare or open it: use another id")
+    if isinstance(error, KeyUnusable):
+        return _key_error(error)
     if isinstance(error, EventTooLarge):
         return ApiError(ErrorCode.PAYLOAD_TOO_LARGE, "the request is larger than the journal accepts")
     again = _again(operation_id, is_repeatable=is_repeatable)
@@ -202,6 +213,15 @@ def payload_error(error: PayloadError, what: str, *, operation_id: str = "", is_
 def note_payload_success() -> None:
     """Note that the payload store has answered."""
     _STORE_OUTAGE.recovered()
+
+
+def _key_error(error: KeyUnusable) -> ApiError:
+    """Translate what is wrong with the key of a confidential operation. What it is goes to the log."""
+    logger.error("a confidential operation can't be sealed or opened: %s", error)
+    if isinstance(error, KeyMissing):
+        return ApiError(ErrorCode.KEY_MISSING, "the key of this operation is lost, so it can't be opened; see the log")
+    message = "this operation is confidential, and the service has no key for it now; its log says what to do"
+    return ApiError(ErrorCode.KEYS_UNAVAILABLE, message)
 
 
 def action_not_served(kind: Kind, since: datetime, *, operation_id: str, is_repeatable: bool) -> ApiError:

@@ -22,6 +22,8 @@ from litestar.types import ASGIApp
 from opstream_journal import ActionCatalog, Connection, Journal, SnapshotStore, connect, retry_until_ready
 from opstream_journal.access_log import AccessLog
 from opstream_journal.jetstream.connection import end_task
+from opstream_journal.keys.keks import open_ring
+from opstream_journal.keys.operation_keys import OperationKeys
 from opstream_journal.metrics.instruments import Gauges
 from opstream_journal.metrics.page import Metrics
 from opstream_journal.provisioning.login_check import LoginCheck
@@ -39,8 +41,7 @@ from opstream_schemas.broker_access.permissions import Role
 from .access.access_control import AccessControl
 from .access.authentication import principal_of
 from .access.denials.access_recorder import AccessRecorder
-from .access.limits.open_operations import OpenOperations
-from .access.limits.open_survey import OpenSurvey
+from .access.limits.open_survey import open_survey, wait_for_survey
 from .access_setup import open_access
 from .actions.service import open_actions
 from .app import create_app
@@ -48,6 +49,7 @@ from .asyncapi import action_asyncapi_document
 from .bulk.service import open_bulk
 from .children.desk import ChildDesk
 from .dependencies import Dependencies
+from .erasure.erasure_desk import ErasureDesk
 from .http.caller_identity import CallerResolver
 from .http.document_cache import DocumentCache
 from .http.request_log import RequestLog
@@ -88,6 +90,7 @@ def run(settings: Settings) -> None:
 
     Raises:
         JournalError: the port is in use, the broker can't be reached, or its streams differ. It says what to do.
+        InvalidKek: the key-encryption keys can't be read, or are none.
     """
     uvloop.run(run_until_signal(partial(serve, settings)))
 
@@ -117,10 +120,10 @@ async def connected_api(
         metrics: gets the instruments of the service; None for no page.
 
     Raises:
-        JournalError: as `run`.
+        JournalError, InvalidKek: as `run`.
     """
     conditions = conditions or Conditions()
-    meter = RequestMeter()
+    meter, ring = RequestMeter(), open_ring(settings.keks)
     async with AsyncExitStack() as stack:
         connection = await connect(
             settings.servers,
@@ -148,7 +151,7 @@ async def connected_api(
         stack.push_async_callback(capacity.stop)
         await retry_until_ready(connection, capacity.start, settings.connect_timeout)
         waiting_reasons, runners = await _watch_runners(stack, connection)
-        cache = OperationCache()
+        cache, keys = OperationCache(), OperationKeys(connection, ring)
         locks = ResourceLocks(connection, journal)
         await locks.start()
         queue_positions = QueuePositions(locks, time.monotonic)
@@ -161,13 +164,14 @@ async def connected_api(
             waiting_reasons=waiting_reasons,
             cache=cache,
             documents=opened.documents,
+            keys=keys,
             now=_utc_now,
         )
         watches = WatchRegistry(connection=connection, journal=journal, status=status)
         watches.start()
         _doubt_after_losses(connection, conditions, status, cache)
         brief_waits = BriefWaits(status=status, watches=watches, now=_utc_now)
-        survey = _open_survey(settings, connection)
+        survey = open_survey(connection, settings.caller_open_operations)
         follower = JournalFollower(connection, status, watches, brief_waits, survey)
         stack.push_async_callback(end_task, asyncio.create_task(follower.run(), name="journal follower"))
         setback_watch = SetbackWatch(connection, conditions, now=_utc_now, on_look=cache.suspend)
@@ -179,7 +183,7 @@ async def connected_api(
         )
         recorder = _start_recorder(stack, connection, callers)
         access = await stack.enter_async_context(open_access(settings, connection, status, conditions, recorder))
-        await _wait_for_survey(survey, settings.connect_timeout)
+        await wait_for_survey(survey, settings.connect_timeout)
         public_url = settings.public_url.rstrip("/")
         hosts = HostPolicy.of(settings.allowed_hosts, bound_to=settings.host, public_url=public_url)
         if metrics is not None:
@@ -193,6 +197,7 @@ async def connected_api(
             snapshots=snapshots,
             runners=runners,
             documents=opened.documents,
+            keys=keys,
             now=_utc_now,
             clock=time.monotonic,
             new_id=_new_id,
@@ -201,9 +206,11 @@ async def connected_api(
         )
         stack.push_async_callback(await ChildDesk(connection, journal, submitter, body_limit).start())
         schedules = await open_schedules(stack, connection, submitter, status, access, recorder, now=_utc_now)
-        canceler = Canceler(journal, status, cache, now=_utc_now, clock=time.monotonic, new_id=_new_id)
+        canceler = Canceler(journal, status, cache, keys, now=_utc_now, clock=time.monotonic, new_id=_new_id)
         ids = None if access is None else access.operations.ids
-        retrier = Retrier(journal=journal, status=status, submitter=submitter, ids=ids, documents=opened.documents)
+        retrier = Retrier(
+            journal=journal, status=status, submitter=submitter, keys=keys, ids=ids, documents=opened.documents
+        )
         lists, counts = _open_index(settings, access, stack)
         app = create_app(
             Dependencies(
@@ -216,7 +223,8 @@ async def connected_api(
                 brief_waits=brief_waits,
                 canceler=canceler,
                 retrier=retrier,
-                signals=SignalDesk(journal, status, cache, now=_utc_now, clock=time.monotonic, new_id=_new_id),
+                signals=SignalDesk(journal, status, cache, keys, now=_utc_now, clock=time.monotonic, new_id=_new_id),
+                erasure=ErasureDesk(status, keys, now=_utc_now),
                 bulk=open_bulk(
                     stack,
                     connection,
@@ -337,22 +345,6 @@ def _start_recorder(stack: AsyncExitStack, connection: Connection, callers: Call
     recorder.start()
     stack.push_async_callback(recorder.stop)
     return recorder
-
-
-def _open_survey(settings: Settings, connection: Connection) -> OpenSurvey | None:
-    limit = settings.caller_open_operations
-    return OpenSurvey(connection, OpenOperations(limit)) if limit else None
-
-
-async def _wait_for_survey(survey: OpenSurvey | None, patience: float) -> None:
-    """Wait until the service knows what each caller has open. After `patience` seconds it serves all the same."""
-    if survey is None:
-        return
-    try:
-        async with asyncio.timeout(patience):
-            await survey.known.wait()
-    except TimeoutError:
-        logger.warning("not all open operations are counted after %g s: callers may begin more until then", patience)
 
 
 def _open_request_log(settings: Settings, stack: AsyncExitStack) -> RequestLog | None:

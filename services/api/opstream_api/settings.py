@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from opstream_index.location import IndexLocation
+from opstream_journal.keys.keks import NO_KEKS, KekLocation
 from opstream_journal.provisioning.topology import BODY_LIMIT
 from opstream_payloads.documents import UPLOAD_LIMIT
 from opstream_payloads.location import StoreLocation
@@ -76,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The index, which lists read; None for none."""
     payload_store: StoreLocation = StoreLocation()
     """Where payloads are; by default on the broker."""
+    keks: KekLocation = NO_KEKS
+    """Where the key-encryption keys are; without them it takes no confidential action."""
     has_request_log: bool = True
     """Write a line for each request."""
     health_port: int = 0

@@ -65,6 +65,7 @@ from .read_access import access_ended, find_to_read, until_access_ends
 from .signals.shown_wait import shown_to
 
 ALLOW_READ: Final = "GET, HEAD"
+ALLOW_STATUS: Final = "GET, HEAD, DELETE"
 ALLOW_POST: Final = "POST"
 READS: Final = [HttpMethod.GET, HttpMethod.HEAD]
 
@@ -90,7 +91,7 @@ def status_routes(dependencies: Dependencies) -> list[HTTPRouteHandler]:
     async def status(request: AnyRequest) -> ASGIApp:
         operation_id, colon, action = request.path_params["target"].rpartition(":")  # an operation id has no ':'
         if not colon:
-            raise method_not_allowed(ALLOW_READ)  # a read does not get here: `read_status`
+            raise method_not_allowed(ALLOW_STATUS)  # a read does not get here: `read_status`
         act = _ACTS.get(action)
         if act is None:
             raise not_found()

@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from opstream_journal import Journal
+from opstream_journal.keys.operation_keys import OperationKeys
 from opstream_payloads import Payloads
 from opstream_payloads.documents import NO_DOCUMENTS, Documents
 from opstream_runner.steps.step_clock import REAL_CLOCK, StepClock
@@ -43,5 +44,7 @@ class RunnerDependencies(msgspec.Struct, frozen=True):
     """Measures attempts."""
     tracing: Tracer = NO_TRACING
     """Makes the spans of attempts."""
+    keys: OperationKeys | None = None
+    """Of confidential operations; None for a runner that leaves them to others."""
     step_clock: StepClock = REAL_CLOCK
     """The time of steps and waits."""

@@ -22,6 +22,8 @@ import uuid_utils
 from nats.aio.msg import Msg
 
 from opstream_journal import Connection, Drifted, Journal, connect, retry_until_ready
+from opstream_journal.keys.keks import NO_KEK, KekRing, open_ring
+from opstream_journal.keys.operation_keys import OperationKeys
 from opstream_journal.metrics.page import Metrics
 from opstream_journal.outage_log import BoundedLog
 from opstream_journal.provisioning.login_check import LoginCheck
@@ -44,6 +46,7 @@ from .authoring.action_modules import import_notice, load_actions
 from .containment.forks import keep_from_forks, prepare_forks
 from .containment.log_guard import protect_logs
 from .dependencies import RunnerDependencies
+from .errors import InvalidAction
 from .event_loop import run_until_complete
 from .runner import Runner
 from .settings import Settings
@@ -59,13 +62,17 @@ def run(settings: Settings) -> None:
     """Offer the actions of the settings' modules, and run their attempts until SIGTERM or SIGINT.
 
     Raises:
-        InvalidAction: a module can't be imported or defines no valid action.
+        InvalidAction: a module can't be imported or defines no valid action; or an action is confidential, and there
+            is no key-encryption key.
+        InvalidKek: the key-encryption keys can't be read, or are none.
         JournalError: the health port is in use; the broker can't be reached, or is not provisioned as it should be;
             a consumer was deleted; or an action's types changed, and its version did not.
     """
     prepare_forks()
     protect_logs()
     actions = load_actions(settings.modules, importing=import_notice)
+    ring = open_ring(settings.keks)
+    _check_confidential(actions, has_keks=ring is not None)
     with contextlib.ExitStack() as stack:
         sock = None
         if settings.health_port:
@@ -73,10 +80,12 @@ def run(settings: Settings) -> None:
             sock = stack.enter_context(listen_for_health(settings.health_host, settings.health_port))
             # A forked process that outlives this one must not keep the port from the next runner.
             stack.enter_context(keep_from_forks(lambda: [sock.fileno()]))
-        run_until_complete(_serve(settings, actions, sock))
+        run_until_complete(_serve(settings, actions, sock, ring))
 
 
-async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: socket.socket | None) -> None:
+async def _serve(
+    settings: Settings, actions: list[Action[Any, Any]], sock: socket.socket | None, ring: KekRing | None
+) -> None:
     loop, serving = asyncio.get_running_loop(), asyncio.current_task()
     conditions = Conditions()
     access = [access_of(action.spec) for action in actions]
@@ -95,7 +104,7 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
             stack.enter_context(keep_from_forks(connection.descriptors))
             metrics = Metrics()
             login = LoginCheck(connection, Role.RUNNER, actions=access)
-            runner = await _build_runner(settings, connection, actions, metrics)
+            runner = await _build_runner(settings, connection, actions, metrics, ring)
             await retry_until_ready(connection, login.check, settings.connect_timeout)
         except asyncio.CancelledError:
             runner = None
@@ -118,7 +127,11 @@ async def _serve(settings: Settings, actions: list[Action[Any, Any]], sock: sock
 
 
 async def _build_runner(
-    settings: Settings, connection: Connection, actions: list[Action[Any, Any]], metrics: Metrics
+    settings: Settings,
+    connection: Connection,
+    actions: list[Action[Any, Any]],
+    metrics: Metrics,
+    ring: KekRing | None,
 ) -> Runner:
     max_msg_size = await retry_until_ready(connection, lambda: check_provisioned(connection), settings.connect_timeout)
     _check_result_limit(settings.result_limit, max_msg_size, connection.nc.max_payload)
@@ -144,6 +157,7 @@ async def _build_runner(
         payloads=opened.payloads,
         jitter=_jitter,
         tracing=settings.tracing,
+        keys=None if ring is None else OperationKeys(connection, ring, is_direct=True),
     )
     runner = Runner(
         connection,
@@ -185,6 +199,18 @@ async def _run_until_signal(connection: Connection, runner: Runner) -> None:
     connection.expect_close()
     if runner.failure.done():
         raise runner.failure.result()
+
+
+def _check_confidential(actions: list[Action[Any, Any]], *, has_keks: bool) -> None:
+    """Check that a runner can offer its confidential actions.
+
+    Raises:
+        InvalidAction: it has one, and no key-encryption key.
+    """
+    found = [str(one.kind) for one in actions if one.spec.policy.confidential]
+    if found and not has_keks:
+        what = "is confidential" if len(found) == 1 else "are confidential"
+        raise InvalidAction(f"{', '.join(found)} {what}, and this runner can't seal what it does: {NO_KEK}")
 
 
 def _check_result_limit(result_limit: int, max_msg_size: int, max_payload: int) -> None:

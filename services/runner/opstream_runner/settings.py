@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from opstream_journal.keys.keks import NO_KEKS, KekLocation
 from opstream_journal.provisioning.topology import BODY_LIMIT
 from opstream_payloads.location import StoreLocation
 from opstream_schemas.traces.tracer import NO_TRACING, Tracer
@@ -38,5 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds to wait for the broker at the start: longer than a broker restart, short enough to notice a mistake."""
     allows_schema_change: bool = False
     """Whether an action's types may differ from those that were announced as the same version."""
+    keks: KekLocation = NO_KEKS
+    """Where the key-encryption keys are; without them it offers no confidential action."""
     tracing: Tracer = NO_TRACING
     """Makes the spans of this process."""

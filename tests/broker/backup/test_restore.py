@@ -122,6 +122,8 @@ async def test_everything_is_there_again(folder: Path, link: Connection, empty: 
     assert "@" in record["by"]
     verified = await opstream("verify", "--nats", empty.url)
     assert verified.exit_code == 0, verified.stdout + verified.stderr
+    made = await opstream("provision", "--nats", empty.url)
+    assert made.stdout == "made       stream KV_operation_keys\n", made.stdout + made.stderr
     compared = await opstream("provision", "--nats", empty.url)
     assert "nothing to do" in compared.stdout, compared.stdout + compared.stderr
     assert "projectors, then runners" in done.stderr

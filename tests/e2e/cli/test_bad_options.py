@@ -32,6 +32,7 @@ ANY_TEXT: Final[Mapping[str, str]] = {
     "--subject": "any text that can be printed",
     "--note": "for people to read",
     "--token": "a secret",
+    "--kek-command": "the same",
     "--token-command": "the command says what is wrong with it",
     "--auth-keys-file": "a file, of which the service says what is wrong",
     "--file": "the same, for opstream apikey",
@@ -47,7 +48,7 @@ ANY_TEXT: Final[Mapping[str, str]] = {
         ("--store-dir", "--tls-cert", "--tls-key", "--tls-ca"), "a path on the server's machine, which it looks for"
     ),
     **dict.fromkeys(
-        ("--webhooks-config", "--key", "--sign", "--checkpoint", "--export"),
+        ("--webhooks-config", "--key", "--sign", "--checkpoint", "--export", "--erased", "--kek-file"),
         "a file, of which the command says what is wrong",
     ),
 }

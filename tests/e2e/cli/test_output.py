@@ -59,6 +59,8 @@ CALLS: Final = {
     "deliveries": ("deliveries", 0),
     "redeliver": ("redeliver --endpoint callback", 0),
     "provision": ("provision", 0),
+    "erase": (f"erase {DONE}", 1),
+    "keys": ("keys erased", 0),
     "fail": (f"fail {DONE}", 1),
     "schemas": ("schemas schemas", 0),
     "keygen": ("keygen key-{n}", 0),

@@ -389,7 +389,7 @@ def test_the_paths() -> None:
     """Each file that the document links to exists."""
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", DOCUMENT) if "://" not in link]
     assert [link for link in links if not (ROOT / "docs" / link.partition("#")[0]).exists()] == []
-    assert len(links) == 12
+    assert len(links) == 13
 
 
 async def test_a_parked_event_is_brought_back(

@@ -35,6 +35,7 @@ def test_a_cached_state_is_a_prefix(history: History, data: st.DataObject) -> No
         waiting_reasons=nothing,
         cache=cache,
         documents=NO_DOCUMENTS,
+        keys=nothing,
         now=lambda: datetime.now(UTC),
     )
     state = states[begin]

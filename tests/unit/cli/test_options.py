@@ -49,7 +49,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     return found
 
 
-ELSEWHERE = {"durable", "sequences", "is_retry", "is_insecure", "jwt"}
+ELSEWHERE = {"durable", "sequences", "is_retry", "is_insecure", "jwt", "kek_command"}
 """Settings that are not options, and those that exclude others, of which other tests are."""
 SECRET = "whsec_" + "A" * 32
 HOOKS = str(Path(__file__).with_name("configs") / "hooks.toml")
@@ -67,6 +67,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             *("--allow-private", "10.0.0.0/8", "--allow-http"),
             *("--allowed-host", "api.example", "--allowed-origin", "https://c.example", "--processes"),
             "--secure",
+            *("--kek-file", "kek"),
             *("--cors-origin", "https://d.example"),
             *(
                 "--auth",
@@ -83,6 +84,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "INDEX": "off",
             "PAYLOAD_STORE": "file:///p",
             "OTEL": "true",
+            "KEK_FILE": "kek",
             "PROCESSES": "true",
             "SECURE": "true",
             "AUTH": "keys",
@@ -181,7 +183,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             ),
             *("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1", "--identity-header", "X-Forwarded-User"),
             *("--client-id-header", "X-Client-Id", "--connect-timeout", "5", "--no-request-log", "--otel"),
-            *("--health-port", "9", "--health-host", "::1", "--index", "postgresql://db/ops"),
+            *("--health-port", "9", "--health-host", "::1", "--index", "postgresql://db/ops", "--kek-file", "kek"),
             *(
                 "--allowed-host",
                 "api.example",
@@ -208,6 +210,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
         ],
         {
             "INDEX": "postgresql://db/ops",
+            "KEK_FILE": "kek",
             "OTEL": "1",
             "AUTH": "keys",
             "AUTH_KEYS_FILE": "keys.json",
@@ -256,6 +259,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
                 "::1",
             ),
             *("--drain", "1m", "--max-result", "1B", "--connect-timeout", "5s", "--otel", "--allow-schema-change"),
+            *("--kek-command", "vault read"),
         ],
         {
             "NATS_URL": "nats://a:1",
@@ -263,6 +267,7 @@ CASES: list[tuple[str, list[str], dict[str, str]]] = [
             "NATS_CREDS": HOOKS,
             "ACTIONS": "x",
             "ALLOW_SCHEMA_CHANGE": "1",
+            "KEK_COMMAND": "vault read",
             "CONCURRENCY": "1",
             "HEALTH_PORT": "9",
             "HEALTH_HOST": "::1",

@@ -18,6 +18,7 @@ import pytest
 from opstream_schemas.bulk.records import Authority, BulkItem, BulkProgress
 from opstream_schemas.event_types.claims import Attachment
 from opstream_schemas.event_types.clean_up import StepName
+from opstream_schemas.event_types.erasure import Erasure
 from opstream_schemas.events import (
     EVENT_DATA,
     EVENT_TYPES,
@@ -52,6 +53,7 @@ from opstream_schemas.events import (
 from opstream_schemas.json_schemas import json_schemas
 from opstream_schemas.operation.state import Operation
 from opstream_schemas.payloads.payload_ref import PayloadRef
+from opstream_schemas.seals.sealed_state import blank_operation
 from opstream_schemas.status_monitor import BlockedBy, WaitingReason, build_status_monitor
 from tests.support.schemas.histories import DEADLINE, NOW, History
 
@@ -188,8 +190,9 @@ def event(data: EventData) -> Event:
 
 OF_VERSION_2 = {"start_at": START_AT, "start_after": 7200}
 """Members with which a request is of another type."""
+OF_VERSION_5 = {"confidential": True}
 OF_OTHER_TYPES = {
-    Requested: {*OF_VERSION_2, "input_payload", "uploads"},
+    Requested: {*OF_VERSION_2, *OF_VERSION_5, "input_payload", "uploads"},
     StepSucceeded: {"result_payload"},
     Succeeded: {"result_payload"},
 }
@@ -206,6 +209,7 @@ CLAIMED = [
 ]
 CLAIMS = {Requested: "requested.v3", StepSucceeded: "step-succeeded.v2", Succeeded: "succeeded.v2"}
 """Events whose document is a payload are of another type."""
+SEALED = msgspec.structs.replace(LATER, input=msgspec.Raw(b'"sealed:1:bm9uY2UgYW5kIGNpcGhlcnRleHQ="'), **OF_VERSION_5)
 OF_CHILDREN: dict[str, dict[str, Any]] = {
     "requested": {"parent": ParentRef(id="tPARENT", own_id="print-42", name="pages", key="7", index=3, depth=2)},
     "step-started": {"children": 3},
@@ -217,7 +221,7 @@ OF_SIGNALS: dict[str, dict[str, Any]] = {"waiting": {"signal": None, "refused": 
 EVENTS = (
     {f"{data.name}.json": event(data) for data in FULL}
     | {f"{data.name}.minimal.json": event(data) for data in MINIMAL}
-    | {"requested.v2.json": event(LATER), "requested.v4.json": event(UPLOADED)}
+    | {"requested.v2.json": event(LATER), "requested.v4.json": event(UPLOADED), "requested.v5.json": event(SEALED)}
     | {f"{CLAIMS[type(data)]}.json": event(data) for data in CLAIMED}
     | {
         f"{data.name}.child.json": event(
@@ -267,6 +271,8 @@ _EARLY = Signaled(signal="note", payload=msgspec.Raw(b"{}"), by="cy", request_id
 _WAIT = SignalWait(schema=SCHEMA, approvers=2, not_requester=True)
 _BEGUN = WaitBegun(attempt=1, wait="approval", until=RETRY_AT, signal=_WAIT)
 _APPROVED = Signaled(signal="approval", payload=msgspec.Raw(b'{"approved":true}'), by="bob@example.org")
+CONFIDENTIAL = History("0197f1c2-7b1e-7000-8000-000000000001").append(SEALED, _STARTED, _STEP).operation
+OPERATIONS["operation.confidential.json"] = CONFIDENTIAL
 AWAITING = History("0197f1c2-7b1e-7000-8000-000000000001").append(FULL[0], _STARTED, _EARLY, _BEGUN, _APPROVED)
 OPERATIONS["operation.awaiting.json"] = AWAITING.operation
 _ASKS = StepStarted(attempt=1, step="pages", key="7", input_hash=INPUT_HASH, children=3)
@@ -282,6 +288,9 @@ MONITORS = {f"monitor.{state}.json": build_status_monitor(operation(state)) for 
         SLEEPING, blocked_by=BlockedBy(reason=WaitingReason.SLEEP, until=RETRY_AT, message="cool down")
     ),
     "monitor.with-uploads.json": build_status_monitor(WITH_UPLOADS),
+    "monitor.erased.json": build_status_monitor(
+        blank_operation(operation("failed"), Erasure(at=RETRY_AT, by="ann@example.org", reason="ticket 4711"))
+    ),
     "monitor.awaiting.json": build_status_monitor(AWAITING.operation),
     "monitor.parent.json": build_status_monitor(
         PARENT, blocked_by=BlockedBy(reason=WaitingReason.CHILD, operation_id="child-a", message="pages")

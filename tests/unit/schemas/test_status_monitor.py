@@ -235,6 +235,7 @@ def test_the_error_codes_are_those_of_the_contract() -> None:
         "TooManySignals",
         "PayloadStoreUnavailable", "PayloadUnreadable", "PayloadNotFound", "RangeNotSatisfiable",
         "ChildFailed", "ChildRefused",
+        "NotConfidential", "OperationOpen", "OperationErased", "KeyMissing", "KeysUnavailable",
     }  # fmt: skip
 
     assert expected == set(ErrorCode)

@@ -23,7 +23,7 @@ from opstream_schemas.status_monitor import BlockedBy
 
 from .authentication import CHALLENGE
 from .principal import Principal
-from .scopes import ADMIN, CANCEL, READ, SIGNAL, SUBMIT, scope_of
+from .scopes import ADMIN, CANCEL, ERASE, READ, SIGNAL, SUBMIT, scope_of
 
 _STORED_LENGTH: Final = 44
 """Of each id that `OperationIds.stored_id` returns."""
@@ -159,16 +159,19 @@ class OperationAccess:
             ApiError: `Forbidden`: also for an operation of another caller that it may only read; `OperationNotFound`:
                 there is none that it may see; as `read`.
         """
-        scopes = principal.scopes
-        if not scopes.cancels:
+        if not principal.scopes.cancels:
             raise forbidden(CANCEL, "cancel operations")
-        operation = await self._find(principal, own_id)
-        if not scopes.is_admin and (operation.caller != principal.subject or not operation.own_id):
-            if scopes.reads_all:
-                raise forbidden(ADMIN, "cancel operations of other callers")
-            self._on_foreign(principal)
-            raise operation_not_found()
-        return FoundOperation(operation.id, operation.public_id, operation.caller != principal.subject)
+        return await self._find_to_end(principal, own_id, "cancel operations of other callers")
+
+    async def find_to_erase(self, principal: Principal, own_id: str) -> FoundOperation:
+        """Return the operation that a principal erases.
+
+        Raises:
+            ApiError: as `find_to_cancel`.
+        """
+        if not principal.scopes.erases:
+            raise forbidden(ERASE, "erase operations")
+        return await self._find_to_end(principal, own_id, "erase operations of other callers")
 
     async def find_to_signal(self, principal: Principal, own_id: str) -> FoundOperation:
         """Return the operation to which a principal sends a signal.
@@ -219,6 +222,15 @@ class OperationAccess:
             raise
         if operation.tenant != principal.tenant:
             return None
+        return FoundOperation(operation.id, operation.public_id, operation.caller != principal.subject)
+
+    async def _find_to_end(self, principal: Principal, own_id: str, what: str) -> FoundOperation:
+        scopes, operation = principal.scopes, await self._find(principal, own_id)
+        if not scopes.is_admin and (operation.caller != principal.subject or not operation.own_id):
+            if scopes.reads_all:
+                raise forbidden(ADMIN, what)
+            self._on_foreign(principal)
+            raise operation_not_found()
         return FoundOperation(operation.id, operation.public_id, operation.caller != principal.subject)
 
     async def _find(self, principal: Principal, own_id: str) -> Operation:

@@ -9,6 +9,7 @@ A scope is a text, as a key's record and a token's claim have it:
 | `read:all` | the same for all operations of its tenant |
 | `cancel` | to cancel its own operations |
 | `signal` | to send signals to its own operations |
+| `erase` | to erase its own operations |
 | `signal:RESOURCE:ACTION` | to send signals to all operations of its tenant of the actions that match |
 | `run`, `run:RESOURCE:ACTION` | to run attempts of any action, or of those that match |
 | `admin` | all of that in its tenant |
@@ -29,16 +30,17 @@ READ: Final = "read"
 READ_ALL: Final = "read:all"
 CANCEL: Final = "cancel"
 SIGNAL: Final = "signal"
+ERASE: Final = "erase"
 RUN: Final = "run"
 ADMIN: Final = "admin"
 
 MAX_SCOPES: Final = 100
 """Scopes of one principal."""
 
-GENERAL_SCOPES: Final = (SUBMIT, READ, READ_ALL, CANCEL, SIGNAL, RUN, ADMIN)
+GENERAL_SCOPES: Final = (SUBMIT, READ, READ_ALL, CANCEL, SIGNAL, ERASE, RUN, ADMIN)
 """Those that name no action."""
 
-_PLAIN: Final = frozenset({READ, READ_ALL, CANCEL, SIGNAL, ADMIN})
+_PLAIN: Final = frozenset({READ, READ_ALL, CANCEL, SIGNAL, ERASE, ADMIN})
 _OF_ACTIONS: Final = frozenset({SUBMIT, RUN})
 _WITH_PATTERNS: Final = _OF_ACTIONS | {SIGNAL}
 _ANY: Final = "*"
@@ -74,6 +76,8 @@ class Scopes(msgspec.Struct, frozen=True):
     """Its own operations."""
     signaled: tuple[ActionPattern, ...]
     """The actions to whose operations it may send signals, of whichever caller."""
+    erases: bool
+    """Its own operations."""
     is_admin: bool
 
     @classmethod
@@ -96,6 +100,7 @@ class Scopes(msgspec.Struct, frozen=True):
             cancels=is_admin or CANCEL in found,
             signals=is_admin or SIGNAL in found,
             signaled=_patterns(SIGNAL, [one for one in found if one != SIGNAL], is_admin=is_admin),
+            erases=is_admin or ERASE in found,
             is_admin=is_admin,
         )
 
@@ -151,5 +156,5 @@ def _unknown(text: str) -> InvalidName:
     return InvalidName(
         f"{shown!r} is not a scope: write {SUBMIT}:RESOURCE:ACTION, {SIGNAL}:RESOURCE:ACTION, "
         f"{RUN}:RESOURCE:ACTION (each name may be '*'), "
-        f"{SUBMIT}, {READ}, {READ_ALL}, {CANCEL}, {SIGNAL}, {RUN} or {ADMIN}"
+        f"{SUBMIT}, {READ}, {READ_ALL}, {CANCEL}, {SIGNAL}, {ERASE}, {RUN} or {ADMIN}"
     )

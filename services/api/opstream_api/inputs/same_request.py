@@ -1,6 +1,6 @@
 """Whether a submit is the one that an operation began with.
 
-The hash of a request finds most repetitions. These find the others.
+The hash of a request finds most repetitions. These find the others, and those of confidential operations.
 """
 
 from __future__ import annotations
@@ -10,11 +10,29 @@ from typing import Any
 import msgspec
 
 from opstream_api.http.submit_request import SubmitRequest
+from opstream_journal.keys.operation_keys import OperationKeys
 from opstream_payloads.documents import Documents
 from opstream_schemas.events import EventData, Requested
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.state import Operation
 from opstream_schemas.status_monitor import file_identities, is_same_json, start_text
+
+
+async def has_hash(keys: OperationKeys, operation: Operation, digest: str) -> bool:
+    """Return True if an operation was requested with a request hash.
+
+    Args:
+        keys: of confidential operations.
+        operation: its state.
+        digest: as `request_hash` returns it.
+
+    Raises:
+        OperationErased: nobody can say it any more.
+        JournalError: the key can't be had.
+    """
+    if operation.confidential:
+        digest = (await keys.find(operation.kind, operation.id)).keyed_hash(digest)
+    return operation.request_hash == digest
 
 
 def is_same_retry(operation: Operation, request: SubmitRequest) -> bool:
@@ -24,6 +42,7 @@ def is_same_retry(operation: Operation, request: SubmitRequest) -> bool:
 
 
 async def is_same_request(
+    keys: OperationKeys,
     documents: Documents,
     requested: EventData | None,
     request: SubmitRequest,
@@ -35,10 +54,13 @@ async def is_same_request(
 
     Raises:
         PayloadError: the recorded input can't be read.
+        OperationErased, JournalError: as `has_hash`.
     """
     if not isinstance(requested, Requested) or not _has_same_head(requested, request):
         return False
     recorded = await documents.read(request.stored_id, requested.input, requested.input_payload)
+    if requested.confidential:
+        recorded = (await keys.find(request.kind, request.stored_id)).open_json(recorded)
     return is_same_json(msgspec.json.decode(recorded), value)
 
 

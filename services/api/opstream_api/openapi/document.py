@@ -16,6 +16,7 @@ from . import service_paths as service
 from .action_paths import DocumentedAction, action_paths, schemas_of
 from .administration import undelivered_paths as undelivered
 from .administration.control_paths import CONTROL_PARAMETERS, CONTROL_SCHEMAS, CONTROL_TAG, control_paths
+from .administration.erase_path import ERASE_PARAMETERS
 from .administration.undelivered_paths import UNDELIVERED_PARAMETERS, UNDELIVERED_SCHEMAS, undelivered_paths
 from .contract.contract_schemas import contract_schemas
 from .list_path import add_lists
@@ -103,6 +104,7 @@ def openapi_document(
                 **CONTROL_PARAMETERS,
                 **UNDELIVERED_PARAMETERS,
                 **operations.SIGNAL_PARAMETERS,
+                **ERASE_PARAMETERS,
             },
             "examples": sample_errors(),
             "headers": {**HEADERS, **operations.SIGNAL_HEADERS},

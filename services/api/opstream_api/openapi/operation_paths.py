@@ -11,6 +11,7 @@ from opstream_schemas.names import SIGNAL_NAME_PATTERN, Kind
 from opstream_schemas.operation.follow_up import follow_up_id
 from opstream_schemas.signals.signal_decision import SignalState
 
+from .administration.erase_path import erase
 from .responses import error_responses
 from .samples import OPERATION_ID, sample_history, sample_monitor
 from .shared import OPERATION_ID_PATTERN, SCHEMAS, Json, header_refs, json_content, ref, refs
@@ -54,7 +55,7 @@ def operation_paths(kind: Kind, action_input: Any, result: Any, upload_limit: in
         upload_limit: bytes of a file that a client uploads.
     """
     return {
-        "/status/{operationId}": {"get": _status(kind, result)},
+        "/status/{operationId}": {"get": _status(kind, result), "delete": erase()},
         "/status/{operationId}:cancel": {"post": _cancel(kind)},
         "/status/{operationId}:signal/{name}": {"post": _signal(kind)},
         "/status/{operationId}:retry": {"post": _retry(kind)},

@@ -17,6 +17,7 @@ _UNAVAILABLE: Final = (
     ErrorCode.JOURNAL_FULL,
     ErrorCode.PAYLOAD_STORE_UNAVAILABLE,
     ErrorCode.TOO_MANY_CONNECTIONS,
+    ErrorCode.KEYS_UNAVAILABLE,
 )
 _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
     {
@@ -45,8 +46,10 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
             ErrorCode.SIGNAL_TOO_LATE,
             ErrorCode.SIGNAL_REPEATED,
             ErrorCode.TOO_MANY_SIGNALS,
+            ErrorCode.OPERATION_ERASED,
         ),
-        "ResourceBusy": (ErrorCode.RESOURCE_BUSY,),
+        "ResourceBusy": (ErrorCode.RESOURCE_BUSY, ErrorCode.OPERATION_ERASED),
+        "EraseRefused": (ErrorCode.NOT_CONFIDENTIAL, ErrorCode.OPERATION_OPEN),
         "TooLargeSubmit": (ErrorCode.PAYLOAD_TOO_LARGE,),
         "TooLargeCancel": (ErrorCode.PAYLOAD_TOO_LARGE,),
         "UnsupportedSubmit": (ErrorCode.UNSUPPORTED_MEDIA_TYPE,),
@@ -56,11 +59,12 @@ _CODES: Final[Mapping[str, tuple[ErrorCode, ...]]] = MappingProxyType(
         "RequestTimeout": (ErrorCode.REQUEST_TIMEOUT,),
         "UnknownHost": (ErrorCode.UNKNOWN_HOST,),
         "TooManyConnections": (ErrorCode.TOO_MANY_CONNECTIONS,),
-        "InternalError": (ErrorCode.INTERNAL_ERROR, ErrorCode.PAYLOAD_UNREADABLE),
+        "InternalError": (ErrorCode.INTERNAL_ERROR, ErrorCode.PAYLOAD_UNREADABLE, ErrorCode.KEY_MISSING),
         "Unreadable": (
             ErrorCode.JOURNAL_UNAVAILABLE,
             ErrorCode.PAYLOAD_STORE_UNAVAILABLE,
             ErrorCode.TOO_MANY_CONNECTIONS,
+            ErrorCode.KEYS_UNAVAILABLE,
         ),
         "Unavailable": _UNAVAILABLE,
         "NotRunning": (ErrorCode.SERVICE_NOT_RUNNING, *_UNAVAILABLE),

@@ -250,16 +250,8 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             "there is no schedule 'nightly'",
             {},
         ),
-        ErrorCode.SCHEDULE_NAME_TAKEN: (
-            "Another caller of the tenant has a schedule of this name",
-            "the name nightly is taken: use another one",
-            {},
-        ),
-        ErrorCode.TOO_MANY_SCHEDULES: (
-            "The caller has as many as it may have",
-            "you have 100 schedules: delete one first",
-            {},
-        ),
+        ErrorCode.SCHEDULE_NAME_TAKEN: ("Another caller of the tenant has it", "the name nightly is taken", {}),
+        ErrorCode.TOO_MANY_SCHEDULES: ("The caller has too many", "you have 100 schedules: delete one first", {}),
         ErrorCode.DELIVERY_NOT_FOUND: (
             "No attempt of it has failed, or it was made since",
             f"no delivery of '{OPERATION_ID}' to 'billing' has failed, or it was made since",
@@ -341,6 +333,11 @@ _ERRORS: Final[Mapping[ErrorCode, tuple[str, str, dict[str, Any]]]] = MappingPro
             f"the result of operation {OPERATION_ID} can't be read: {_NOT_THERE}",
             {},
         ),
+        ErrorCode.NOT_CONFIDENTIAL: ("Its action is not confidential", f"operation {OPERATION_ID} can't be erased", {}),
+        ErrorCode.OPERATION_OPEN: ("It has not ended", f"operation {OPERATION_ID} is Running: cancel it", {}),
+        ErrorCode.OPERATION_ERASED: ("It was erased", f"operation {OPERATION_ID} was erased: use another id", {}),
+        ErrorCode.KEY_MISSING: ("A confidential operation lost its key", "the key of this operation is lost", {}),
+        ErrorCode.KEYS_UNAVAILABLE: ("The service has no key for it", "this operation can't be opened now", {}),
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: (
             "The body is not declared as JSON in UTF-8",
             "the input must be application/json, not 'text/plain'",

@@ -19,6 +19,7 @@ from opstream_api.errors import ApiError, journal_error, operation_unreadable
 from opstream_api.inputs.input_validation import decode_input
 from opstream_journal import Journal, JournalError, JournalUnavailable
 from opstream_journal.command_handler import CommandHandler, Proposal
+from opstream_journal.keys.operation_keys import OperationKeys
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent, OperationFinished
 from opstream_schemas.operation.commands import RequestCancel
 from opstream_schemas.operation.failure_line import canceled_line, end_fields
@@ -63,6 +64,7 @@ class Canceler:
         journal: the journal.
         status: reads operations.
         cache: gets the new state.
+        keys: of confidential operations.
         now: returns the time of events, with a time zone.
         clock: returns monotonic seconds.
         new_id: generates event ids.
@@ -73,6 +75,7 @@ class Canceler:
         journal: Journal,
         status: StatusReader,
         cache: OperationCache,
+        keys: OperationKeys,
         *,
         now: Callable[[], datetime],
         clock: Callable[[], float],
@@ -80,6 +83,7 @@ class Canceler:
     ) -> None:
         self._status = status
         self._cache = cache
+        self._keys = keys
         self._commands = CommandHandler(journal=journal, source=EVENT_SOURCE, now=now, monotonic=clock, new_id=new_id)
 
     async def cancel(self, operation_id: str, *, by: str, reason: str) -> Operation:
@@ -114,7 +118,11 @@ class Canceler:
             operation = await self._status.read(operation_id)
             # A status is folded leniently, for readers. A decision must not pass over any event.
             state = fold(operation, ())
-            return None if state is None else self._commands.propose(state, command)
+            if state is None:
+                return None
+            needs_key = state.confidential and command.reason and not state.is_terminal
+            key = await self._keys.find(state.kind, state.id) if needs_key else None
+            return self._commands.propose(state, command, key=key)
 
         stored = await self._commands.record(propose, budget=BUDGET)
         if operation is None:

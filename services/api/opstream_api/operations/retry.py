@@ -20,9 +20,11 @@ from opstream_api.http.caller_identity import Caller
 from opstream_api.http.submit_request import OPERATION_ID, IdempotencyKey, SubmitRequest
 from opstream_api.inputs.input_validation import decode_input
 from opstream_journal import Journal, JournalError
+from opstream_journal.errors import OperationErased
+from opstream_journal.keys.operation_keys import OperationKeys
 from opstream_payloads.documents import Documents
 from opstream_payloads.errors import PayloadError
-from opstream_schemas.errors import ErrorCode
+from opstream_schemas.errors import ErrorCode, SealBroken
 from opstream_schemas.events import Requested, Trace
 from opstream_schemas.operation.follow_up import RETRIABLE, follow_up_id, why_not_retriable
 from opstream_schemas.operation.state import Operation
@@ -52,6 +54,7 @@ class Retrier:
         journal: the journal.
         status: reads operations.
         submitter: as for clients.
+        keys: of confidential operations.
         ids: derive the stored ids; None without authentication.
         documents: read inputs that are payloads.
     """
@@ -62,6 +65,7 @@ class Retrier:
         journal: Journal,
         status: StatusReader,
         submitter: Submitter,
+        keys: OperationKeys,
         ids: OperationIds | None,
         documents: Documents,
     ) -> None:
@@ -69,6 +73,7 @@ class Retrier:
         self._documents = documents
         self._status = status
         self._submitter = submitter
+        self._keys = keys
         self._ids = ids
 
     async def retry(
@@ -100,7 +105,7 @@ class Retrier:
             submit, callback=requested.callback, labels=requested.labels, earlier_priority=requested.priority
         )
         try:
-            return await self._submitter.submit(submit, await self._read_input(operation, requested))
+            return await self._submitter.submit(submit, await self._read_input(operation, requested, own_id))
         except ApiError as error:
             if error.code is not ErrorCode.OPERATION_ID_REUSED:
                 raise
@@ -176,11 +181,19 @@ class Retrier:
             raise _not_retriable(own_id, "is being done again already, or has been, for another caller")
         return Accepted(operation=found, retry_after=self._status.retry_after(found))
 
-    async def _read_input(self, operation: Operation, requested: Requested) -> bytes:
+    async def _read_input(self, operation: Operation, requested: Requested, own_id: str) -> bytes:
         try:
-            return bytes(await self._documents.read(operation.id, requested.input, requested.input_payload))
+            key = await self._keys.find(operation.kind, operation.id) if requested.confidential else None
+            recorded = await self._documents.read(operation.id, requested.input, requested.input_payload)
+            return bytes(recorded if key is None else key.open_json(recorded))
         except PayloadError as error:
             raise payload_error(error, f"the input of operation {operation.public_id} can't be read") from error
+        except OperationErased as error:
+            raise _not_retriable(own_id, "can't be done again, since it was erased: submit the action") from error
+        except SealBroken as error:
+            raise operation_unreadable(operation.id, error) from error
+        except JournalError as error:
+            raise journal_error(error) from error
 
     async def _read_request(self, operation: Operation, own_id: str) -> Requested:
         try:

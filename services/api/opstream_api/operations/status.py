@@ -24,15 +24,18 @@ from opstream_api.errors import (
 from opstream_api.queues.queue_positions import QueuePositions
 from opstream_api.queues.waiting_reasons import WaitingReasons
 from opstream_journal import ActionCatalog, Journal, JournalError, SnapshotStore
+from opstream_journal.errors import OperationErased
 from opstream_journal.jetstream.rpc import StoredMessage
+from opstream_journal.keys.operation_keys import OperationKeys
 from opstream_payloads.documents import Documents
 from opstream_payloads.errors import PayloadError
 from opstream_schemas.bulk.kinds import BULK_KINDS
-from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName
+from opstream_schemas.errors import FoldRefused, InvalidEvent, InvalidName, SealBroken
 from opstream_schemas.events import CancelRequested, RecordedEvent
 from opstream_schemas.names import check_operation_id
 from opstream_schemas.operation.fold import fold_for_reader
 from opstream_schemas.operation.state import Operation, Status
+from opstream_schemas.seals.sealed_state import blank_operation, open_operation
 from opstream_schemas.status_monitor import (
     BlockedBy,
     StatusMonitor,
@@ -77,6 +80,7 @@ class StatusReader:
         waiting_reasons: what operations wait for.
         cache: the operations that this process folded last.
         documents: read results that are payloads.
+        keys: of confidential operations.
         now: returns the time with a time zone, to find the end of retention.
     """
 
@@ -90,6 +94,7 @@ class StatusReader:
         waiting_reasons: WaitingReasons,
         cache: OperationCache,
         documents: Documents,
+        keys: OperationKeys,
         now: Callable[[], datetime],
     ) -> None:
         self._journal = journal
@@ -99,6 +104,7 @@ class StatusReader:
         self._waiting_reasons = waiting_reasons
         self._cache = cache
         self._documents = documents
+        self._keys = keys
         self._now = now
         self._reads = SharedReads(self._read)
         self._cancel_times: dict[str, datetime] = {}
@@ -153,8 +159,8 @@ class StatusReader:
         Raises:
             ApiError: as `with_result`.
         """
-        if operation.result_payload is not None:
-            return build_status_monitor(await self.with_result(operation))
+        if operation.result_payload is not None or operation.confidential:
+            operation = await self.with_result(operation)
         if operation.is_terminal or (operation.live is not None and operation.cancel is None):
             return build_status_monitor(operation)
         cancel_requested_at = await self.cancel_requested_at(operation)
@@ -166,11 +172,30 @@ class StatusReader:
         return build_status_monitor(operation, blocked_by=blocked_by, cancel_requested_at=cancel_requested_at)
 
     async def with_result(self, operation: Operation) -> Operation:
-        """Return an operation with its result, also if that is a payload, which this reads.
+        """Return an operation as its readers see it: with its result, also if that is a payload, which this reads; a
+        confidential one opened by its key, or what is left of it.
+
+        The key is read each time, from who leads: once an erasure is answered, no process opens the operation.
 
         Raises:
-            ApiError: `PayloadStoreUnavailable`, `PayloadUnreadable`.
+            ApiError: `PayloadStoreUnavailable`, `PayloadUnreadable`; `KeysUnavailable`: this service has no
+                key-encryption key; `KeyMissing`; `JournalUnavailable`.
         """
+        if not operation.confidential:
+            return await self._fetched(operation)
+        if operation.position == 1:  # a request has nothing that a status shows
+            return operation
+        try:
+            key = await self._keys.find(operation.kind, operation.id)
+            return open_operation(await self._fetched(operation), key)
+        except OperationErased as erased:
+            return blank_operation(operation, erased.erasure)
+        except SealBroken as error:
+            raise operation_unreadable(operation.id, error) from error
+        except JournalError as error:
+            raise journal_error(error) from error
+
+    async def _fetched(self, operation: Operation) -> Operation:
         payload = operation.result_payload
         if payload is None or isinstance(operation.result, msgspec.Raw):
             return operation

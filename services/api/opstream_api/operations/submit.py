@@ -26,9 +26,11 @@ from opstream_api.errors import (
     payload_error,
     too_many_requests,
 )
-from opstream_api.http.submit_request import MAX_START_DELAY, START_AT, SubmitRequest
+from opstream_api.http.submit_request import SubmitRequest
 from opstream_api.inputs.input_validation import InputValidator, decode_input
-from opstream_api.inputs.same_request import is_same_request, is_same_retry
+from opstream_api.inputs.same_request import has_hash, is_same_request, is_same_retry
+from opstream_api.inputs.sealable import check_sealable
+from opstream_api.inputs.start_time import check_start
 from opstream_api.queues.runner_presence import RunnerPresence
 from opstream_journal import (
     NEW_OPERATION,
@@ -40,8 +42,8 @@ from opstream_journal import (
     SnapshotStore,
     VersionConflict,
 )
+from opstream_journal.keys.operation_keys import OperationKeys
 from opstream_journal.provisioning.bulk_actions import BULK_SPECS
-from opstream_journal.provisioning.topology import AGE_MARGIN
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.timers import queue_request
@@ -95,6 +97,7 @@ class Submitter:
         snapshots: the view, which may be the only one to know an id while the journal has a setback.
         runners: knows the actions that no runner takes.
         documents: stores inputs that are too large for an event.
+        keys: of confidential operations.
         now: returns the time for events and deadlines, with a time zone.
         clock: returns monotonic seconds.
         new_id: generates event ids.
@@ -113,6 +116,7 @@ class Submitter:
         snapshots: SnapshotStore,
         runners: RunnerPresence,
         documents: Documents,
+        keys: OperationKeys,
         now: Callable[[], datetime],
         clock: Callable[[], float],
         new_id: Callable[[], str],
@@ -127,6 +131,7 @@ class Submitter:
         self._snapshots = snapshots
         self._runners = runners
         self._documents = documents
+        self._keys = keys
         self._now = now
         self._clock = clock
         self._new_id = new_id
@@ -139,13 +144,17 @@ class Submitter:
         return kind in self._catalog.specs
 
     async def check_input(self, kind: Kind, body: bytes) -> None:
-        """Check that an action exists, and that it takes an input, as `submit` does.
+        """Check that an action exists, and that it takes the input of a schedule, as `submit` does.
 
         Raises:
-            ApiError: `UnknownAction`, `InvalidInput`.
+            ApiError: `UnknownAction`, `InvalidInput`: also of a confidential action.
             JournalError: the broker did not answer.
         """
-        self._validator.validate(await self._find_spec(kind), *decode_input(body))
+        spec = await self._find_spec(kind)
+        if spec.policy.confidential:
+            message = f"{kind} is confidential, and its schedule would keep the input in the clear: submit it yourself"
+            raise ApiError(ErrorCode.INVALID_INPUT, message, target="action")
+        self._validator.validate(spec, *decode_input(body))
 
     async def submit(self, request: SubmitRequest, body: bytes) -> Accepted:
         """Validate the input and append the `requested` event, or find the operation of the same request sent before.
@@ -154,11 +163,12 @@ class Submitter:
 
         Raises:
             ApiError: `UnknownAction`, `InvalidInput`, `PayloadTooLarge`; `OperationIdReused`: another request has this
-                operation id; `ResourceBusy`: another operation owns the resource and the action rejects conflicts;
-                `ActionNotServed`: no runner has taken the action for longer than this service is told to accept;
-                `JournalUnavailable`, `JournalFull` and `PayloadStoreUnavailable`: the error names the operation id. The
-                client may send the same request again with it; the journal then has the request once, stored by either
-                try.
+                operation id; `OperationErased`: one that was erased had it; `KeysUnavailable`: the action is
+                confidential, and this service has no key-encryption key; `ResourceBusy`: another operation owns the
+                resource and the action rejects conflicts; `ActionNotServed`: no runner has taken the action for longer
+                than this service is told to accept; `JournalUnavailable`, `JournalFull` and `PayloadStoreUnavailable`:
+                the error names the operation id. The client may send the same request again with it; the journal then
+                has the request once, stored by either try.
         """
         operation_id, is_repeatable = request.key.operation_id, request.key.is_repeatable
         until = self._clock() + BUDGET
@@ -181,22 +191,14 @@ class Submitter:
         kind = request.kind
         spec = await self._find_spec(kind)
         document, value = self._validator.validate(spec, *decode_input(body))
+        if spec.policy.confidential:
+            check_sealable(request)
         wish = start_text(request.start.at, request.start.after)
         caller = request.caller.identity
         digest = request_hash(kind, request.resource_id, value, caller, request.callback, wish, request.uploads)
         if self._cache.is_suspended and (ended := await self._find_lost(request, digest)) is not None:
             return self._accepted(self._cache.put(ended), spec)
-        try:
-            self._capacity.ensure_room()
-        except JournalFull:
-            if await self._journal.last_message(request.stored_id) is None:
-                raise
-            return self._accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
-        if self._open is not None and request.parent is None and self._open.is_full(request.stored_id, _owner(request)):
-            if await self._journal.last_message(request.stored_id) is None:
-                raise _too_many_open(self._open.limit)
-            return self._accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
-        if self._refuse_unserved_after and (refusal := await self._find_refusal(request, spec)) is not None:
+        if (refusal := await self._find_refusal(request, spec)) is not None:
             if await self._journal.last_message(request.stored_id) is None:
                 raise refusal
             return self._accepted(self._cache.put(await self._find_existing(request, value, digest)), spec)
@@ -204,10 +206,13 @@ class Submitter:
         now = self._now()
         begins_at, start_at = now, request.start.moment(now)
         if start_at is not None:
-            self._check_start(spec, start_at, now)
+            check_start(spec, start_at, now, kept=self._capacity.max_age or inf)
             begins_at = max(now, start_at)
         if spec.policy.on_conflict == "reject" and lock and begins_at == now:
             await self._check_resource_free(request, lock)
+        key = await self._keys.make(kind, request.stored_id) if spec.policy.confidential else None
+        if key is not None:
+            document = bytes(key.seal_json(msgspec.Raw(document)))
         payload = None
         if not self._documents.is_inline(document):
             if await self._journal.last_message(request.stored_id) is not None:
@@ -222,7 +227,7 @@ class Submitter:
             action_version=spec.action_version,
             input=msgspec.UNSET if payload is not None else msgspec.Raw(document),
             input_payload=payload,
-            request_hash=digest,
+            request_hash=digest if key is None else key.keyed_hash(digest),
             deadline=request.deadline(begins_at, spec.policy.deadline),
             retention=spec.policy.retention,
             retention_failed=spec.policy.retention_failed,
@@ -243,6 +248,7 @@ class Submitter:
             priority=request.priority_for(spec.policy.priority),
             parent=request.parent,
             uploads=request.uploads,
+            confidential=key is not None,
         )
         event = first_event(request.stored_id, requested, id=self._new_id(), source=EVENT_SOURCE, time=now)
         try:
@@ -268,7 +274,17 @@ class Submitter:
             return BlockedBy(reason=WaitingReason.START_TIME, until=operation.start_at)
         return await self._runners.unserved(spec)
 
-    async def _find_refusal(self, request: SubmitRequest, spec: ActionSpec) -> ApiError | None:
+    async def _find_refusal(self, request: SubmitRequest, spec: ActionSpec) -> JournalFull | ApiError | None:
+        """Return why no operation can begin now that has not begun before; None if it can."""
+        try:
+            self._capacity.ensure_room()
+        except JournalFull as full:
+            return full
+        if self._open is not None and request.parent is None and self._open.is_full(request.stored_id, _owner(request)):
+            return _too_many_open(self._open.limit)
+        return await self._find_unserved(request, spec) if self._refuse_unserved_after else None
+
+    async def _find_unserved(self, request: SubmitRequest, spec: ActionSpec) -> ApiError | None:
         """Return the error for an action that has had no runner for too long; None for one that is accepted."""
         blocked_by = await self._runners.unserved(spec)
         if blocked_by is None or blocked_by.reason != WaitingReason.RUNNER or blocked_by.since is None:
@@ -312,26 +328,6 @@ class Submitter:
     def _accepted(self, operation: Operation, spec: ActionSpec) -> Accepted:
         return Accepted(operation=operation, retry_after=poll_delay(operation, spec.policy.retry_after, self._now()))
 
-    def _check_start(self, spec: ActionSpec, start_at: datetime, now: datetime) -> None:
-        """Refuse a start time that is too far away: the journal must keep the request until all is over.
-
-        Raises:
-            ApiError: `InvalidHeader`.
-        """
-        kept = self._capacity.max_age or inf
-        longest = min(MAX_START_DELAY, kept - spec.policy.deadline - spec.policy.longest_retention - AGE_MARGIN)
-        seconds = (start_at - now).total_seconds()
-        if -MAX_START_DELAY <= seconds <= longest:
-            return
-        if seconds < 0:
-            message = f"{start_at.isoformat()} is more than {MAX_START_DELAY} s ago: check the year"
-        else:
-            message = (
-                f"the operation would begin in {seconds:.0f} s, and {spec.kind} can begin in {max(0.0, longest):.0f} s "
-                "at most: submit it later, or let the operator keep the journal for longer (--max-age)"
-            )
-        raise ApiError(ErrorCode.INVALID_HEADER, message, target=START_AT)
-
     async def _check_resource_free(self, request: SubmitRequest, lock: str) -> None:
         """Refuse the request while another operation owns the resource.
 
@@ -363,7 +359,7 @@ class Submitter:
         viewed = (await self._snapshots.get(request.stored_id)).operation
         if viewed is None or viewed.is_retention_over(self._now()):
             return None
-        if viewed.is_terminal and viewed.request_hash == digest:
+        if viewed.is_terminal and await has_hash(self._keys, viewed, digest):
             return viewed
         if await self._journal.last_message(request.stored_id) is not None:
             return None
@@ -380,9 +376,9 @@ class Submitter:
             raise operation_unreadable(request.stored_id, error) from error
         # None: its first event has expired, so the requests can't be compared any more.
         if operation is None or not (
-            operation.request_hash == digest
-            or is_same_retry(operation, request)
-            or await is_same_request(self._documents, events[0].data, request, value)
+            is_same_retry(operation, request)
+            or await has_hash(self._keys, operation, digest)
+            or await is_same_request(self._keys, self._documents, events[0].data, request, value)
         ):
             message = f"{key.header} names operation {key.operation_id} of another request: use a new one"
             raise ApiError(ErrorCode.OPERATION_ID_REUSED, message, target=key.header)

@@ -65,6 +65,8 @@ class PayloadDesk:
         for file in (*operation.attachments, *operation.uploads):
             if _is(file.payload, operation_id, unique):
                 return FoundPayload(operation_id, file.payload, file.media_type, file.file_name)
+        if operation.confidential:
+            raise ApiError(ErrorCode.PAYLOAD_NOT_FOUND, "the operation is confidential: its status has its result")
         for name, document in (("input.json", operation.input_payload), ("result.json", operation.result_payload)):
             if document is not None and _is(document, operation_id, unique):
                 return FoundPayload(operation_id, document, JSON, name)

@@ -83,6 +83,7 @@ async def _signal(dependencies: Dependencies, operation_id: str, request: AnyReq
         answer[REPEATABILITY_RESULT] = "accepted"
     if not _may_read(dependencies, principal, found):
         return empty_response(204, answer)
+    taken = taken._replace(operation=await dependencies.status.with_result(taken.operation))
     return _shown(dependencies, taken, answer)
 
 

@@ -22,11 +22,13 @@ from opstream_api.operations.submit import BUDGET, EVENT_SOURCE
 from opstream_journal import Journal, JournalError, JournalUnavailable
 from opstream_journal.command_handler import CommandHandler, Proposal
 from opstream_journal.journal import ExpectedVersion
+from opstream_journal.keys.operation_keys import OperationKeys
 from opstream_journal.runtime.crash_points import CrashPoint, crash_point
 from opstream_schemas.errors import ErrorCode, FoldRefused, InvalidEvent
 from opstream_schemas.events import SignalWait
 from opstream_schemas.operation.fold import evolve, fold, next_event
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.seals.sealed_events import seal_event
 from opstream_schemas.signals.signal_decision import (
     KnownSignal,
     SignalRefused,
@@ -55,6 +57,7 @@ class SignalDesk:
         journal: the journal.
         status: reads operations.
         cache: gets the new state.
+        keys: of confidential operations.
         now: returns the time of events, with a time zone.
         clock: returns monotonic seconds.
         new_id: generates event ids.
@@ -65,6 +68,7 @@ class SignalDesk:
         journal: Journal,
         status: StatusReader,
         cache: OperationCache,
+        keys: OperationKeys,
         *,
         now: Callable[[], datetime],
         clock: Callable[[], float],
@@ -72,6 +76,7 @@ class SignalDesk:
     ) -> None:
         self._status = status
         self._cache = cache
+        self._keys = keys
         self._now = now
         self._new_id = new_id
         self._commands = CommandHandler(journal=journal, source=EVENT_SOURCE, now=now, monotonic=clock, new_id=new_id)
@@ -113,13 +118,17 @@ class SignalDesk:
             # A status is folded leniently, for readers. A decision must not pass over any event.
             operation = fold(operation, ()) or operation
             data = request.data(self._checked(operation, request))
+            key = await self._keys.find(operation.kind, operation.id) if operation.confidential else None
+            if key is not None and data.request_hash:
+                data = msgspec.structs.replace(data, request_hash=key.keyed_hash(data.request_hash))
             decision = decide_signal(operation.receiver, data, is_proven=request.is_proven)
             found = TakenSignal(operation, decision.state)
             if isinstance(decision, KnownSignal):
                 return None
             if request.wait and decision.state is SignalState.KEPT:
                 raise operation_not_found()  # the journal has lost the wait whose URL this is
-            event = next_event(operation, decision.data, id=self._new_id(), source=EVENT_SOURCE, time=self._now())
+            signaled = decision.data if key is None else seal_event(decision.data, key)
+            event = next_event(operation, signaled, id=self._new_id(), source=EVENT_SOURCE, time=self._now())
             return Proposal(kind=operation.kind, event=event, expected=ExpectedVersion(operation.stream_sequence))
 
         stored = await self._commands.record(propose, budget=BUDGET)

@@ -32,6 +32,7 @@ from opstream_runner.steps.step_table import StepTable
 from opstream_runner.waits.wait_table import WaitTable
 from opstream_schemas.errors import FoldRefused, InvalidEvent
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.seals.operation_key import OperationKey
 from opstream_schemas.signals.wait_history import (
     ClosedWait,
     WaitEvent,
@@ -73,6 +74,7 @@ class Attempt:
         message: the delivery that caused the attempt.
         handler_loop: runs async handlers.
         on_handled: called once, when the handler has ended and its outcome is still to be recorded.
+        key: of a confidential operation, seals what is recorded; None for any other.
     """
 
     def __init__(
@@ -87,11 +89,12 @@ class Attempt:
         message: DeliveredMessage,
         handler_loop: HandlerLoop,
         on_handled: Callable[[], None],
+        key: OperationKey | None = None,
     ) -> None:
         if operation.live is None:
             raise ValueError(f"operation {operation.id} has no live attempt")
         self.id = operation.id
-        self._recorder = EventRecorder(dependencies, operation, waits)
+        self._recorder = EventRecorder(dependencies, operation, waits, key)
         self._stop_signal = StopSignal()
         # Nothing here refers back to `self`: an ended attempt is freed at once, without the garbage collector.
         self._completion = Completion(

@@ -275,10 +275,13 @@ class Completion:
                 result = msgspec.structs.replace(result, outcome=Raised(too_large, is_meant=True))
 
     async def _store_result(self, result: AttemptResult) -> AttemptResult:
-        """Store a result that is too large for an event, before the event that names it."""
+        """Seal the result if it has to be. Store one that is too large for an event, before the event that names it."""
         outcome = result.outcome
         if result.payload is not None or result.is_release or not isinstance(outcome, Returned):
             return result
+        if (key := self._recorder.key) is not None:
+            outcome = Returned(bytes(key.seal_json(msgspec.Raw(outcome.result.strip()))))
+            result = msgspec.structs.replace(result, outcome=outcome)
         if self._documents.is_inline(outcome.result):
             return result
         payload = await self._documents.store(self._recorder.operation.id, outcome.result.strip())

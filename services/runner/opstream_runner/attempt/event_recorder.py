@@ -22,6 +22,8 @@ from opstream_schemas.events import RecordedEvent
 from opstream_schemas.operation.commands import Command
 from opstream_schemas.operation.fold import evolve, fold
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.seals.operation_key import OperationKey
+from opstream_schemas.seals.sealed_events import opened_events
 from opstream_schemas.signals.wait_history import WaitEvent, signal_payloads, wait_events
 
 _PAUSE: Final = 0.2
@@ -38,12 +40,18 @@ class EventRecorder:
         dependencies: journal, clocks, ids.
         operation: the state after the attempt's `started`.
         waits: the events before it that decide about waits.
+        key: of a confidential operation; None for any other.
     """
 
     def __init__(
-        self, dependencies: RunnerDependencies, operation: Operation, waits: tuple[WaitEvent, ...] = ()
+        self,
+        dependencies: RunnerDependencies,
+        operation: Operation,
+        waits: tuple[WaitEvent, ...] = (),
+        key: OperationKey | None = None,
     ) -> None:
         self.operation = operation
+        self.key = key
         self._waits = waits
         self._journal = dependencies.journal
         self._monotonic = dependencies.monotonic
@@ -84,7 +92,7 @@ class EventRecorder:
             if is_read_needed:
                 await self._read_until(until)
             is_read_needed = True
-            return self._commands.propose(self.operation, build_command(self.operation))
+            return self._commands.propose(self.operation, build_command(self.operation), key=self.key)
 
         async with self._lock:
             try:
@@ -126,4 +134,4 @@ class EventRecorder:
 
     def _fold(self, events: list[RecordedEvent]) -> None:
         self.operation = fold(self.operation, events) or self.operation
-        self._waits += wait_events(events)
+        self._waits += wait_events(events if self.key is None else opened_events(events, self.key))

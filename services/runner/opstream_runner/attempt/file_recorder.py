@@ -28,6 +28,12 @@ _NO_STORE = (
 )
 
 
+_NOT_SEALED = (
+    "the operation is confidential, and its files would be stored in the clear: return what is in them, or keep them "
+    "in a place of your own"
+)
+
+
 class FileRecorder:
     """The files of one attempt, on their way into the payload store and the journal, and the uploads on their way back.
 
@@ -79,6 +85,8 @@ class FileRecorder:
     async def _store(self, request: FileRequest) -> None:
         if self._payloads is None:
             raise FileNotAttached(_NO_STORE)
+        if self._recorder.key is not None:
+            raise FileNotAttached(_NOT_SEALED)
         try:
             payload = await self._payloads.store_payload(
                 self._recorder.operation.id, Path(request.path), media_type=request.media_type

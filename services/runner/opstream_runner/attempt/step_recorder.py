@@ -135,12 +135,14 @@ class StepRecorder:
         crash_point(CrashPoint.RUNNER_STEP_RECORDED)
 
     async def _moved_to_payload(self, event: StepEvent) -> StepEvent:
-        """Store a result that is too large for an event, and return the event that names it."""
+        """Store a result that is too large for an event, sealed if it has to be; return the event that names it."""
         if not isinstance(event, StepSucceeded) or not isinstance(event.result, msgspec.Raw):
             return event
-        if self._documents.is_inline(event.result):
-            return event
-        payload = await self._documents.store(self._recorder.operation.id, bytes(event.result))
+        key = self._recorder.key
+        result = event.result if key is None else key.seal_json(event.result)
+        if self._documents.is_inline(result):
+            return event if key is None else msgspec.structs.replace(event, result=result)
+        payload = await self._documents.store(self._recorder.operation.id, bytes(result))
         _STORE_OUTAGE.recovered()
         crash_point(CrashPoint.RUNNER_PAYLOAD_STORED)
         return msgspec.structs.replace(event, result=msgspec.UNSET, result_payload=payload)
@@ -157,7 +159,7 @@ class StepRecorder:
                 raise StepUnreadable(f"the recorded result of a step can't be read: {error}") from error
             else:
                 _STORE_OUTAGE.recovered()
-                return found
+                return found if self._recorder.key is None else bytes(self._recorder.key.open_json(msgspec.Raw(found)))
 
     async def _append(self, event: StepEvent, budget: float) -> None:
         command = RecordStep(token=self._token, data=event)

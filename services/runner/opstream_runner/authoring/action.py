@@ -130,6 +130,7 @@ def action(
     on_conflict: OnConflict = "queue",
     rate: str = "",
     priority: PriorityOption = "",
+    confidential: bool = False,
     upcast: Upcast | None = None,
 ) -> Callable[[Callable[P, R]], Action[P, R]]:
     """Offer a function `(request, ctx) -> result`, async or plain, as an action.
@@ -173,6 +174,8 @@ def action(
             After a quiet period that many start at once, and the others evenly spaced.
         priority: "high", "normal" or "low" gives the action priorities: requests choose one by the header
             `Operation-Priority`, and have this one otherwise. Not with `max_concurrency` or `rate`. Empty for none.
+        confidential: True seals input, result, progress, errors, steps and signals of each operation by a key of its
+            own before they are stored, and lets them be erased (docs/confidential.md). It needs `--kek-file`.
         upcast: `(input, version) -> input`, called with the decoded JSON of a request that was made for an earlier
             version; it returns what this version takes. None: such a request runs only if its input is one already.
 
@@ -207,6 +210,7 @@ def action(
         on_conflict=on_conflict,
         rate=rate,
         priority=priority,
+        confidential=confidential,
     )
     validate_policy(kind, version, policy)
     check_upcast(kind, version, upcast)

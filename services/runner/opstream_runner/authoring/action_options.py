@@ -148,6 +148,7 @@ def _choice_rules(policy: Policy) -> dict[str, bool]:
         f"rate must be a whole number for each s, m, h or d, as in '100/m', not {policy.rate!r}": (
             policy.rate != "" and not _is_rate(policy.rate)
         ),
+        f"confidential must be True or False, not {policy.confidential!r}": type(policy.confidential) is not bool,
         _choice_message("priority", PriorityOption, policy.priority): policy.priority
         not in typing.get_args(PriorityOption),
         "priority can't come with max_concurrency, which limits one queue, and an action with priorities has three: "

@@ -36,7 +36,7 @@ def check_upcast(kind: Kind, version: int, upcast: object) -> None:
         raise InvalidAction(f"action {kind}: upcast is for inputs of earlier versions, so version must be 2 or higher")
 
 
-def upcasted(kind: Kind, upcast: Upcast, document: msgspec.Raw, version: int) -> bytes:
+def upcasted(kind: Kind, upcast: Upcast, document: msgspec.Raw, version: int, *, is_secret: bool = False) -> bytes:
     """Return an input of an earlier version as JSON of the action's version.
 
     Args:
@@ -44,6 +44,7 @@ def upcasted(kind: Kind, upcast: Upcast, document: msgspec.Raw, version: int) ->
         upcast: the author's function.
         document: the input as it was requested.
         version: which it was requested for.
+        is_secret: keep what the author's function raises out of the log.
 
     Raises:
         UnreadableInput: the author's function raised, or returned what has no JSON. A `ValueError` is its way to refuse
@@ -55,5 +56,8 @@ def upcasted(kind: Kind, upcast: Upcast, document: msgspec.Raw, version: int) ->
         raise UnreadableInput(f"its upcast refused it: {error}") from None
     except Exception as error:
         name = type.__dict__["__name__"].__get__(type(error))
-        logger.exception("the upcast of %s from version %d failed", kind, version)
+        if is_secret:
+            logger.error("the upcast of %s from version %d raised %s", kind, version, name)  # noqa: TRY400
+        else:
+            logger.exception("the upcast of %s from version %d failed", kind, version)
         raise UnreadableInput(f"its upcast raised {name}; the runner's log has the details") from error

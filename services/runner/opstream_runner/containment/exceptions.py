@@ -65,10 +65,25 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield one
 
 
-def log_exception(logger: logging.Logger, error: BaseException, text: str, *values: object) -> None:
-    """Log an error with the traceback of an exception, or without one if the exception can't be shown."""
+def log_exception(
+    logger: logging.Logger, error: BaseException, text: str, *values: object, is_secret: bool = False
+) -> None:
+    """Log an error with the traceback of an exception, or without one if the exception can't be shown.
+
+    Args:
+        logger: of the caller.
+        error: the exception.
+        text: of the line.
+        values: of the text.
+        is_secret: leave out what the exception says, since it may quote what a confidential operation is about. The
+            traceback has the lines of the code, and no values.
+    """
     restore_logs()
     try:
+        if is_secret:
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error(text + "; what it says is left out\n%s", *values, where.rstrip())  # noqa: G003
+            return
         shown = (type(error), error, error.__traceback__)
         # Once more than needed, because a formatter that fails would leave no line of ours.
         traceback.format_exception(*shown)

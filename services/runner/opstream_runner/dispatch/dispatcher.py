@@ -48,11 +48,13 @@ from opstream_schemas.operation.dispatch_decision import (
 from opstream_schemas.operation.failure_line import canceled_line, end_fields, failure_line
 from opstream_schemas.operation.fold import evolve, next_event
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.seals.sealed_events import seal_event
 
 from .admission import Admission, AdmissionControl, Admit, Defer, Reject, Requeue
 from .message_slot import MessageSlot
 from .operation_loader import UNREADABLE_DELAY, LoadedOperation, OperationLoader, runs_elsewhere, trigger_of
 from .queues import pulls_of
+from .request_opener import RequestOpener
 from .version_gate import PresentVersions, VersionGate
 
 logger = logging.getLogger(__name__)
@@ -91,6 +93,7 @@ class Dispatcher:
         self._slots = slots
         self._handler_loop = handler_loop
         self._loader = OperationLoader(dependencies.journal, action.spec, dependencies.documents)
+        self._opener = RequestOpener(self._loader, dependencies.keys, action.kind)
         self._admission = AdmissionControl(connection, dependencies, action.spec)
         present = PresentVersions(connection, action.kind, dependencies.monotonic)
         self.versions = VersionGate(action, dependencies.monotonic, present.read)
@@ -306,7 +309,7 @@ class Dispatcher:
                     await self._admission.release_lock(operation)
                 await message.ack_confirmed()
             case AppendEvent(data=data):
-                await self._append_event(operation, data)
+                await self._append_event(operation, data if loaded.key is None else seal_event(data, loaded.key))
                 if isinstance(data, Failed):
                     line = failure_line(operation, data.error, is_ours=True)
                     logger.warning("%s", line, extra=end_fields(operation, data.error))
@@ -324,9 +327,10 @@ class Dispatcher:
                 crash_point(CrashPoint.RUNNER_WAKE_ARMED)
                 await message.ack_confirmed()
             case BeginAttempt(row=row):
-                if (action_input := await self._loader.read_input(loaded)) is None:
+                if (opened := await self._opener.open(loaded)) is None:
                     await message.nak(UNREADABLE_DELAY)
                     return
+                loaded, action_input = opened
                 admission: Admission = await self.versions.admit(operation, action_input)
                 if isinstance(admission, Admit):
                     loaded = loaded._replace(action_input=admission.action_input or action_input)
@@ -369,6 +373,7 @@ class Dispatcher:
             message,
             self._handler_loop,
             partial(self._release_slot, slot),
+            loaded.key,
         )
         self._attempts[operation.id] = attempt
         if self._is_draining:

@@ -19,6 +19,7 @@ from opstream_schemas.events import RecordedEvent, Requested, decode_event
 from opstream_schemas.operation.dispatch_decision import SWEEP_REASON, Trigger
 from opstream_schemas.operation.fold import fold, initial
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.seals.operation_key import OperationKey
 from opstream_schemas.signals.wait_history import WaitEvent, wait_events
 from opstream_schemas.steps.step_history import StepRecord, step_records
 
@@ -43,6 +44,9 @@ class LoadedOperation(NamedTuple):
     """What its attempts have recorded of their steps."""
     waits: tuple[WaitEvent, ...] = ()
     """What decides about its waits."""
+    key: OperationKey | None = None
+    """Of a confidential operation, once input, steps and waits are opened by it (`RequestOpener`); None before, and for
+    any other."""
 
 
 class OperationLoader:

@@ -180,7 +180,10 @@ class VersionGate:
         problem = ""
         try:
             if asked < self._own and self._action.upcast is not None:
-                action_input = msgspec.Raw(upcasted(self._action.kind, self._action.upcast, action_input, asked))
+                is_secret = self._action.spec.policy.confidential
+                action_input = msgspec.Raw(
+                    upcasted(self._action.kind, self._action.upcast, action_input, asked, is_secret=is_secret)
+                )
             if not self._has_decoder:
                 self._decode_closed = schema_decoder(self._action.spec.input_schema)
                 self._has_decoder = True

@@ -211,7 +211,8 @@ def _decode_input(action: Action[Any, Any], action_input: msgspec.Raw) -> Any:  
     except UnreadableInput as error:
         if error.__cause__ is not None:
             text = "the input type of %s raised %s"
-            log_exception(logger, error.__cause__, text, action.kind, type_name(error.__cause__))
+            is_secret = action.spec.policy.confidential
+            log_exception(logger, error.__cause__, text, action.kind, type_name(error.__cause__), is_secret=is_secret)
         raise ActionError(ErrorCode.INVALID_INPUT, str(error)) from error
 
 
@@ -226,11 +227,13 @@ def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, erro
     leave_fork()
     faults: list[str] = []
     only = sole_exception(error)  # a task group wraps what one of its tasks raises
+    is_secret = action.spec.policy.confidential
     if (suspended := first_of_kind(error, AttemptSuspended, or_else=(asyncio.CancelledError,))) is not None:
         return Suspended(suspended.wait)
     if is_kind(only, InvalidStep) or is_kind(only, InvalidWait):
         text = "operation %s: %s uses a step or a wait wrongly in attempt %s: %s"
-        log_exception(logger, only, text, context.operation_id, action.kind, context.attempt, only.why)
+        why = type_name(only) if is_secret else only.why
+        log_exception(logger, only, text, context.operation_id, action.kind, context.attempt, why, is_secret=is_secret)
     if is_kind(only, ActionError):
         meant = Raised(_client_error(only, faults), is_meant=True)
         _log_faults(action, context, error, faults)
@@ -243,7 +246,8 @@ def _outcome_of_exception(action: Action[Any, Any], context: ActionContext, erro
     if contains_only(error, (asyncio.CancelledError, ActionCanceledError)) and context.cancel_requested:
         return Stopped()
     text = "operation %s: %s raised %s in attempt %s"
-    log_exception(logger, error, text, context.operation_id, action.kind, type_name(only), context.attempt)
+    values = (context.operation_id, action.kind, type_name(only), context.attempt)
+    log_exception(logger, error, text, *values, is_secret=is_secret)
     return Raised(UNEXPECTED_ERROR, is_meant=False)
 
 
@@ -326,4 +330,5 @@ def _name(kind: type) -> str:
 def _log_faults(action: Action[Any, Any], context: ActionContext, error: BaseException, faults: list[str]) -> None:
     if faults:
         text = "operation %s: %s raised an error in attempt %s that can't be recorded as it is; mend the action: %s"
-        log_exception(logger, error, text, context.operation_id, action.kind, context.attempt, "; ".join(faults))
+        values = (context.operation_id, action.kind, context.attempt, "; ".join(faults))
+        log_exception(logger, error, text, *values, is_secret=action.spec.policy.confidential)

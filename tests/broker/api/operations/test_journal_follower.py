@@ -24,6 +24,7 @@ from opstream_api.queues.waiting_reasons import WaitingReasons
 from opstream_journal import ActionCatalog, Connection, Journal, SnapshotStore
 from opstream_journal.jetstream.rpc import publish
 from opstream_journal.jetstream.stream_info import StreamBounds
+from opstream_journal.keys.operation_keys import OperationKeys
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_payloads.documents import NO_DOCUMENTS
 from opstream_schemas import subjects
@@ -59,6 +60,7 @@ def reader(link: Connection, journal: Journal, cache: OperationCache) -> StatusR
         waiting_reasons=WaitingReasons(link, _now, time.monotonic),
         cache=cache,
         documents=NO_DOCUMENTS,
+        keys=OperationKeys(link, None),
         now=_now,
     )
 

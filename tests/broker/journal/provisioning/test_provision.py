@@ -45,6 +45,7 @@ ALL = (
     "stream SCHEDULES",
     "stream KV_controls",
     "stream OBJ_payloads",
+    "stream KV_operation_keys",
     "consumer projector",
     "consumer projector_due",
     "consumer projector_deadlines",

@@ -128,3 +128,19 @@ async def _owners(reader: SnapshotReader, ids: Iterable[str]) -> dict[str, Owner
     operations = [entry.operation for entry in entries.values()]
     counted = [one for one in operations if one and one.own_id and one.parent is None and not one.is_terminal]
     return {one.id: Owner(one.tenant, one.caller) for one in counted}
+
+
+def open_survey(connection: Connection, limit: int) -> OpenSurvey | None:
+    """Return the survey of a service that limits what each caller has open; None for a limit of 0, which is none."""
+    return OpenSurvey(connection, OpenOperations(limit)) if limit else None
+
+
+async def wait_for_survey(survey: OpenSurvey | None, patience: float) -> None:
+    """Wait until the service knows what each caller has open. After `patience` seconds it serves all the same."""
+    if survey is None:
+        return
+    try:
+        async with asyncio.timeout(patience):
+            await survey.known.wait()
+    except TimeoutError:
+        logger.warning("not all open operations are counted after %g s: callers may begin more until then", patience)

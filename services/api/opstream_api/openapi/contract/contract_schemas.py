@@ -177,6 +177,12 @@ _MONITOR_MEMBERS: Final[Json] = {
         "description": "Its priority; absent for an action without priorities. Expect other words, too.",
         "examples": [str(one) for one in PRIORITIES],
     },
+    "erased": {
+        "type": "object",
+        "description": "That what it was about was erased: `DELETE`. Nothing sealed is shown any more.",
+        "properties": {"at": _INSTANT, "by": _TEXT, "reason": _TEXT},
+        "required": ["at"],
+    },
     "attachments": {"type": "array", "items": {"$ref": SCHEMAS + "AttachedFile"}, "description": "The action's files."},
     "parent": {**_ID, "description": "The operation whose action asked for it, if it is a child."},
     "children": {
