@@ -105,7 +105,9 @@ class RunnerLife:
             moments = filter(None, (self._broker.next_moment(), self._signals.next_moment(operation), wake))
             if delivery is not None:
                 await dispatcher.handle(DeliveredMessage(connection, connection.delivered(delivery)))
-            elif (moment := min(moments, default=None)) is None or moment >= operation.deadline:
+            elif (moment := min(moments, default=None)) is None or (
+                moment >= operation.deadline and not operation.is_terminal
+            ):
                 await self._sleep_until(operation.deadline)
                 await self._end_overdue(others, operation)
             else:

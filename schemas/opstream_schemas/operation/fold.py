@@ -327,7 +327,7 @@ def _state_changes(operation: Operation, event: RecordedEvent) -> dict[str, obje
                 wait = _with_ready(wait, book, operation.caller, event.time)
             return {"signals": book, "wait": wait, "fold_version": STEPS_FOLD_VERSION}
         case CancelRequested() if operation.cancel is None:
-            return {"cancel": CancelWish(by=data.by, reason=data.reason), "waiting": _cut_short(operation, event.time)}
+            return {"cancel": CancelWish(by=data.by, reason=data.reason), **_cut_short(operation, event.time)}
         case CleanUpBegun() if live is not None and data.attempt == live.number and operation.cancel is not None:
             return {"fold_version": STEPS_FOLD_VERSION}
         case Succeeded(result_payload=PayloadRef() as payload) if live is not None:
@@ -368,19 +368,21 @@ def _with_ready(wait: CurrentWait, book: SignalBook, requester: str, now: dateti
     return msgspec.structs.replace(wait, ready_at=now) if is_ready else wait
 
 
-def _cut_short(operation: Operation, now: datetime) -> Waiting | None:
-    """Return what the operation waits for once it is canceled: the attempt that cleans up may begin at once."""
-    waiting = operation.waiting
+def _cut_short(operation: Operation, now: datetime) -> dict[str, object]:
+    """End what a canceled operation waits for: an attempt may begin to clean up, and a later signal is too late."""
+    waiting, wait, book = operation.waiting, operation.wait, operation.signals
     if waiting is None:
-        return None
-    return msgspec.structs.replace(waiting, retry_at=min(now, waiting.retry_at), is_cut=True)
+        return {}
+    if wait is not None and wait.signal is not None:
+        book = (book or NO_SIGNALS).with_closed(wait.name)
+    return {
+        "waiting": msgspec.structs.replace(waiting, retry_at=min(now, waiting.retry_at), is_cut=True),
+        "signals": book,
+    }
 
 
 def _closed_wait(operation: Operation) -> dict[str, object]:
-    """Close the wait that an attempt ends by starting: what is there by now is its result, and nothing else ever is.
-
-    Not one that a cancel has cut short: the handler is canceled there.
-    """
+    """Close the wait that an attempt ends by starting: what is there is its result. One that was cut is closed."""
     wait = operation.wait
     if wait is None or wait.signal is None or operation.is_cut_short:
         return {}

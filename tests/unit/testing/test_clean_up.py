@@ -10,7 +10,11 @@ import pytest
 
 from opstream import ActionCanceledError, ActionContext, RetryAfter, action
 from opstream.testing import EVERY_STEP, RunResult, run
+from opstream_schemas.errors import ErrorCode
+from opstream_schemas.events import Signaled
+from opstream_schemas.operation.fold import fold
 from opstream_schemas.operation.state import Status
+from opstream_schemas.signals.signal_decision import SignalRefused, decide_signal
 
 pytestmark = pytest.mark.unit
 
@@ -155,6 +159,23 @@ def test_a_clean_up_may_wait() -> None:
     found = run(slow, cancel_at="after waiting 'cool-off' in attempt 1")
     assert (found.status, found.attempts) == (Status.CANCELED, 3)
     assert 2 * DAY <= found.seconds < 3 * DAY
+
+
+def test_a_signal_after_the_cancel_is_too_late() -> None:
+    """What waited for it does not any more, and nothing else will ever take it: its sender is told so."""
+
+    @action("order:ask", clean_up=True, deadline=30 * DAY)
+    async def ask(_order: Order, ctx: ActionContext) -> None:
+        await ctx.wait_for("approval", bool)
+
+    found = run(ask, cancel_at="after waiting 'approval' in attempt 1")
+    assert found.status is Status.CANCELED
+    for count in (4, 5):  # canceled, and while it cleans up
+        state = fold(None, found.events[:count])
+        assert state is not None
+        with pytest.raises(SignalRefused) as refused:
+            decide_signal(state.receiver, Signaled(signal="approval", payload=msgspec.Raw(b"true")), is_proven=False)
+        assert refused.value.code == ErrorCode.SIGNAL_TOO_LATE
 
 
 def test_without_it_nothing_is_called_again() -> None:

@@ -242,3 +242,16 @@ def test_moments_of_a_wait() -> None:
     assert "before waiting 'sleep' in attempt 1" in map(str, result.moments)
     assert {one.names.count("waiting") for one in result.crashes} == {1}
     assert all(7200 <= one.seconds < 7300 for one in result.crashes)
+
+
+def test_a_deadline_that_is_shorter_than_a_lease() -> None:
+    """A runner that dies behind the end leaves nothing to fail; one that dies before it misses the deadline."""
+
+    @action("quick:work", deadline=20)
+    async def work(_given: dict[str, int], _ctx: ActionContext) -> int:
+        return 1
+
+    after = run(work, {}, crash_at="after succeeded in attempt 1")
+    assert (after.status, after.result) == (Status.SUCCEEDED, 1)
+    before = run(work, {}, crash_at="after started in attempt 1")
+    assert (before.status, before.error.code) == (Status.FAILED, "DeadlineExceeded")
