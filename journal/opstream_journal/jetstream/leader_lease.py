@@ -121,7 +121,7 @@ class LeaderLease:
         if renewal.cancelled() or renewal.exception() is not None:
             return  # those who wait raise it, if any do
         loop = asyncio.get_running_loop()
-        loop.call_at(self._until - _AHEAD, self._keep)
+        loop.call_at(max(self._until - _AHEAD, loop.time() + _DOUBT), self._keep)
 
     def _keep(self) -> None:
         """Renew the lease before it is over, if it was used a moment ago."""

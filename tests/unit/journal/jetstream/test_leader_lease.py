@@ -101,6 +101,16 @@ async def test_a_lease_that_is_held_costs_nothing(monkeypatch: pytest.MonkeyPatc
     assert await lease.covers(now())
 
 
+async def test_a_short_lease_is_not_renewed_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader that hears of its copies late is asked again soon, and not again and again."""
+    cluster = Cluster(monkeypatch, 2.0)
+    lease = lease_on(cluster)
+    await lease.covers(now())
+    before = cluster.asked
+    await asyncio.sleep(0.1)
+    assert cluster.asked == before
+
+
 async def test_a_lease_that_nobody_uses_is_not_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor one on a connection that is lost."""
     cluster = Cluster(monkeypatch, 0.1)
