@@ -29,12 +29,11 @@ def _event_schema(name: str, data: type[EventData]) -> dict[str, Any]:
     if data in _DOCUMENTS:
         role = _DOCUMENTS[data] if name != getattr(data, "claim_type", "") else f"{_DOCUMENTS[data]}Payload"
         body["required"] = sorted({*body.get("required", ()), role})
-    if data is Requested:
-        is_sealed = name == Requested.sealed_type
-        body["properties"]["confidential"] = {"const": is_sealed, "default": False}
-        if is_sealed:
-            body["required"] = sorted({*body["required"], "confidential"} - {"input"})
-            body["oneOf"] = [{"required": ["input"]}, {"required": ["inputPayload"]}]
+    if data is Requested and name == Requested.sealed_type:
+        body["required"] = sorted({*body["required"], "confidential"} - {"input"})
+        body["oneOf"] = [{"required": ["input"]}, {"required": ["inputPayload"]}]
+    elif data is Requested:
+        del body["properties"]["confidential"]
     envelope["properties"]["type"] = {"const": name}
     envelope["properties"]["data"] = body
     envelope["required"] = sorted({*envelope["required"], "datacontenttype"})

@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 SUPPORT: Final = ROOT / "tests" / "support" / "api"
 MODULE: Final = "fuzzed_actions"
 ACTIONS: Final = ("press:clean", "press:dry", "press:print")
-OPERATIONS: Final = 2 * len(ACTIONS) + 9 + 10 + 4 + 4 + 3
+OPERATIONS: Final = 2 * len(ACTIONS) + 10 + 10 + 4 + 4 + 3
 """Two for each action, those that are always there, those of schedules, four of actions, and those of what was not
 delivered, less `/openapi.json`: what it reads it does not test."""
 UPLOAD: Final = "/payloads/{operationId}/{name}"

@@ -274,7 +274,7 @@ def _events(kind: Kind, action_input: Any, result: Any) -> Json:  # noqa: ANN401
 
 
 def _payload() -> Json:
-    content = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+    content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     return {
         "operationId": "payload",
         "summary": "A file of an operation, or an input or a result that is too large for an event",

@@ -393,7 +393,7 @@ async def test_a_client_that_never_reads_is_dropped(
             await eventually(lambda: other.connections == 0, within=15)
 
 
-@pytest.mark.parametrize("path", ["/status/x", "/status/a:b/events", "/docs", "/docs/", "/docs/page.css", "/healthz"])
+@pytest.mark.parametrize("path", ["/status/a:b/events", "/docs", "/docs/", "/docs/page.css", "/healthz"])
 async def test_a_readable_path_refuses_other_methods(api: Api, path: str) -> None:
     """And says which it takes."""
     answer = await api.client.put(f"{api.url}{path}")

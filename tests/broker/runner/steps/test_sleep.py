@@ -101,7 +101,7 @@ async def test_nothing_is_held_meanwhile(stage: RunnerStage, runner: Runner, fil
     for one in ids:
         operation = await asleep(stage, one)
         assert (operation.status, operation.live) == (Status.RUNNING, None)
-    assert sum(one.running for one in runner._dispatchers.values()) == 0
+    await eventually(lambda: not any(one.running for one in runner._dispatchers.values()))
     await eventually(lambda: _has_nothing_left(stage.link), within=10)
     assert sum(".wait" in one for one in await scheduled(stage.link)) == len(ids)
     await begin(stage, NAPS, file, "quick", seconds=())
