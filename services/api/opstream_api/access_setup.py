@@ -25,6 +25,7 @@ from .access.resource_metadata import ResourceMetadata, challenge
 from .access.scopes import GENERAL_SCOPES
 from .access.signal_access import SignalAccess
 from .access.status_access import StatusAccess
+from .access.token_keys import TokenKeys
 from .access.tokens.signal_token import SignalTokens
 from .access.tokens.status_token import StatusTokens
 from .access.uploads.upload_access import UploadAccess
@@ -96,6 +97,7 @@ async def open_access(
             stack.push_async_callback(tokens.stop)
             await tokens.start()
             authenticators.append(tokens)
+        keys = TokenKeys(key_principal, takes_tokens=metadata is not None)
         yield AccessControl(
             authenticators=tuple(authenticators),
             operations=operations,
@@ -105,10 +107,9 @@ async def open_access(
             status=StatusAccess(
                 StatusTokens(secret),
                 time.time,
-                key_principal,
-                SignalAccess(SignalTokens(secret), time.time, key_principal, takes_tokens=metadata is not None),
-                UploadAccess(UploadTokens(secret), time.time, key_principal, takes_tokens=metadata is not None),
-                takes_tokens=metadata is not None,
+                keys,
+                SignalAccess(SignalTokens(secret), time.time, keys),
+                UploadAccess(UploadTokens(secret), time.time, keys),
             ),
             uploads=UploadTokens(secret),
             requests=requests,

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from opstream_api.errors import operation_not_found
 from opstream_schemas.operation.state import Operation
 
 from .principal import Principal
-from .scopes import Scopes
+from .token_keys import TokenKeys, url_principal
 from .tokens.signal_token import SignalGrant, SignalTokens
 
 SIGNAL_VERB: Final = ":signal"
 """What stands between the operation's id and a `/` with the name of the signal."""
 
 _PREFIX: Final = "/status/"
-_NO_SCOPES: Final = Scopes.parse([])
 
 
 class SignalAccess:
@@ -27,22 +25,18 @@ class SignalAccess:
     Args:
         tokens: those of the installation.
         now: returns Unix seconds.
-        key_principal: returns the principal of an API key that is in use, by its id; None for any other.
-        takes_tokens: the service takes bearer tokens, so a signal token may have none of its API keys.
+        keys: the API keys that they end with.
     """
 
     def __init__(
         self,
         tokens: SignalTokens,
         now: Callable[[], float],
-        key_principal: Callable[[str], Principal | None],
-        *,
-        takes_tokens: bool,
+        keys: TokenKeys,
     ) -> None:
         self._tokens = tokens
         self._now = now
-        self._key_principal = key_principal
-        self._takes_tokens = takes_tokens
+        self._keys = keys
 
     def give(self, principal: Principal, operation: Operation) -> str:
         """Return the token of the wait that an operation is in; always the same, so that a status has one `ETag`.
@@ -70,24 +64,9 @@ class SignalAccess:
         """
         operation_id, name = signal_target(path)
         grant = self._tokens.verify(token, operation_id, name, self._now())
-        if grant is None or not self._is_allowed(grant):
+        if grant is None or not self._keys.allow(grant, lambda scopes: bool(scopes.signals or scopes.signaled)):
             raise operation_not_found()
-        return Principal(
-            tenant=grant.tenant,
-            subject="",
-            scopes=_NO_SCOPES,
-            expires_at=datetime.fromtimestamp(grant.expires_at, tz=UTC),
-            key_id=grant.key_id,
-            opens_wait=grant.wait,
-        )
-
-    def _is_allowed(self, grant: SignalGrant) -> bool:
-        if not grant.key_id:
-            return self._takes_tokens
-        found = self._key_principal(grant.key_id)
-        return (
-            found is not None and found.tenant == grant.tenant and bool(found.scopes.signals or found.scopes.signaled)
-        )
+        return url_principal(grant, opens_wait=grant.wait)
 
 
 def is_signal_path(path: str) -> bool:

@@ -7,7 +7,6 @@ The same query parameter has the token of a signal's URL, which `signal_access` 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from litestar.types import HTTPScope, Message, Send
@@ -17,6 +16,7 @@ from opstream_api.errors import operation_not_found
 from .principal import Principal
 from .scopes import READ_ALL, Scopes
 from .signal_access import SignalAccess, is_signal_path
+from .token_keys import TokenKeys, url_principal
 from .tokens.status_token import CLOCK_LEEWAY, STATUS_TOKEN_PARAMETER, StatusGrant, StatusTokens
 from .uploads.upload_access import UploadAccess, is_upload_path
 
@@ -43,28 +43,24 @@ class StatusAccess:
     Args:
         tokens: those of the installation.
         now: returns Unix seconds.
-        key_principal: returns the principal of an API key that is in use, by its id; None for any other.
+        keys: the API keys that they end with.
         signals: knows what the tokens of signals open.
         uploads: knows what the tokens of uploads open.
-        takes_tokens: the service takes bearer tokens, so a status token may have none of its API keys.
     """
 
     def __init__(
         self,
         tokens: StatusTokens,
         now: Callable[[], float],
-        key_principal: Callable[[str], Principal | None],
+        keys: TokenKeys,
         signals: SignalAccess,
         uploads: UploadAccess,
-        *,
-        takes_tokens: bool,
     ) -> None:
         self.signals = signals
         self.uploads = uploads
         self._tokens = tokens
         self._now = now
-        self._key_principal = key_principal
-        self._takes_tokens = takes_tokens
+        self._keys = keys
 
     def give(self, principal: Principal, operation_id: str, seconds: int) -> GivenToken | None:
         """Return a status token for an operation of a principal; None for one that may not read it itself.
@@ -100,19 +96,11 @@ class StatusAccess:
         grant = self._tokens.verify(token, _operation_id(path), now)
         if grant is None or not self._is_allowed(grant, now):
             raise operation_not_found()
-        return Principal(
-            tenant=grant.tenant,
-            subject="",
-            scopes=_SCOPES,
-            expires_at=datetime.fromtimestamp(grant.expires_at, tz=UTC),
-            key_id=grant.key_id,
-        )
+        return url_principal(grant, scopes=_SCOPES)
 
     def _is_allowed(self, grant: StatusGrant, now: float) -> bool:
-        if not grant.key_id:
-            return self._takes_tokens and grant.expires_at <= now + MAX_UNREVOCABLE_SECONDS + CLOCK_LEEWAY
-        found = self._key_principal(grant.key_id)
-        return found is not None and found.tenant == grant.tenant and found.scopes.reads
+        is_bounded = grant.key_id or grant.expires_at <= now + MAX_UNREVOCABLE_SECONDS + CLOCK_LEEWAY
+        return bool(is_bounded) and self._keys.allow(grant, lambda scopes: scopes.reads)
 
 
 def take_status_token(scope: HTTPScope) -> str | None:

@@ -17,6 +17,7 @@ from opstream_api.access.status_access import (
     private_answers,
     take_status_token,
 )
+from opstream_api.access.token_keys import TokenKeys
 from opstream_api.access.tokens.signal_token import SignalTokens
 from opstream_api.access.tokens.status_token import CLOCK_LEEWAY, StatusGrant, StatusTokens
 from opstream_api.access.uploads.upload_access import UploadAccess
@@ -36,11 +37,10 @@ class Desk:
         self.now = NOW
         self.keys: dict[str, Principal] = {}
         self.tokens = StatusTokens(b"secret")
-        signals = SignalAccess(SignalTokens(b"x" * 32), lambda: self.now, self.keys.get, takes_tokens=takes_tokens)
-        uploads = UploadAccess(UploadTokens(b"x" * 32), lambda: self.now, self.keys.get, takes_tokens=takes_tokens)
-        self.access = StatusAccess(
-            self.tokens, lambda: self.now, self.keys.get, signals, uploads, takes_tokens=takes_tokens
-        )
+        keys = TokenKeys(self.keys.get, takes_tokens=takes_tokens)
+        signals = SignalAccess(SignalTokens(b"x" * 32), lambda: self.now, keys)
+        uploads = UploadAccess(UploadTokens(b"x" * 32), lambda: self.now, keys)
+        self.access = StatusAccess(self.tokens, lambda: self.now, keys, signals, uploads)
 
     def principal(self, *scopes: str, key_id: str = "k1", seconds: float | None = None) -> Principal:
         """A principal whose key is in use."""

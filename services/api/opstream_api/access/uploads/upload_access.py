@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from opstream_api.access.principal import Principal
-from opstream_api.access.scopes import Scopes
+from opstream_api.access.token_keys import TokenKeys, url_principal
 from opstream_api.errors import ApiError
 from opstream_schemas.errors import ErrorCode
 
@@ -18,7 +18,6 @@ PLACE_SECONDS: Final = 3_600
 """How long a place may be used: an upload has to begin within this time."""
 
 _PATH: Final = re.compile(r"/payloads/([^/]+)/([^/]+)")
-_NO_SCOPES: Final = Scopes.parse([])
 
 
 class UploadAccess:
@@ -27,22 +26,18 @@ class UploadAccess:
     Args:
         tokens: those of the installation.
         now: returns Unix seconds.
-        key_principal: returns the principal of an API key that is in use, by its id; None for any other.
-        takes_tokens: the service takes bearer tokens, so a place may have none of its API keys.
+        keys: the API keys that they end with.
     """
 
     def __init__(
         self,
         tokens: UploadTokens,
         now: Callable[[], float],
-        key_principal: Callable[[str], Principal | None],
-        *,
-        takes_tokens: bool,
+        keys: TokenKeys,
     ) -> None:
         self._tokens = tokens
         self._now = now
-        self._key_principal = key_principal
-        self._takes_tokens = takes_tokens
+        self._keys = keys
 
     def give(self, principal: Principal, operation_id: str, name: str) -> tuple[str, datetime]:
         """Return a token for the upload of a file, and when it expires.
@@ -68,23 +63,10 @@ class UploadAccess:
         """
         found = _PATH.fullmatch(path)
         place = None if found is None else self._tokens.open_place(token, found[1], found[2], self._now())
-        if place is None or not self._is_allowed(place):
+        if place is None or not self._keys.allow(place, lambda scopes: bool(scopes.submits)):
             message = "this is no place for an upload, or not any more: POST /payloads gives another one"
             raise ApiError(ErrorCode.PAYLOAD_NOT_FOUND, message)
-        return Principal(
-            tenant=place.tenant,
-            subject="",
-            scopes=_NO_SCOPES,
-            expires_at=datetime.fromtimestamp(place.expires_at, tz=UTC),
-            key_id=place.key_id,
-            uploads_for=place.owner,
-        )
-
-    def _is_allowed(self, place: UploadPlace) -> bool:
-        if not place.key_id:
-            return self._takes_tokens
-        found = self._key_principal(place.key_id)
-        return found is not None and found.tenant == place.tenant and bool(found.scopes.submits)
+        return url_principal(place, uploads_for=place.owner)
 
 
 def is_upload_path(path: str) -> bool:
