@@ -31,6 +31,8 @@ OPERATIONS: Final = 30_000
 """In the journal, by default."""
 
 _POLL: Final = 0.02
+_INDEX_TIMEOUT: Final = 3_600.0
+"""Seconds for an index of millions of operations."""
 _REBUILD: Final = ("-P", "-m", "opstream", "rebuild", "--nats")
 _VERIFY: Final = ("-P", "-m", "opstream", "verify", "--nats")
 
@@ -111,6 +113,8 @@ def _make_index(system: BenchSystem, progress: Progress, operations: int, path: 
     reader = SqliteReader(str(path))
     while not _is_complete(reader):
         system.check_processes()
+        if time.perf_counter() - began > _INDEX_TIMEOUT:
+            raise BenchFailed(f"the index was not complete within {_INDEX_TIMEOUT:g} s")
         time.sleep(_POLL)
     seconds = time.perf_counter() - began
     (count,) = reader.fetch("SELECT count(*) FROM operation")[0]

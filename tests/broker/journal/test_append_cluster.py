@@ -378,7 +378,7 @@ async def _announced(link: Connection, spec: ActionSpec) -> bool:
 
 
 async def test_catalogs_everywhere_follow(cluster: Cluster) -> None:
-    """An announcement through one node is known through the others within moments, though replicas lag behind."""
+    """An announcement through one node is known through the others within a second, though replicas lag behind."""
     urls = cluster.urls
     spec = ActionSpec(resource="book", action="seen", summary="", action_version=1, input_schema={}, result_schema={})
     async with linked(urls[0]) as runner, linked(urls[1]) as one, linked(urls[2]) as two:
@@ -390,6 +390,6 @@ async def test_catalogs_everywhere_follow(cluster: Cluster) -> None:
             # Servers on a busy machine may elect a leader at any time, and refuse this for as long.
             await retry_until_ready(runner, lambda one=announced: announce_action(runner, one), 30)
             for catalog in catalogs:
-                await eventually(lambda c=catalog, a=announced: c.specs.get(a.kind) == a)
+                await eventually(lambda c=catalog, a=announced: c.specs.get(a.kind) == a, within=1)
         for catalog in catalogs:
             await catalog.stop()

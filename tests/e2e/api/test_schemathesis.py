@@ -35,6 +35,8 @@ LINKS: Final = 3 * 2 * len(ACTIONS)
 """From each submit to the status of its operation, its end, its history."""
 EXAMPLES: Final = 15
 """Of each operation and phase."""
+MANY_EXAMPLES: Final = 30
+"""The same in `make long`."""
 WORKERS: Final = 1
 """More threads fail now and then in Hypothesis: CPython 3.11 may not parse Python in two of them at once."""
 TIMEOUT: Final = 240.0
@@ -50,13 +52,14 @@ def system(tmp_path: Path) -> Iterator[System]:
         yield system
 
 
-def test_schemathesis_finds_nothing(system: System, http: httpx.Client) -> None:
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(MANY_EXAMPLES, marks=pytest.mark.long)])
+def test_schemathesis_finds_nothing(system: System, http: httpx.Client, examples: int) -> None:
     """With all checks in all phases: valid and invalid requests, and chains from a submit to its outcome. The services
     keep running and log no error.
     """
     document = f"{system.api}/openapi.json"
     assert sum(len(methods) for methods in http.get(document).json()["paths"].values()) == OPERATIONS + 1
-    run = schemathesis(document, system.folder)
+    run = schemathesis(document, system.folder, examples)
     assert run.returncode == 0, run.stdout + run.stderr
     assert re.search(rf"Operations: +{OPERATIONS - 1} selected / {OPERATIONS} total", run.stdout), run.stdout
     links = re.search(r"API Links: +(\d+) covered", run.stdout)
@@ -68,14 +71,14 @@ def test_schemathesis_finds_nothing(system: System, http: httpx.Client) -> None:
     assert http.get(f"{system.api}/readyz").status_code == 200
 
 
-def schemathesis(document: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def schemathesis(document: str, folder: Path, examples: int = EXAMPLES) -> subprocess.CompletedProcess[str]:
     """Run it on a document, always with the same requests."""
     rules = (ROOT / "schemathesis.toml").read_text(encoding="utf-8").replace('"tests/', f'"{ROOT.as_posix()}/tests/')
     (folder / "schemathesis.toml").write_text(rules, encoding="utf-8")  # it looks for them where it runs
     options = ["--checks", "all", "--phases", ",".join(PHASES).lower(), "--mode", "all", "--exclude-path", UPLOAD]
     bounds = [
         "--max-examples",
-        str(EXAMPLES),
+        str(examples),
         "--generation-deterministic",
         "--continue-on-failure",
         "--workers",

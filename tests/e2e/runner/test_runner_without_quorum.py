@@ -26,8 +26,11 @@ TIME: Final = 4
 OVERHEAD: Final = 10
 """Seconds for the start and the end of a process on a busy machine. One call without answer takes 5 s of its own, and
 each start makes several."""
-MOST_LINES: Final = 20
+MOST_LINES: Final = 8
 """Of one process in the first 40 s of an outage; before, each of its consumers wrote two a second."""
+MOST_HOPS: Final = 2
+"""Servers that are killed, each of which it may have been connected to. Lost and back are two lines each."""
+_HOP: Final = re.compile(r"the broker connection is (?:lost|back)|BrokerAway: ")
 _LEVEL: Final = re.compile(r"^\S+Z (INFO|WARNING|ERROR) ", re.MULTILINE)
 
 
@@ -114,7 +117,10 @@ def test_lines_of_an_outage(tmp_path: Path, http: httpx.Client) -> None:
         for name, process in services.items():
             _wait_for_reminder(process, first[name])
             lines = process.output[before[name] :]
-            assert len(_LEVEL.findall(lines)) <= MOST_LINES, (name, lines)
+            logged = [line for line in lines.splitlines() if _LEVEL.match(line)]
+            hops = [line for line in logged if _HOP.search(line)]
+            assert len(hops) <= 4 * MOST_HOPS, (name, lines)
+            assert len(logged) - len(hops) <= MOST_LINES, (name, lines)
         for node in cluster.nodes[1:]:
             node.start()
         for process in services.values():

@@ -175,12 +175,14 @@ def test_real_work_takes_real_time() -> None:
             writer.close()
             await writer.wait_closed()
         async with asyncio.timeout(30):
-            await asyncio.to_thread(time.sleep, 0.05)
+            await asyncio.to_thread(
+                time.sleep, 0.3
+            )  # the clock counts what the loop waits, which is less on a busy machine
         return "done"
 
     found = run(work)
     assert found.result == "done"
-    assert 0.01 <= found.seconds < 30
+    assert 0.03 <= found.seconds < 30
 
 
 def test_the_clock_begins_where_it_is_told() -> None:

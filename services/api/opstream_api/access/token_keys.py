@@ -15,7 +15,7 @@ from .scopes import Scopes
 _NO_SCOPES: Final = Scopes.parse([])
 
 
-class Grant(Protocol):
+class UrlGrant(Protocol):
     """What every token in a URL says of itself."""
 
     @property
@@ -46,7 +46,7 @@ class TokenKeys:
         self._key_principal = key_principal
         self._takes_tokens = takes_tokens
 
-    def allow(self, grant: Grant, has_scope: Callable[[Scopes], bool]) -> bool:
+    def allow(self, grant: UrlGrant, has_scope: Callable[[Scopes], bool]) -> bool:
         """Return True if the key of a token is in use, in the same tenant, and still has a scope that is needed.
 
         Of a token without a key: if the service takes bearer tokens.
@@ -58,7 +58,7 @@ class TokenKeys:
 
 
 def url_principal(
-    grant: Grant, *, scopes: Scopes = _NO_SCOPES, opens_wait: int = 0, uploads_for: str = ""
+    grant: UrlGrant, *, scopes: Scopes = _NO_SCOPES, opens_wait: int = 0, uploads_for: str = ""
 ) -> Principal:
     """Return who sends a request with a token in its URL: a principal without a subject."""
     return Principal(
