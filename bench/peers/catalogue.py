@@ -68,9 +68,9 @@ def _slots(running: RunningPeer) -> str:
     return str(2 * running.clients)
 
 
-def _opstream_wait(running: RunningPeer) -> Route:
-    """As `opstream`; the GET waits for the end."""
-    return msgspec.structs.replace(_opstream(running), read_headers={"Prefer": "wait=30"})
+def _waiting(route: Route) -> Route:
+    """The GET waits for the end, as that of Restate does."""
+    return msgspec.structs.replace(route, read_headers={"Prefer": "wait=30"})
 
 
 def _opstream_route(port: int) -> Route:
@@ -166,13 +166,21 @@ def _register(url: str, handler: str) -> None:
 PEERS: Final = {
     "opstream": Peer(_opstream, (), "each service a process of its own; every write is synced"),
     "opstream-up": Peer(_opstream_up, (), "`opstream up` with its defaults"),
-    "opstream-wait": Peer(_opstream_wait, (), "as opstream; the GET waits for the end (`Prefer: wait`)"),
+    "opstream-wait": Peer(
+        lambda running: _waiting(_opstream(running)), (), "as opstream; the GET waits for the end (`Prefer: wait`)"
+    ),
     "saq": Peer(_saq, (SAQ,), "SAQ and Redis behind FastAPI; Redis syncs once a second"),
     "saq-sync": Peer(lambda running: _saq(running, _ALWAYS), (SAQ,), "as saq; Redis syncs every write"),
     "celery": Peer(_celery, (CELERY,), "Celery and Redis behind FastAPI, late acks; Redis syncs once a second"),
     "restate": Peer(_restate, (RESTATE,), "Restate; its server syncs in groups; the GET waits for the end (`attach`)"),
-    "opstream-steps": Peer(lambda running: _opstream(running, _STEPS), (), "as opstream, with three steps"),
-    "opstream-up-steps": Peer(lambda running: _opstream_up(running, _STEPS), (), "as opstream-up, with three steps"),
+    "opstream-steps": Peer(
+        lambda running: _waiting(_opstream(running, _STEPS)), (), "as opstream-wait, with three steps"
+    ),
+    "opstream-up-steps": Peer(
+        lambda running: _waiting(_opstream_up(running, _STEPS)),
+        (),
+        "as opstream-up, with three steps and `Prefer: wait`",
+    ),
     "restate-steps": Peer(
         lambda running: _restate(running, "restate_steps:app"), (RESTATE,), "as restate, with three steps (`ctx.run`)"
     ),

@@ -28,6 +28,11 @@ from .jetstream.rpc import had_expected_version
 _BATCH: Final = 256
 _OPERATIONS: Final = 100
 """Operations in one request: the broker refuses to answer with more than 1,024 messages, and each may have eight."""
+_NEAR: Final = 256
+"""Messages between a known event and the last one up to which the broker looks through all of them for the missing
+ones. Over a longer way each is read by itself, from the end on."""
+_LINKS: Final = 8
+"""Missing events up to which they are read so."""
 _REPLICA_TRIES: Final = 3
 _REPLICA_TIMEOUT: Final = 1.0
 
@@ -92,10 +97,13 @@ class OperationReader:
             return [last]
         if missing == 1 and sequence and (start := await self._read_start(sequence, end)) is not None:
             return [start, last]
+        previous = rpc.expected_version_of(end)
         for _ in range(_REPLICA_TRIES):
             try:
                 found = await (
-                    self._read_since(sequence, last, missing) if sequence else self._read_from_start(last, missing)
+                    self._read_since(sequence, last, missing, previous)
+                    if sequence
+                    else self._read_from_start(last, missing, previous)
                 )
             except JournalUnavailable:
                 break
@@ -145,12 +153,12 @@ class OperationReader:
         # The read of the whole operation left out the messages that are no events, so this one does, too.
         return [decode_event(first.data, first.seq, first.subject), *_decodable_events(others)]
 
-    async def _read_from_start(self, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
+    async def _read_from_start(self, last: RecordedEvent, missing: int, previous: int) -> list[RecordedEvent] | None:
         """Return all events of an operation; [] if its beginning has expired; None while a replica is behind.
 
         The broker finds the last event of each type at once, whatever the size of the stream. A short operation has no
-        others. A longer one is read in order from its first event. A read from the start of the stream would take
-        longer with every event that other operations store.
+        others. A longer one is read as by `_read_since`, from its first event. A read from the start of the stream
+        would take longer with every event that other operations store.
         """
         page = await self._read_last_of_each_type(last, after=0)
         known = _events_before(last, page)
@@ -158,6 +166,10 @@ class OperationReader:
             return [*known, last]
         if not known or known[0].position != 1:
             return [] if any(m.seq >= last.sequence for m in page) else None
+        if self._is_far(known[0].sequence, last, missing, len(known)):
+            linked = await self._read_linked(0, last, previous, page)
+            if len(linked) == missing:
+                return [*linked, last]
         following = await self._read_after(known[0].sequence, last, missing - 1)
         return None if following is None else [known[0], *following]
 
@@ -179,10 +191,50 @@ class OperationReader:
         is_between = found is not None and sequence < found.seq < end.seq
         return decode_event(found.data, found.seq, found.subject) if found is not None and is_between else None
 
-    async def _read_since(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
-        """As `_read_after`, but try first the way that does not scan the events of other operations in between."""
-        known = _events_before(last, await self._read_last_of_each_type(last, after=sequence))
+    async def _read_since(
+        self, sequence: int, last: RecordedEvent, missing: int, previous: int
+    ) -> list[RecordedEvent] | None:
+        """As `_read_after`, but try first the ways that do not scan the events of other operations in between.
+
+        Args:
+            sequence: the events after it.
+            last: the last one.
+            missing: how many there are in between.
+            previous: the expected version that the last one was appended with.
+        """
+        page = await self._read_last_of_each_type(last, after=sequence)
+        known = _events_before(last, page)
+        if self._is_far(sequence, last, missing, len(known)):
+            known = await self._read_linked(sequence, last, previous, page)
         return [*known, last] if len(known) == missing else await self._read_after(sequence, last, missing)
+
+    @staticmethod
+    def _is_far(sequence: int, last: RecordedEvent, missing: int, known: int) -> bool:
+        """Return True if a few events are missing on a long way."""
+        return known < missing <= known + _LINKS and last.sequence - sequence > _NEAR
+
+    async def _read_linked(
+        self, sequence: int, last: RecordedEvent, previous: int, page: list[rpc.StoredMessage]
+    ) -> list[RecordedEvent]:
+        """Return the events before the last one, each found by the expected version of the one after it.
+
+        That is the sequence of the event before it, which the broker finds at once, however long the stream is. What
+        is not found so is left out.
+        """
+        own = subjects.operation_filter(last.operation_id).removesuffix(">")
+        known = {message.seq: message for message in page if message.seq < last.sequence}
+        found: list[RecordedEvent] = []
+        while sequence < previous < last.sequence and len(found) < len(page) + _LINKS:
+            message = known.get(previous)
+            if message is None:
+                message = await rpc.get_direct_at(
+                    self._connection, subjects.OPERATIONS_STREAM, previous, timeout=_REPLICA_TIMEOUT
+                )
+            if message is None or not message.subject.startswith(own) or message.expected >= previous:
+                break
+            found.append(decode_event(message.data, message.seq, message.subject))
+            previous = message.expected
+        return found[::-1]
 
     async def _read_after(self, sequence: int, last: RecordedEvent, missing: int) -> list[RecordedEvent] | None:
         """Return the `missing` events after `sequence`, and the last; None while a replica is behind.

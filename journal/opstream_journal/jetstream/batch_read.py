@@ -15,7 +15,7 @@ from opstream_journal.errors import BrokerRefused, JournalUnavailable
 from opstream_journal.wire.received_message import ReceivedMessage
 
 from .connection import Connection
-from .rpc import CALL_TIMEOUT, StoredMessage, wait_until_sendable
+from .rpc import CALL_TIMEOUT, StoredMessage, expected_version_in, wait_until_sendable
 
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _END_OF_BATCH: Final = "204"
@@ -153,6 +153,7 @@ class BatchReader:
                     time=headers.get("Nats-Time-Stamp", ""),
                     schedule=headers.get("Nats-Schedule", ""),
                     message_id=headers.get("Nats-Msg-Id", ""),
+                    expected=expected_version_in(headers),
                 )
             )
         elif not done.done():

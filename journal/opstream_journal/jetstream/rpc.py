@@ -38,6 +38,7 @@ STREAM_NOT_FOUND: Final = 10059
 _NO_MESSAGE_FOUND: Final = 10037
 _API_TYPE: Final = b'"io.nats.jetstream.api.'
 _API_TYPE_WITHIN: Final = 64
+_EXPECTED_VERSION: Final = "Nats-Expected-Last-Subject-Sequence"
 """The first bytes of an answer, in which its type is."""
 
 
@@ -71,6 +72,9 @@ class StoredMessage(msgspec.Struct, frozen=True):
     """Its header `Nats-Schedule`; only of a batched read."""
     message_id: str = ""
     """Its header `Nats-Msg-Id`; only of a batched read."""
+    expected: int = 0
+    """The expected version that it was appended with (`expected_version_headers`); 0 without one. Only of a read in a
+    batch or by its sequence; `expected_version_of` has it for the others."""
 
 
 class _StoredMessageReply(msgspec.Struct):
@@ -259,7 +263,27 @@ async def get_direct(
         JournalUnavailable: no replica answered.
         BrokerRefused: another error.
     """
-    answer = await call(connection, f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout=timeout)
+    return await _get_direct(connection, f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", timeout)
+
+
+async def get_direct_at(
+    connection: Connection,
+    stream: str,
+    sequence: int,
+    *,
+    timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - handed on to nats-py
+) -> StoredMessage | None:
+    """Return the message at a stream sequence, with its expected version, from any replica; None if it has none there.
+
+    Raises:
+        JournalUnavailable, BrokerRefused: as `get_direct`.
+    """
+    request = msgspec.json.encode({"seq": sequence})
+    return await _get_direct(connection, f"$JS.API.DIRECT.GET.{stream}", request, timeout)
+
+
+async def _get_direct(connection: Connection, subject: str, request: bytes, seconds: float) -> StoredMessage | None:
+    answer = await call(connection, subject, request, timeout=seconds)
     headers = answer.headers or {}
     status = headers.get("Status")
     if status == "404":
@@ -268,7 +292,12 @@ async def get_direct(
         raise BrokerRefused(int(status), 0, headers.get("Description", ""))
     if "KV-Operation" in headers:
         return None
-    return StoredMessage(subject, int(headers["Nats-Sequence"]), answer.data)
+    return StoredMessage(
+        headers["Nats-Subject"],
+        int(headers["Nats-Sequence"]),
+        answer.data,
+        expected=expected_version_in(headers),
+    )
 
 
 def expected_version_headers(subjects: str, sequence: int) -> dict[str, str]:
@@ -278,9 +307,22 @@ def expected_version_headers(subjects: str, sequence: int) -> dict[str, str]:
     while there is none.
     """
     return {
-        "Nats-Expected-Last-Subject-Sequence": str(sequence),
+        _EXPECTED_VERSION: str(sequence),
         "Nats-Expected-Last-Subject-Sequence-Subject": subjects,
     }
+
+
+def expected_version_in(headers: Mapping[str, str]) -> int:
+    """Return the expected version in the headers of a stored message; 0 without one that is a number."""
+    text = headers.get(_EXPECTED_VERSION, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def expected_version_of(message: StoredMessage) -> int:
+    """Return the expected version of a message that was read by `get_last` or `get_next`; 0 without one."""
+    _, name, rest = message.hdrs.partition(f"\r\n{_EXPECTED_VERSION}: ".encode())
+    text = rest.partition(b"\r\n")[0].decode("ascii", "replace") if name else ""
+    return int(text) if text.isdecimal() else 0
 
 
 def had_expected_version(message: StoredMessage, subjects: str, sequence: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import msgspec
 import pytest
@@ -315,3 +316,33 @@ async def test_a_part_that_is_not_there(journal: Journal) -> None:
     for sequence in (other.stream_sequence, other.stream_sequence + 1):
         with pytest.raises(JournalUnavailable, match="lost"):
             await journal.page(operation.id, sequence, 1)
+
+
+@pytest.mark.parametrize(("repeated", "is_scanned"), [(2, False), (8, False), (9, False), (12, True)])
+async def test_repeated_events_far_apart(
+    journal: Journal, link: Connection, repeated: int, *, is_scanned: bool
+) -> None:
+    """Some events of one type are found by the links between them; the broker looks through no others."""
+    known = running = await extend(journal, await begin(journal, "op-1"), started())
+    for number in range(repeated):
+        await asyncio.gather(*(store(link, first(f"other-{number}-{other}")) for other in range(150)))
+        running = await extend(journal, running, Progressed(percent=number))
+    requests = await link.nc.subscribe(f"$JS.API.DIRECT.GET.{subjects.OPERATIONS_STREAM}")
+    read = await journal.events("op-1", since=known)
+    assert [event.position for event in read] == list(range(3, repeated + 3))
+    assert folded(known, *read) == running
+    assert folded(None, *await journal.events("op-1")) == running
+    await link.nc.flush()
+    seen = [json.loads(requests._pending_queue.get_nowait().data) for _ in range(requests.pending_msgs)]
+    assert any("next_by_subj" in one for one in seen) == is_scanned
+
+
+async def test_a_link_that_leads_astray(journal: Journal, link: Connection) -> None:
+    """Where the event before is not at the expected version, the operation is read in order."""
+    known = running = await extend(journal, await begin(journal, "op-1"), started())
+    for number in range(3):
+        await asyncio.gather(*(store(link, first(f"other-{number}-{other}")) for other in range(150)))
+        event = following(running, Progressed(percent=number))
+        running = folded(running, _as_stored(event, await store(link, event)))
+    assert folded(known, *await journal.events("op-1", since=known)) == running
+    assert folded(None, *await journal.events("op-1")) == running
