@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         TokenCommand,
         TokenUnavailable,
         UnexpectedAnswer,
+        Upload,
         WaitTimeout,
     )
 
@@ -89,6 +90,7 @@ __all__ = [
     "TokenCommand",
     "TokenUnavailable",
     "UnexpectedAnswer",
+    "Upload",
     "UploadedFile",
     "WaitTimedOut",
     "WaitTimeout",

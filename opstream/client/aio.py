@@ -3,35 +3,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
 import httpx
 import msgspec
 
+from .drivers.async_driver import drive, iterate
+from .erasure.erase_flow import EraseFlow
+from .files.download_flow import DownloadFlow
+from .files.upload_flow import UploadFlow
+from .files.upload_source import OnProgress
 from .flows import OnChange, OnRetry, Token
-from .io_requests import (
-    CallFunction,
-    CloseStream,
-    FetchToken,
-    Flow,
-    IoRequest,
-    NoResponse,
-    ReadStream,
-    SendRequest,
-    ServiceResponse,
-    Sleep,
-    YieldEvent,
-)
+from .io_requests import Flow
 from .lists.flows import ListFlows
-from .models import BulkPreview, Operation, OperationCount, OperationEvent, OperationPage
-from .responses import is_event_stream
+from .models import BulkPreview, Operation, OperationCount, OperationEvent, OperationPage, Upload
 from .schedules.calls import AsyncScheduleCalls
 from .signals.signal_flow import SignalFlow, SignalState
-from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
+from .transport import CONNECTION_LIMITS, make_flows
 
 T = TypeVar("T")
 
@@ -74,14 +65,59 @@ class AsyncOperationsClient:
         operation_id: str | None = None,
         headers: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        uploads: Sequence[Upload] = (),
         timeout: float | None = 60.0,
     ) -> Operation:
         """`OperationsClient.submit`."""
         return await self._drive(
             self._flows.submit(
-                target, action_input, operation_id=operation_id, headers=headers, labels=labels, timeout=timeout
+                target,
+                action_input,
+                operation_id=operation_id,
+                headers=headers,
+                labels=labels,
+                uploads=uploads,
+                timeout=timeout,
             )
         )
+
+    async def upload(
+        self,
+        source: str | PathLike[str] | bytes,
+        *,
+        media_type: str = "application/octet-stream",
+        name: str | None = None,
+        operation_id: str | None = None,
+        timeout: float | None = 60.0,
+        on_progress: OnProgress | None = None,
+    ) -> Upload:
+        """`OperationsClient.upload`."""
+        flow = UploadFlow(self._flows).upload(
+            source,
+            name=name,
+            media_type=media_type,
+            operation_id=operation_id,
+            timeout=timeout,
+            on_progress=on_progress,
+        )
+        return await self._drive(flow)
+
+    async def download(
+        self,
+        operation: Operation | str,
+        name: str,
+        path: str | PathLike[str],
+        *,
+        timeout: float | None = 60.0,
+        on_progress: OnProgress | None = None,
+    ) -> Path:
+        """`OperationsClient.download`."""
+        flow = DownloadFlow(self._flows).download(operation, name, path, timeout=timeout, on_progress=on_progress)
+        return await self._drive(flow)
+
+    async def erase(self, operation: Operation | str, *, reason: str = "", timeout: float | None = 60.0) -> None:
+        """`OperationsClient.erase`."""
+        await self._drive(EraseFlow(self._flows).erase(operation, reason=reason, timeout=timeout))
 
     async def status(
         self,
@@ -187,7 +223,7 @@ class AsyncOperationsClient:
     ) -> AsyncGenerator[OperationEvent, None]:
         """`OperationsClient.events`, for `async for`."""
         flow = self._flows.follow if follow else self._flows.history
-        return self._iterate(flow(operation, after=after, timeout=timeout))
+        return iterate(self._http, flow(operation, after=after, timeout=timeout))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -201,80 +237,4 @@ class AsyncOperationsClient:
         await self.aclose()
 
     async def _drive(self, flow: Flow[T]) -> T:
-        outcome: Any = None
-        async with contextlib.aclosing(_AsyncDriver(self._http)) as driver:
-            while True:
-                try:
-                    request = flow.send(outcome)
-                except StopIteration as end:
-                    ended: T = end.value
-                    return ended
-                outcome = await driver.perform(request)
-
-    async def _iterate(self, flow: Flow[None]) -> AsyncGenerator[OperationEvent, None]:
-        outcome: Any = None
-        async with contextlib.aclosing(_AsyncDriver(self._http)) as driver:
-            while True:
-                try:
-                    request = flow.send(outcome)
-                except StopIteration:
-                    return
-                outcome = await driver.perform(request)
-                if isinstance(request, YieldEvent):
-                    yield request.event
-
-
-class _AsyncDriver:
-    """Performs the I/O requests of one flow."""
-
-    def __init__(self, http: httpx.AsyncClient) -> None:
-        self._http = http
-        self._response: httpx.Response | None = None
-        self._chunks: AsyncIterator[bytes] | None = None
-
-    async def perform(self, request: IoRequest) -> Any:
-        match request:
-            case SendRequest():
-                return await self._send(request)
-            case ReadStream():
-                return await self._read()
-            case CloseStream():
-                return await self.aclose()
-            case FetchToken(function):
-                return await asyncio.to_thread(function)
-            case Sleep(seconds):
-                return await asyncio.sleep(seconds)
-            case CallFunction(function, arguments):
-                result = function(*arguments)
-                return await result if inspect.isawaitable(result) else result
-            case YieldEvent():
-                return None
-
-    async def aclose(self) -> None:
-        if self._response is not None:
-            await self._response.aclose()
-            self._response = None
-
-    async def _send(self, send: SendRequest) -> ServiceResponse | NoResponse:
-        try:
-            async with asyncio.timeout(send.timeout):  # httpx's own timeout restarts with each byte
-                response = await self._http.send(build_request(self._http, send), stream=True, follow_redirects=False)
-                self._response = response
-                if send.is_stream and is_event_stream(service_response(response)):
-                    self._chunks = response.aiter_bytes()
-                    return service_response(response)
-                content = await response.aread()
-            await self.aclose()
-            return service_response(response, content)
-        except TimeoutError:
-            await self.aclose()
-            return NoResponse(f"no response in time: {CHECK_SERVICE}")
-        except httpx.RequestError as error:
-            await self.aclose()
-            return no_response(error)
-
-    async def _read(self) -> bytes | NoResponse:
-        try:
-            return b"" if self._chunks is None else await anext(self._chunks, b"")
-        except httpx.RequestError as error:
-            return no_response(error)
+        return await drive(self._http, flow)

@@ -99,6 +99,14 @@ class WaitTimeout(OperationsError, TimeoutError):
         self.operation = operation
 
 
+def wait_timeout(operation_id: str, seen: Operation | None, seconds: float, trouble: str) -> WaitTimeout:
+    """The error for a wait of some seconds: with the operation as last seen, and what was in the way, or nothing."""
+    state = f"is {seen.status}" if seen else "was not seen"
+    why = f" ({trouble})" if trouble else ""
+    message = f"operation {operation_id} {state} after {seconds:g} s and goes on{why}: wait for it again, or cancel it"
+    return WaitTimeout(message, operation_id=operation_id, operation=seen)
+
+
 class OperationFailed(OperationsError):
     """The operation ended as Failed.
 

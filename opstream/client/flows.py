@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from opstream_schemas.errors import InvalidName
 from opstream_schemas.events import Canceled
-from opstream_schemas.names import parse_labels
 from opstream_schemas.operation.state import Status
 
 from .errors import (
-    InvalidRequest,
     OperationCanceled,
     OperationFailed,
     OperationsError,
     ServiceUnavailable,
-    WaitTimeout,
+    wait_timeout,
 )
 from .io_requests import (
     CallFunction,
@@ -34,7 +31,7 @@ from .io_requests import (
     Sleep,
     YieldEvent,
 )
-from .models import Operation
+from .models import Operation, Upload
 from .responses import (
     EVENT_STREAM,
     decode_result,
@@ -48,6 +45,7 @@ from .responses import (
 )
 from .retries import RetryBudget, describe_outcome, is_transient, retry_after
 from .sse import EventStreamParser
+from .submits.content import encode_json, encode_labels, name_uploads
 from .tokens import check_token
 from .urls import ServiceUrls
 
@@ -113,18 +111,21 @@ class Flows:
         operation_id: str | None,
         headers: Mapping[str, str] | None,
         labels: Mapping[str, str] | None = None,
+        uploads: Sequence[Upload] = (),
         timeout: float | None,
     ) -> Flow[Operation]:
         """`OperationsClient.submit`."""
-        chosen_id = self._new_id() if operation_id is None else operation_id
+        own_id = uploads[0].operation_id if uploads else ""
+        chosen_id = own_id or self._new_id() if operation_id is None else operation_id
         status_url = self._urls.status(chosen_id)
         own = {name: value for name, value in (headers or {}).items() if name.lower() not in _OWN_HEADERS}
         if labels:
-            own["Operation-Label"] = _encode_labels(labels)
+            own["Operation-Label"] = encode_labels(labels)
+        own.update(name_uploads(uploads, chosen_id))
         # Each try sends the same id and the same bytes, so trying again is safe.
-        post = self._post(self._urls.action(target), _encode_json(action_input), {**own, "Operation-Id": chosen_id})
+        post = self._post(self._urls.action(target), encode_json(action_input), {**own, "Operation-Id": chosen_id})
         what = f"{target.removeprefix('/')} with operation id {chosen_id}"
-        budget = self._retry_budget(timeout)
+        budget = self.retry_budget(timeout)
         response, _ = yield from self._exchange(
             post, budget, chosen_id, f"submit it again with operation_id={chosen_id!r}"
         )
@@ -136,17 +137,17 @@ class Flows:
 
     def status(self, operation: Operation | str, *, timeout: float | None) -> Flow[Operation]:
         """`OperationsClient.status`."""
-        operation_id, url = self._id_and_url(operation)
+        operation_id, url = self.id_and_url(operation)
         response, _ = yield from self._exchange(
-            self._get(url), self._retry_budget(timeout), operation_id, "ask again later"
+            self._get(url), self.retry_budget(timeout), operation_id, "ask again later"
         )
         return parse_operation(response, operation_id, url, f"operation {operation_id}")
 
     def cancel(self, operation: Operation | str, *, reason: str, timeout: float | None) -> Flow[Operation]:
         """`OperationsClient.cancel`."""
-        operation_id, url = self._id_and_url(operation)
-        post = self._post(f"{url}:cancel", _encode_json({"reason": reason} if reason else {}), {})
-        budget = self._retry_budget(timeout)
+        operation_id, url = self.id_and_url(operation)
+        post = self._post(f"{url}:cancel", encode_json({"reason": reason} if reason else {}), {})
+        budget = self.retry_budget(timeout)
         response, _ = yield from self._exchange(
             post, budget, operation_id, "canceling twice is safe, so cancel it again"
         )
@@ -154,9 +155,9 @@ class Flows:
 
     def retry(self, operation: Operation | str, *, timeout: float | None) -> Flow[Operation]:
         """`OperationsClient.retry`."""
-        operation_id, url = self._id_and_url(operation)
+        operation_id, url = self.id_and_url(operation)
         what = f"the retry of operation {operation_id}"
-        budget = self._retry_budget(timeout)
+        budget = self.retry_budget(timeout)
         response, _ = yield from self._exchange(
             self._post(f"{url}:retry", b"{}", {}), budget, operation_id, "retrying twice is safe, so retry it again"
         )
@@ -183,16 +184,16 @@ class Flows:
             ServiceUnavailable: there was none in time.
         """
         sent = self._post(url, content, headers) if content else self._get(url)
-        budget = self._retry_budget(timeout)
+        budget = self.retry_budget(timeout)
         send = msgspec.structs.replace(sent, method=method)
         response, _ = yield from self._exchange(send, budget, "", hint, may_repeat=may_repeat)
         return response
 
     def wait(self, operation: Operation | str, *, timeout: float | None, on_change: OnChange | None) -> Flow[Operation]:
         """`OperationsClient.wait`."""
-        operation_id, url = self._id_and_url(operation)
+        operation_id, url = self.id_and_url(operation)
         seen = operation if isinstance(operation, Operation) else None
-        budget = self._retry_budget(timeout)
+        budget = self.retry_budget(timeout)
         # The first request does not wait for the submit's `Retry-After`: the service delays its response.
         server_wait = _POLL_INTERVAL if on_change else _MAX_SERVER_WAIT
         while True:
@@ -204,7 +205,7 @@ class Flows:
             except ServiceUnavailable as error:
                 # A caller that loops over short waits must not poll more often than the service asks.
                 yield Sleep(budget.remaining())
-                raise _wait_timeout(operation_id, seen, budget.seconds, error.trouble) from error
+                raise wait_timeout(operation_id, seen, budget.seconds, error.trouble) from error
             now = parse_operation(response, operation_id, url, f"operation {operation_id}")
             if on_change is not None and (seen is None or now.monitor != seen.monitor):
                 yield CallFunction(on_change, (now,))
@@ -220,7 +221,7 @@ class Flows:
             if interval > 0:
                 yield Sleep(min(interval, budget.remaining()))
             if not budget.remaining():
-                raise _wait_timeout(operation_id, seen, budget.seconds, "")
+                raise wait_timeout(operation_id, seen, budget.seconds, "")
 
     def result(
         self,
@@ -242,9 +243,9 @@ class Flows:
 
     def history(self, operation: Operation | str, *, after: int, timeout: float | None) -> Flow[None]:
         """`OperationsClient.events` without `follow`."""
-        operation_id, url = self._id_and_url(operation)
+        operation_id, url = self.id_and_url(operation)
         what = f"the history of operation {operation_id}"
-        budget = self._retry_budget(timeout)
+        budget = self.retry_budget(timeout)
         response, _ = yield from self._exchange(self._get(f"{url}/events"), budget, operation_id, "ask again later")
         for event in parse_history(response, what):
             if event.position > after:
@@ -252,10 +253,10 @@ class Flows:
 
     def follow(self, operation: Operation | str, *, after: int, timeout: float | None) -> Flow[None]:
         """`OperationsClient.events` with `follow`."""
-        operation_id, url = self._id_and_url(operation)
+        operation_id, url = self.id_and_url(operation)
         what = f"the history of operation {operation_id}"
         hint = "ask again with after= the position of the last one that you have"
-        budget = self._retry_budget(timeout)
+        budget = self.retry_budget(timeout)
         while True:
             response, _ = yield from self._exchange(self._stream(f"{url}/events", after), budget, operation_id, hint)
             if response.status == HTTPStatus.NO_CONTENT:
@@ -283,14 +284,30 @@ class Flows:
                 if isinstance(chunk, NoResponse)
                 else NoResponse("the stream of events ended before the operation")
             )
-            yield from self._pause_before_retry(trouble, budget, stream.retry, operation_id, hint)
+            yield from self.pause_before_retry(trouble, budget, stream.retry, operation_id, hint)
 
-    def _id_and_url(self, operation: Operation | str) -> tuple[str, str]:
+    def send(self, send: SendRequest, budget: RetryBudget, operation_id: str, hint: str) -> Flow[ServiceResponse]:
+        """Send a request of another flow, with the client's own headers and credentials unless it is foreign.
+
+        Raises:
+            ServiceUnavailable: no response was usable within the budget.
+        """
+        own = send if send.is_foreign else msgspec.structs.replace(send, headers={**self._headers, **send.headers})
+        response, _ = yield from self._exchange(own, budget, operation_id, hint)
+        return response
+
+    def id_and_url(self, operation: Operation | str) -> tuple[str, str]:
+        """The id and the status URL of an operation.
+
+        Raises:
+            InvalidRequest: the id is not valid.
+        """
         if isinstance(operation, Operation):
             return operation.id, self._urls.status(operation.id, operation.url)
         return operation, self._urls.status(operation)
 
-    def _retry_budget(self, seconds: float | None) -> RetryBudget:
+    def retry_budget(self, seconds: float | None) -> RetryBudget:
+        """The time of one call, in seconds; None for no limit."""
         return RetryBudget(seconds, clock=self._clock, jitter=self._jitter)
 
     def _post(self, url: str, content: bytes, headers: Mapping[str, str]) -> SendRequest:
@@ -330,10 +347,12 @@ class Flows:
             if not may_repeat:
                 what = f"{self._urls.base} gave no usable response ({describe_outcome(outcome)})"
                 raise ServiceUnavailable(what, hint, operation_id=operation_id, retry_after=retry_after(outcome))
-            yield from self._pause_before_retry(outcome, budget, retry_after(outcome), operation_id, hint)
+            yield from self.pause_before_retry(outcome, budget, retry_after(outcome), operation_id, hint)
 
     def _with_token(self, send: SendRequest) -> Flow[SendRequest]:
-        """Return a request with the token. All requests go to the service's own origin (`ServiceUrls`)."""
+        """Return a request with the token. All but foreign ones go to the service's own origin (`ServiceUrls`)."""
+        if send.is_foreign:
+            return send
         if not self._token and self._fetch_token is not None:
             self._token = check_token((yield FetchToken(self._fetch_token)))
         if not self._token:
@@ -345,7 +364,7 @@ class Flows:
         if sent.headers.get("Authorization") == f"Bearer {self._token}":
             self._token = ""
 
-    def _pause_before_retry(
+    def pause_before_retry(
         self,
         trouble: ServiceResponse | NoResponse,
         budget: RetryBudget,
@@ -353,6 +372,11 @@ class Flows:
         operation_id: str,
         hint: str,
     ) -> Flow[None]:
+        """Wait before another try, as long as was asked for and a little more.
+
+        Raises:
+            ServiceUnavailable: no time is left for it.
+        """
         pause, left = budget.next_pause(asked), budget.remaining()
         if pause >= left:
             # Also if the service asks for more time than is left: sleeping would not help.
@@ -370,30 +394,3 @@ class Flows:
         except OperationsError:
             return ""
         return next((event.data.reason for event in events if isinstance(event.data, Canceled)), "")
-
-
-def _encode_labels(labels: Mapping[str, str]) -> str:
-    texts = [f"{key}={value}" for key, value in labels.items()]
-    try:
-        parsed = parse_labels(texts)
-    except InvalidName as error:
-        raise InvalidRequest(str(error)) from error
-    if parsed != dict(labels):
-        raise InvalidRequest("the value of a label has a comma, or a space at one of its ends")
-    return ", ".join(texts)
-
-
-def _encode_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON
-    if isinstance(value, msgspec.UnsetType):
-        return b"{}"
-    try:
-        return msgspec.json.encode(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the input can't be written as JSON: {error}") from error
-
-
-def _wait_timeout(operation_id: str, seen: Operation | None, seconds: float, trouble: str) -> WaitTimeout:
-    state = f"is {seen.status}" if seen else "was not seen"
-    why = f" ({trouble})" if trouble else ""
-    message = f"operation {operation_id} {state} after {seconds:g} s and goes on{why}: wait for it again, or cancel it"
-    return WaitTimeout(message, operation_id=operation_id, operation=seen)

@@ -6,14 +6,26 @@ logic, and unit tests run it without a network and without waiting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from .models import OperationEvent
 
 T = TypeVar("T")
+
+
+class BodySource(Protocol):
+    """A body that is not in memory."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """Read it from its begin, in pieces that are not empty. This may block."""
+        ...
+
+    def note_sent(self, size: int) -> None:
+        """Hear that a piece of `size` bytes is handed to the network; in the thread of the caller."""
+        ...
 
 
 class SendRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +39,12 @@ class SendRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds until the try is given up: for a whole response, or for the next bytes of a stream."""
     is_stream: bool = False
     """Keep an event stream open for `ReadStream`; the response has no content then."""
+    is_download: bool = False
+    """The same for any body of a 200 or 206."""
+    is_foreign: bool = False
+    """The URL is another service's: nothing goes there but `headers`, no credentials and no cookies of the client."""
+    source: BodySource | None = None
+    """The body, in place of `content`. `headers` has its length, and the time is then for each piece of it."""
 
 
 class ServiceResponse(msgspec.Struct, frozen=True):
@@ -54,6 +72,13 @@ class FetchToken(msgspec.Struct, frozen=True):
     function: Callable[[], str]
 
 
+class RunBlocking(msgspec.Struct, frozen=True):
+    """Call a function that may block for a moment, such as a write to a file. The outcome is what it returns."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+
+
 class CloseStream(msgspec.Struct, frozen=True):
     """Close the open stream."""
 
@@ -77,5 +102,7 @@ class YieldEvent(msgspec.Struct, frozen=True):
     event: OperationEvent
 
 
-IoRequest: TypeAlias = SendRequest | FetchToken | ReadStream | CloseStream | Sleep | CallFunction | YieldEvent
+IoRequest: TypeAlias = (
+    SendRequest | FetchToken | RunBlocking | ReadStream | CloseStream | Sleep | CallFunction | YieldEvent
+)
 Flow: TypeAlias = Generator[IoRequest, Any, T]

@@ -129,6 +129,24 @@ class OperationEvent(msgspec.Struct, frozen=True, kw_only=True):
         return self.name in TERMINAL_EVENTS
 
 
+class Upload(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A file that was uploaded, for `submit(…, uploads=[…])`. It can be kept as JSON, by `msgspec.json.encode`."""
+
+    operation_id: str
+    """Of the operation that it is for: `submit` takes this id, and another file may be uploaded for it."""
+    name: str
+    """Under which the handler finds it."""
+    media_type: str
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of these bytes, in hex; the client has compared it."""
+    claim: str
+    """What the submit names. It is bound to the operation and the caller."""
+    expires_at: datetime
+    """Until when it may be submitted."""
+
+
 def parse_event(stored: bytes) -> OperationEvent:
     """The event in the bytes of a CloudEvent.
 

@@ -13,7 +13,7 @@ from opstream_schemas.names import check_operation_id
 from opstream_schemas.status_monitor import StatusMonitor
 
 from .errors import OperationsError, RequestRefused, UnexpectedAnswer, describe_status
-from .io_requests import ServiceResponse
+from .io_requests import SendRequest, ServiceResponse
 from .models import BulkPreview, Operation, OperationCount, OperationEvent, OperationPage, parse_event
 from .retries import describe_outcome, parse_error
 from .sse import ServerSentEvent
@@ -161,6 +161,13 @@ def is_event_stream(response: ServiceResponse) -> bool:
     """Return True if the response is a stream of events."""
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     return response.status == HTTPStatus.OK and media_type == EVENT_STREAM
+
+
+def keeps_open(send: SendRequest, response: ServiceResponse) -> bool:
+    """Return True if the body of a response is read piece by piece (`ReadStream`), and not as a whole."""
+    if send.is_download:
+        return response.status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}
+    return send.is_stream and is_event_stream(response)
 
 
 def decode_result(operation: Operation, result_type: Any) -> Any:  # noqa: ANN401 - whatever msgspec takes for a type

@@ -3,34 +3,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
 import httpx
 import msgspec
 
+from .drivers.sync_driver import drive, iterate
+from .erasure.erase_flow import EraseFlow
+from .files.download_flow import DownloadFlow
+from .files.upload_flow import UploadFlow
+from .files.upload_source import OnProgress
 from .flows import OnChange, OnRetry, Token
-from .io_requests import (
-    CallFunction,
-    CloseStream,
-    FetchToken,
-    Flow,
-    IoRequest,
-    NoResponse,
-    ReadStream,
-    SendRequest,
-    ServiceResponse,
-    Sleep,
-    YieldEvent,
-)
+from .io_requests import Flow
 from .lists.flows import ListFlows
-from .models import BulkPreview, Operation, OperationCount, OperationEvent, OperationPage
-from .responses import is_event_stream
+from .models import BulkPreview, Operation, OperationCount, OperationEvent, OperationPage, Upload
 from .schedules.calls import ScheduleCalls
 from .signals.signal_flow import SignalFlow, SignalState
-from .transport import CHECK_SERVICE, CONNECTION_LIMITS, build_request, make_flows, no_response, service_response
+from .transport import CONNECTION_LIMITS, make_flows
 
 T = TypeVar("T")
 
@@ -78,6 +70,7 @@ class OperationsClient:
         operation_id: str | None = None,
         headers: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        uploads: Sequence[Upload] = (),
         timeout: float | None = 60.0,
     ) -> Operation:
         """Submit an action.
@@ -90,6 +83,7 @@ class OperationsClient:
                 operation even after a crash. By default a new UUIDv7.
             headers: added to this request, e.g. `traceparent`.
             labels: words of your own about the operation, 16 at most, by which lists find it, e.g. `{"team": "press"}`.
+            uploads: files for it, as `upload` gives them; the operation id is theirs.
             timeout: seconds until it must be recorded; None for no limit.
 
         Returns:
@@ -103,9 +97,90 @@ class OperationsClient:
         """
         return self._drive(
             self._flows.submit(
-                target, action_input, operation_id=operation_id, headers=headers, labels=labels, timeout=timeout
+                target,
+                action_input,
+                operation_id=operation_id,
+                headers=headers,
+                labels=labels,
+                uploads=uploads,
+                timeout=timeout,
             )
         )
+
+    def upload(
+        self,
+        source: str | PathLike[str] | bytes,
+        *,
+        media_type: str = "application/octet-stream",
+        name: str | None = None,
+        operation_id: str | None = None,
+        timeout: float | None = 60.0,
+        on_progress: OnProgress | None = None,
+    ) -> Upload:
+        """Upload a file, for `submit(…, uploads=[…])` within 20 hours. It is read in pieces, and again after a break.
+
+        Args:
+            source: the path of a regular file, or bytes.
+            media_type: what the handler is told of it.
+            name: under which the handler finds it; by default the file's own. Bytes need one.
+            operation_id: of the operation that it is for; for a second file that of the first `Upload`. By default new.
+            timeout: seconds without progress; None for no limit.
+            on_progress: called with the bytes sent, and all.
+
+        Raises:
+            InvalidRequest: it can't be read, or is larger than the service takes.
+            RequestRefused: `OperationIdReused`: the operation was submitted already; `Forbidden`.
+            ServiceUnavailable, UnexpectedAnswer: there was no usable response. Uploading twice is safe.
+        """
+        flow = UploadFlow(self._flows).upload(
+            source,
+            name=name,
+            media_type=media_type,
+            operation_id=operation_id,
+            timeout=timeout,
+            on_progress=on_progress,
+        )
+        return self._drive(flow)
+
+    def download(
+        self,
+        operation: Operation | str,
+        name: str,
+        path: str | PathLike[str],
+        *,
+        timeout: float | None = 60.0,
+        on_progress: OnProgress | None = None,
+    ) -> Path:
+        """Download a file of an operation, an attachment or an upload; return its path. Its hash is compared.
+
+        Args:
+            operation: the operation or its id.
+            name: of the file.
+            path: where it comes to lie, once it is whole; a file that is there is replaced. A folder takes `name`.
+            timeout: seconds without progress; None for no limit. A download that breaks is resumed.
+            on_progress: called with the bytes written, and all.
+
+        Raises:
+            InvalidRequest: the operation has no such file, or it can't be written there.
+            RequestRefused: `OperationNotFound`.
+            ServiceUnavailable, UnexpectedAnswer: there was no usable response, or other bytes.
+        """
+        flow = DownloadFlow(self._flows).download(operation, name, path, timeout=timeout, on_progress=on_progress)
+        return self._drive(flow)
+
+    def erase(self, operation: Operation | str, *, reason: str = "", timeout: float | None = 60.0) -> None:
+        """Make a confidential operation unreadable for good, everywhere (docs/confidential.md).
+
+        Args:
+            operation: the operation or its id. It has ended.
+            reason: for the record; write nothing personal into it.
+            timeout: seconds until it must be done; None for no limit.
+
+        Raises:
+            RequestRefused: `OperationOpen`: cancel it first; `NotConfidential`; `OperationNotFound`; `Forbidden`.
+            ServiceUnavailable, UnexpectedAnswer: there was no usable response. Erasing twice is safe.
+        """
+        self._drive(EraseFlow(self._flows).erase(operation, reason=reason, timeout=timeout))
 
     def status(self, operation: Operation | str, *, timeout: float | None = 60.0) -> Operation:
         """The operation's current state.
@@ -306,7 +381,7 @@ class OperationsClient:
             ServiceUnavailable, UnexpectedAnswer: there was no usable response.
         """
         flow = self._flows.follow if follow else self._flows.history
-        return self._iterate(flow(operation, after=after, timeout=timeout))
+        return iterate(self._http, flow(operation, after=after, timeout=timeout))
 
     def close(self) -> None:
         """Close the connections."""
@@ -320,81 +395,4 @@ class OperationsClient:
         self.close()
 
     def _drive(self, flow: Flow[T]) -> T:
-        outcome: Any = None
-        with contextlib.closing(_SyncDriver(self._http)) as driver:
-            while True:
-                try:
-                    request = flow.send(outcome)
-                except StopIteration as end:
-                    ended: T = end.value
-                    return ended
-                outcome = driver.perform(request)
-
-    def _iterate(self, flow: Flow[None]) -> Generator[OperationEvent, None, None]:
-        with contextlib.closing(_SyncDriver(self._http)) as driver:
-            outcome: Any = None
-            while True:
-                try:
-                    request = flow.send(outcome)
-                except StopIteration:
-                    return
-                outcome = driver.perform(request)
-                if isinstance(request, YieldEvent):
-                    yield request.event
-
-
-class _SyncDriver:
-    """Performs the I/O requests of one flow."""
-
-    def __init__(self, http: httpx.Client) -> None:
-        self._http = http
-        self._response: httpx.Response | None = None
-        self._chunks: Iterator[bytes] | None = None
-
-    def perform(self, request: IoRequest) -> Any:
-        match request:
-            case SendRequest():
-                return self._send(request)
-            case ReadStream():
-                return self._read()
-            case CloseStream():
-                return self.close()
-            case FetchToken(function):
-                return function()
-            case Sleep(seconds):
-                return time.sleep(seconds)
-            case CallFunction(function, arguments):
-                return function(*arguments)
-            case YieldEvent():
-                return None
-
-    def close(self) -> None:
-        if self._response is not None:
-            self._response.close()
-            self._response = None
-
-    def _send(self, send: SendRequest) -> ServiceResponse | NoResponse:
-        until = time.monotonic() + send.timeout
-        try:
-            response = self._http.send(build_request(self._http, send), stream=True, follow_redirects=False)
-            self._response = response
-            if send.is_stream and is_event_stream(service_response(response)):
-                self._chunks = response.iter_bytes()
-                return service_response(response)
-            pieces: list[bytes] = []
-            for piece in response.iter_bytes():  # httpx's own timeout restarts with each piece
-                pieces.append(piece)
-                if time.monotonic() > until:
-                    self.close()
-                    return NoResponse(f"no response in time: {CHECK_SERVICE}")
-            self.close()
-            return service_response(response, b"".join(pieces))
-        except httpx.RequestError as error:
-            self.close()
-            return no_response(error)
-
-    def _read(self) -> bytes | NoResponse:
-        try:
-            return b"" if self._chunks is None else next(self._chunks, b"")
-        except httpx.RequestError as error:
-            return no_response(error)
+        return drive(self._http, flow)

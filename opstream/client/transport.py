@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import Any, Final
 
 import httpx
 import uuid_utils
@@ -58,11 +58,23 @@ def new_operation_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-def build_request(http: httpx.Client | httpx.AsyncClient, send: SendRequest) -> httpx.Request:
-    """The httpx request for a `SendRequest`."""
+def build_request(
+    http: httpx.Client | httpx.AsyncClient,
+    send: SendRequest,
+    pieces: Iterable[bytes] | AsyncIterable[bytes] | None = None,
+) -> httpx.Request:
+    """The httpx request for a `SendRequest`; `pieces` are those of its source."""
     timeout = httpx.Timeout(send.timeout, connect=min(send.timeout, _CONNECT_TIMEOUT))
-    content = send.content or None
+    content = send.content or None if pieces is None else pieces
+    if send.is_foreign:  # without what the client adds to each of its own: headers and cookies
+        extensions = {"timeout": timeout.as_dict()}
+        return httpx.Request(send.method, send.url, headers=dict(send.headers), extensions=extensions)
     return http.build_request(send.method, send.url, headers=dict(send.headers), content=content, timeout=timeout)
+
+
+def sending_options(send: SendRequest) -> dict[str, Any]:
+    """The options with which httpx sends a request: without the client's own credentials to another service."""
+    return {"stream": True, "follow_redirects": False, **({"auth": None} if send.is_foreign else {})}
 
 
 def service_response(response: httpx.Response, content: bytes = b"") -> ServiceResponse:
