@@ -38,7 +38,7 @@ class ActionServed(JournalError):
 
 
 class SchemaChanged(JournalError):
-    """The catalog has the same version of an action with other types."""
+    """The catalog has the same version of an action with other types, or another confidentiality."""
 
 
 class Drifted(JournalError):

@@ -16,6 +16,7 @@ from nats.aio.subscription import Subscription
 
 from opstream_journal.actions.action_controls import ActionControls
 from opstream_journal.actions.action_overview import ActionOverview, ActionOverviews
+from opstream_journal.actions.announced_versions import refuse_another_contract, warn_of_another_schema
 from opstream_journal.errors import (
     ActionServed,
     BrokerRefused,
@@ -23,7 +24,6 @@ from opstream_journal.errors import (
     JournalError,
     JournalUnavailable,
     NotProvisioned,
-    SchemaChanged,
 )
 from opstream_journal.jetstream import rpc
 from opstream_journal.jetstream.batch_read import BatchReader
@@ -65,7 +65,7 @@ async def changed_schemas(connection: Connection, spec: ActionSpec, *, is_refuse
     """
     _, before = await read_current(connection, spec.kind)
     if is_refused:
-        _refuse_another_schema(before, spec)
+        refuse_another_contract(before, spec)
     is_same_version = before is not None and before.action_version == spec.action_version
     return spec.changed_schemas(before) if before is not None and is_same_version else []
 
@@ -88,7 +88,7 @@ async def announce_action(
         jitter: draws a delay from `[low, high]` seconds.
 
     Raises:
-        SchemaChanged: the catalog has the same version with another schema.
+        SchemaChanged: the catalog has the same version with another schema, or with another confidentiality.
         JournalUnavailable: the broker did not answer.
         EventTooLarge: the entry does not fit the broker's `max_payload`.
         Drifted: another writer changed the entry before each try.
@@ -104,7 +104,7 @@ async def announce_action(
         if current == spec:
             return True
         if not allows_schema_change:
-            _refuse_another_schema(current, spec)
+            refuse_another_contract(current, spec)
         headers = {"Nats-Expected-Last-Subject-Sequence": str(stored.seq if stored else 0)}
         try:
             await rpc.publish(connection, subject, msgspec.json.encode(spec), headers)
@@ -113,7 +113,7 @@ async def announce_action(
                 raise
             last = refused
         else:
-            _warn_of_another_schema(current, spec)
+            warn_of_another_schema(current, spec)
             return True
     if last is not None and last.err_code == _APPEND_IN_FLIGHT:
         raise JournalUnavailable(f"the replicas do not confirm the catalog entry of {spec.kind}", maybe_stored=False)
@@ -349,35 +349,6 @@ async def overview(connection: Connection) -> list[ActionOverview]:
     finally:
         await overviews.stop()
         await catalog.stop()
-
-
-def _refuse_another_schema(before: ActionSpec | None, now: ActionSpec) -> None:
-    if before is None or before.action_version != now.action_version:
-        return
-    # A release of opstream that writes types otherwise must not stop the runners of authors who have changed nothing.
-    is_comparable = before.schema_format == now.schema_format > 0
-    if is_comparable and (changed := now.changed_schemas(before)):
-        raise SchemaChanged(
-            f"{now.kind}: version {now.action_version} was announced with another schema of its "
-            f"{' and its '.join(changed)}: set @action(..., version={now.action_version + 1}), so that runners of both "
-            "leave each other's requests alone; or start with --allow-schema-change if no request waits that was made "
-            "for the other one"
-        )
-
-
-def _warn_of_another_schema(before: ActionSpec | None, now: ActionSpec) -> None:
-    if before is None or before.action_version != now.action_version:
-        return
-    if changed := now.changed_schemas(before):
-        logger.warning(
-            "%s: version %d was announced with another schema of its %s: if you changed a type, set "
-            "@action(..., version=%d), so that runners of both leave each other's requests alone "
-            "(an upgrade of opstream may cause this line once)",
-            now.kind,
-            now.action_version,
-            " and its ".join(changed),
-            now.action_version + 1,
-        )
 
 
 def _subject(kind: Kind) -> str:

@@ -14,7 +14,6 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from bench.releases.sources import LAST
 from opstream_schemas import subjects
 from opstream_schemas.names import Kind
 from opstream_schemas.operation.priority import PRIORITIES
@@ -144,11 +143,11 @@ async def test_kills_at_random(tmp_path: Path) -> None:
         assert breaches(await gather(system.nats)) == []
 
 
-async def test_beside_the_last_release(tmp_path: Path) -> None:
-    """After the upgrade what waits begins by its priority. Then everything goes back while the runner is saturated: the
-    last release knows no priorities, and everything ends."""
+async def test_beside_a_release_without(tmp_path: Path) -> None:
+    """After the upgrade what waits begins by its priority. Then everything goes back while the runner is saturated:
+    0.6.0 knows no priorities, and everything ends."""
     with ExitStack() as stack:
-        system = UpgradableSystem(tmp_path, stack, before=LAST, replicas=1)
+        system = UpgradableSystem(tmp_path, stack, before="0.6.0", replicas=1)
         for folder, text in ((tmp_path, WITH_PRIORITIES), (tmp_path / "before", WITHOUT)):
             with (folder / "kill_actions.py").open("a", encoding="utf-8") as file:
                 file.write(text)

@@ -100,6 +100,20 @@ async def ask(request: Work, ctx: ActionContext) -> Done:
         raise
 
 
+def _capitals(path: Path) -> None:
+    path.write_bytes(path.read_bytes().upper())
+
+
+@action("kill:files", lease=LEASE, max_attempts=50)
+async def files(request: Work, ctx: ActionContext) -> Done:
+    """Add the client's file in capitals. The release before files fails here."""
+    path = Path(f"data/files-{ctx.operation_id}")
+    await ctx.fetch("note.txt", path)
+    await ctx.step("capitals", _capitals, path)
+    await ctx.attach(path, "text/plain", name="loud.txt")
+    return Done(request.number, ctx.attempt)
+
+
 @action("kill:thread", lease=LEASE, max_attempts=50)
 def thread(request: Work, ctx: ActionContext) -> Done:
     """Work in steps, in a thread, and report each."""

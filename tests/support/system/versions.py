@@ -42,6 +42,8 @@ class UpgradableSystem(System):
         self._before = unpack(before, folder)
         self.auth: tuple[str, ...] = ()
         """Further options of API processes of this version that start from now on."""
+        self.keks: tuple[str, ...] = ()
+        """Those of API and runner processes of this version."""
         self._upgraded: set[str] = set()
         self._old_folder = folder / "before"
         self._old_folder.mkdir()
@@ -90,6 +92,7 @@ class UpgradableSystem(System):
             Process(
                 *self._command(name),
                 *(self.auth if is_upgraded and name.startswith("api") else ()),
+                *(self.keks if is_upgraded and name.startswith(("api", "runner")) else ()),
                 cwd=self.folder if is_upgraded else self._old_folder,
                 extra={} if is_upgraded else self.old_environment,
             )

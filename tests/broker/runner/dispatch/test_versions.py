@@ -170,6 +170,20 @@ async def test_a_changed_schema_is_refused(stage: RunnerStage, second: Action[..
         assert await find_action(stage.link, KIND) == announced
 
 
+@pytest.mark.parametrize("was_confidential", [True, False])
+async def test_a_changed_confidentiality_is_refused(stage: RunnerStage, *, was_confidential: bool) -> None:
+    """The same version can't be confidential for one runner and not for another: what the last one announced would
+    decide what is stored in the clear. Another version can."""
+    sealed = msgspec.structs.replace(before.spec.policy, confidential=True)
+    specs = [before.spec, msgspec.structs.replace(before.spec, policy=sealed)]
+    first, second = specs[::-1] if was_confidential else specs
+    await announce_action(stage.link, first)
+    with pytest.raises(SchemaChanged, match=r"confidential: set @action\(\.\.\., version=2\)"):
+        await announce_action(stage.link, second)
+    assert await find_action(stage.link, KIND) == first
+    assert await announce_action(stage.link, msgspec.structs.replace(second, action_version=2))
+
+
 async def test_an_entry_of_another_release(stage: RunnerStage) -> None:
     """A schema that another release of opstream wrote is not taken for a change of a type."""
     await announce_action(stage.link, msgspec.structs.replace(before.spec, schema_format=0))
