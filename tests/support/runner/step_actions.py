@@ -155,6 +155,12 @@ def nap_plain(request: Naps, ctx: ActionContext) -> Any:
     return ctx.attempt
 
 
+async def forget(request: Work, ctx: ActionContext) -> None:
+    """Lacks an `await`."""
+    ctx.step("one", one, request.file)
+
+
+forget_apart = action("step:forgets-apart", isolation="process")(forget)
 nap_in_loop = action("step:naps", lease=1.0, max_attempts=1)(nap)
 nap_in_thread = action("step:naps-plain", lease=1.0, max_attempts=1)(nap_plain)
 nap_apart = action("step:naps-apart", isolation="process", max_attempts=1)(nap)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from opstream_runner.steps.child_call import ChildCall
 from opstream_runner.steps.children import Child
+from opstream_runner.steps.pending_calls import PendingCalls, caller_place, is_in_loop
 from opstream_runner.steps.step_table import StepTable
 
 
 class ChildRuns(ABC):
     """What `ActionContext` has for children."""
+
+    _calls: PendingCalls
 
     def run(
         self,
@@ -46,6 +48,7 @@ class ChildRuns(ABC):
             ChildRefused: there is no such action, or the input does not fit it.
             StepInputChanged: an earlier attempt has begun another child under that name.
         """
+        place = caller_place()
         call = ChildCall(
             self._table(),
             [Child(action, input, resource_id)],
@@ -55,9 +58,9 @@ class ChildRuns(ABC):
             max_parallel=0,
             fail="first",
             returns=returns,
-            place=_place(),
+            place=place,
         )
-        return self._result_of(call)
+        return self._outcome(call, "run", name or action, place)
 
     def run_all(
         self,
@@ -83,6 +86,7 @@ class ChildRuns(ABC):
             InvalidStep, ChildFailed, ChildRefused, StepInputChanged: as `run`. After `ChildFailed` those that are open
                 go on until this operation ends; then they are canceled.
         """
+        place = caller_place()
         call = ChildCall(
             self._table(),
             list(children),
@@ -92,19 +96,16 @@ class ChildRuns(ABC):
             max_parallel=max_parallel,
             fail=fail,
             returns=returns,
-            place=_place(),
+            place=place,
         )
-        return self._result_of(call)
+        return self._outcome(call, "run_all", name, place)
 
     @abstractmethod
     def _table(self) -> StepTable:
         """Return the steps of the attempt."""
 
-    @abstractmethod
-    def _result_of(self, call: ChildCall) -> Any:  # noqa: ANN401
-        """Return the result of a call; in an event loop what is awaited for it."""
-
-
-def _place() -> str:
-    caller = sys._getframe(2)  # noqa: SLF001 - documented, as a tool for messages
-    return f"{caller.f_code.co_filename}:{caller.f_lineno}"
+    def _outcome(self, call: ChildCall, method: str, name: str, place: str) -> Any:  # noqa: ANN401
+        if is_in_loop():
+            what = "child" if method == "run" else "children"
+            return self._calls.coroutine(call.run_async, method, what, name, place)
+        return call.run()

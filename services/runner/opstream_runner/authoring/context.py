@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
@@ -14,7 +12,7 @@ from functools import partial
 from typing import Any, Final, Literal, SupportsFloat, TypeVar, overload
 
 from opstream_runner.errors import ActionCanceledError
-from opstream_runner.steps.child_call import ChildCall
+from opstream_runner.steps.pending_calls import PendingCalls, caller_place, is_in_loop
 from opstream_runner.steps.step_call import StepCall, StepOptions
 from opstream_runner.steps.step_table import NO_LIMIT, StepEvent, StepTable, keep_nothing
 from opstream_runner.steps.wait_call import WaitCall, checked_moment, end_of_sleep
@@ -23,7 +21,7 @@ from opstream_schemas.events import WaitBegun
 
 from .child_runs import ChildRuns
 from .files.attached_file import FileRequest, file_request, keep_no_file
-from .files.file_call import awaitable_or_done
+from .files.file_call import future_of
 from .files.uploaded_file import FetchRequest, UploadedFile, fetch_request, find_no_file
 from .type_schema import announced_schema
 
@@ -91,6 +89,7 @@ class ActionContext(ChildRuns):
         self._attach_file = attach_file
         self.uploads = uploads
         self._fetch_file = fetch_file
+        self._calls = PendingCalls()
 
     @property
     def cancel_requested(self) -> bool:
@@ -210,10 +209,9 @@ class ActionContext(ChildRuns):
             backoff=backoff,
             backoff_max=backoff_max,
         )
-        caller = sys._getframe(1)  # noqa: SLF001 - documented, as a tool for messages
-        place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+        place = caller_place()
         call = StepCall(self._table(), name, key, function, args, kwargs, options, place)
-        return call.run_async() if _is_in_loop() else call.run()
+        return self._calls.coroutine(call.run_async, "step", "step", name, place) if is_in_loop() else call.run()
 
     def sleep(self, seconds: float, name: str = "sleep", *, key: str | int = "", hold: bool = False) -> Any:  # noqa: ANN401
         """Wait for some seconds, days or months, holding nothing; an async handler awaits it.
@@ -231,7 +229,8 @@ class ActionContext(ChildRuns):
         Raises:
             InvalidStep: the attempt had a wait of that name and key before, or something about it is not valid.
         """
-        return self._wait(end_of_sleep(seconds, self._table().clock.now()), name, key, hold=hold)
+        until = end_of_sleep(seconds, self._table().clock.now())
+        return self._wait("sleep", until, name, key, hold=hold, place=caller_place())
 
     def sleep_until(self, moment: datetime, name: str = "sleep", *, key: str | int = "", hold: bool = False) -> Any:  # noqa: ANN401
         """Wait until a moment, as `sleep` does. One that has passed is over at once.
@@ -245,16 +244,11 @@ class ActionContext(ChildRuns):
         Raises:
             InvalidStep: as `sleep`.
         """
-        return self._wait(checked_moment(moment), name, key, hold=hold)
+        return self._wait("sleep_until", checked_moment(moment), name, key, hold=hold, place=caller_place())
 
-    def _wait(self, until: datetime, name: str, key: str | int, *, hold: bool) -> Any:  # noqa: ANN401
-        caller = sys._getframe(2)  # noqa: SLF001 - documented, as a tool for messages
-        place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+    def _wait(self, method: str, until: datetime, name: str, key: str | int, *, hold: bool, place: str) -> Any:  # noqa: ANN401
         call = WaitCall(self._table(), name, key, until, hold=hold, place=place)
-        return call.run_async() if _is_in_loop() else call.run()
-
-    def _result_of(self, call: ChildCall) -> Any:  # noqa: ANN401
-        return call.run_async() if _is_in_loop() else call.run()
+        return self._calls.coroutine(call.run_async, method, "wait", name, place) if is_in_loop() else call.run()
 
     def _table(self) -> StepTable:
         if self._steps is None:
@@ -294,7 +288,7 @@ class ActionContext(ChildRuns):
         if self._waits is None:
             with _creation:
                 self._waits = self._waits or self._make_waits()
-        caller = sys._getframe(1)  # noqa: SLF001 - documented, as a tool for messages
+        place = caller_place()
         take = partial(
             self._waits.take,
             name,
@@ -304,10 +298,11 @@ class ActionContext(ChildRuns):
             approvers=approvers,
             not_requester=not_requester,
             hold=hold,
-            place=f"{caller.f_code.co_filename}:{caller.f_lineno}",
+            place=place,
         )
-        if _is_in_loop():
-            return _awaited(take, self._waits.stop_async(name))
+        if is_in_loop():
+            make = partial(_taken, take, partial(self._waits.stop_async, name))
+            return self._calls.coroutine(make, "wait_for", "wait", name, place)
         self._waits.stop(name)
         return take()
 
@@ -331,7 +326,11 @@ class ActionContext(ChildRuns):
             FileNotAttached: it can't be stored.
             ActionCanceledError: the attempt has lost its lease, or is over.
         """
-        return awaitable_or_done(self._attach_file(file_request(path, media_type, name)))
+        request = file_request(path, media_type, name)
+        done = partial(self._attach_file, request)
+        if is_in_loop():
+            return self._calls.coroutine(partial(future_of, done), "attach", "file", request.name, caller_place())
+        return done().result()
 
     def fetch(self, name: str, path: str | os.PathLike[str]) -> Any:  # noqa: ANN401 - as of `attach`
         """Write a file that the client has uploaded: `await ctx.fetch("scan.tif", folder / "scan.tif")`.
@@ -349,7 +348,18 @@ class ActionContext(ChildRuns):
             FileNotFetched: it can't be had.
             ActionCanceledError: the attempt has lost its lease, or is over.
         """
-        return awaitable_or_done(self._fetch_file(fetch_request(self.uploads, name, path)))
+        done = partial(self._fetch_file, fetch_request(self.uploads, name, path))
+        if is_in_loop():
+            return self._calls.coroutine(partial(future_of, done), "fetch", "upload", name, caller_place())
+        return done().result()
+
+    def check_awaited(self) -> None:
+        """Check that all that the handler has called was awaited. The runner calls it when the handler has returned.
+
+        Raises:
+            InvalidStep: an `await` is missing.
+        """
+        self._calls.check()
 
     def _steps_of_a_test(self) -> StepTable:
         return StepTable(
@@ -368,21 +378,12 @@ class ActionContext(ChildRuns):
         return keep_nothing(event)
 
 
-def _is_in_loop() -> bool:
-    """Return True in an event loop, where an async handler awaits; False in the thread of a plain one."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 _creation: Final = threading.Lock()
 """A handler may come to its first steps in several threads at once."""
 
 
-async def _awaited(take: Callable[[], Any], stop: Awaitable[None]) -> Any:  # noqa: ANN401 - of the author's type
-    await stop
+async def _taken(take: Callable[[], Any], stop: Callable[[], Awaitable[None]]) -> Any:  # noqa: ANN401 - of the author's type
+    await stop()
     return take()
 
 

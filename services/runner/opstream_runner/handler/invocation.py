@@ -136,7 +136,9 @@ async def invoke(
 async def finish(action: Action[Any, Any], awaiting: Awaiting, context: ActionContext, limit: int) -> HandlerOutcome:
     """Await what a plain handler returned. Never raises. Cancelling the task that runs this cancels it."""
     try:
-        outcome: HandlerOutcome = Returned(encode_result(action, await awaiting.result, limit))
+        result = await awaiting.result
+        context.check_awaited()
+        outcome: HandlerOutcome = Returned(encode_result(action, result, limit))
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         outcome = _outcome_of_exception(action, context, error)
     leave_fork()
@@ -159,7 +161,7 @@ async def call_handler(
             return _outcome_of_exception(action, context, error)
     try:
         request = _decode_input(action, action_input)
-        outcome = _outcome_of_result(action, await action.handler(request, context), limit)
+        outcome = _outcome_of_result(action, context, await action.handler(request, context), limit)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         outcome = _outcome_of_exception(action, context, error)
     leave_fork()
@@ -198,7 +200,7 @@ def invoke_in_this_thread(
                 finally:
                     if sys.gettrace() is not trace:
                         sys.settrace(trace)
-        outcome = _outcome_of_result(action, result, limit)
+        outcome = _outcome_of_result(action, context, result, limit)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         outcome = _outcome_of_exception(action, context, error)
     leave_fork()
@@ -216,9 +218,15 @@ def _decode_input(action: Action[Any, Any], action_input: msgspec.Raw) -> Any:  
         raise ActionError(ErrorCode.INVALID_INPUT, str(error)) from error
 
 
-def _outcome_of_result(action: Action[Any, Any], result: Any, limit: int) -> HandlerOutcome | Awaiting:  # noqa: ANN401
+def _outcome_of_result(
+    action: Action[Any, Any],
+    context: ActionContext,
+    result: Any,  # noqa: ANN401
+    limit: int,
+) -> HandlerOutcome | Awaiting:
     if not action.is_async and inspect.isawaitable(result):
         return Awaiting(result)
+    context.check_awaited()
     return Returned(encode_result(action, result, limit))
 
 

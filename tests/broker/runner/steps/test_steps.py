@@ -145,3 +145,15 @@ async def test_a_cancel_in_the_middle_of_a_step(stage: RunnerStage, kind: Kind, 
     assert ended.status is Status.CANCELED
     assert calls(file) == ["one", "two"]
     assert [data.step for data in await stage.datas("op-1") if isinstance(data, StepSucceeded | StepFailed)] == ["one"]
+
+
+@pytest.mark.usefixtures("runner")
+async def test_a_forgotten_await_apart(stage: RunnerStage, file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A process of its own says what to write, too; the operation has failed for good, and the step was not run."""
+    await begin(stage, Kind("step", "forgets-apart"), file)
+    ended = await stage.ended("op-1", within=20)
+    assert ended.error is not None
+    assert (ended.error.code, ended.attempt) == (ErrorCode.INVALID_STEP, 1)
+    assert "step-succeeded" not in await stage.names("op-1")
+    place = f"{step_actions.__file__}:{step_actions.forget.__code__.co_firstlineno + 2}"
+    assert f"step 'one' at {place} was never awaited: write `await ctx.step(...)`" in capfd.readouterr().err

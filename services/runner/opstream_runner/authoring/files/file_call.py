@@ -1,16 +1,12 @@
-"""How a handler waits for a file: an async one awaits it, a plain one waits within the call."""
+"""How an async handler waits for a file."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 
-def awaitable_or_done(done: Future[None]) -> Any:  # noqa: ANN401 - None in a plain handler
-    """Return what an async handler awaits; in a plain one wait here."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return done.result()
-    return asyncio.wrap_future(done, loop=loop)
+def future_of(begin: Callable[[], Future[None]]) -> asyncio.Future[None]:
+    """Begin to move a file, and return what is awaited for it in the running event loop."""
+    return asyncio.wrap_future(begin(), loop=asyncio.get_running_loop())
