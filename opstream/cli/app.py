@@ -34,6 +34,7 @@ SECTIONS: Final = {
         "status": "Print the status of an operation.",
         "cancel": "Ask an operation to stop.",
         "signal": "Send an operation what it waits for.",
+        "download": "Write a file of an operation to this machine.",
         "retry": "Do an operation again that failed or was canceled.",
         "events": "Print the history of an operation.",
         "list": "List operations: what runs, what failed, what waits.",

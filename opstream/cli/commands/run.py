@@ -8,7 +8,9 @@ from typing import Any
 import click
 import msgspec
 
-from opstream.cli.client_session import client_session, first_response, follow_session, print_json
+from opstream.cli.client_session import RESPONSE_TIMEOUT, client_session, first_response, follow_session, print_json
+from opstream.cli.files.transfer import upload_all
+from opstream.cli.files.upload_option import NamedFile, upload_option
 from opstream.cli.options import client as client_options
 from opstream.terminal.console import printable
 
@@ -30,6 +32,8 @@ class RunSettings(client_options.TokenSettings, frozen=True, kw_only=True):
     priority: str | None = None
     """None for that of the action."""
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    uploads: tuple[NamedFile, ...] = ()
+    """Files that are sent before the submit."""
     timeout: float | None
     """Seconds to follow the operation; None for no limit."""
     is_detached: bool
@@ -44,6 +48,7 @@ class RunSettings(client_options.TokenSettings, frozen=True, kw_only=True):
 @client_options.start_after_option
 @client_options.priority_option
 @client_options.label_option
+@upload_option
 @client_options.timeout_option
 @client_options.detach_option
 @client_options.url_option
@@ -58,6 +63,7 @@ def run(**given: Any) -> None:  # noqa: ANN401 - the options above, named as the
     \b
     Example:
       opstream run book/42:upload-start --input @upload.json | jq .transactionId
+      opstream run book:scan --upload scan.tif --upload cover=images/1.png
     """
     submit_and_follow(RunSettings(**given))
 
@@ -88,6 +94,7 @@ def submit_and_follow(settings: RunSettings) -> None:
     with client_session(
         settings.url, token=client_options.token_of(settings), hint=f"it may have been submitted: to find out, {again}"
     ) as (client, display):
+        uploads = upload_all(client, settings.uploads, operation_id, RESPONSE_TIMEOUT)
         with first_response(settings.url, settings.timeout, advice=f"{again}, which is safe") as seconds:
             operation = client.submit(
                 settings.target,
@@ -95,6 +102,7 @@ def submit_and_follow(settings: RunSettings) -> None:
                 operation_id=operation_id,
                 headers=_headers(settings),
                 labels=settings.labels,
+                uploads=uploads,
                 timeout=seconds,
             )
         if settings.is_detached:

@@ -195,6 +195,29 @@ def test_submit_only(system: System, call: Any) -> None:
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, ended.stdout, "")
 
 
+def test_files(system: System, call: Any, tmp_path: Path) -> None:
+    """Files go up before the submit and come down again; stdout has the path, and what can't be is one line."""
+    open_gate(system.folder, "files")
+    data = bytes(range(256)) * 2_000
+    (tmp_path / "scan.tif").write_bytes(data)
+    options = ("--operation-id", "files", "--upload", str(tmp_path / "scan.tif"))
+    result = call("run", TARGET, *options, "--upload", f"cover.png={tmp_path / 'scan.tif'}")
+    assert (result.returncode, result.stderr.splitlines()[:2]) == (0, ["uploads scan.tif", "uploads cover.png"])
+    uploads = json.loads(call("status", "files").stdout)["uploads"]
+    assert [(one["name"], one["mediaType"]) for one in uploads] == [
+        ("scan.tif", "image/tiff"),
+        ("cover.png", "image/png"),
+    ]
+    down = call("download", "files", "cover.png", "-o", str(tmp_path))
+    assert (down.returncode, down.stdout, down.stderr) == (0, f"{tmp_path}/cover.png\n", "downloads cover.png\n")
+    assert (tmp_path / "cover.png").read_bytes() == data
+    again = call("run", TARGET, *options)
+    assert (again.returncode, "follow it with 'opstream status files --wait'" in the_error(again)) == (1, True)
+    none = call("download", "files", "proof.pdf")
+    assert none.returncode == 1
+    assert the_error(none) == "operation files has no file 'proof.pdf': it has 'scan.tif', 'cover.png'"
+
+
 def test_events(system: System, call: Any, variables: dict[str, str]) -> None:
     """They are one CloudEvent per line, followed to the end; on a terminal a table."""
     assert call("run", TARGET, "--operation-id", "events", "--detach").returncode == 0

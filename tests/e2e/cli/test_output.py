@@ -36,6 +36,7 @@ CALLS: Final = {
     "status, wait": (f"status {FAILED} --wait", 1),
     "cancel": (f"cancel {DONE}", 1),
     "retry": (f"retry {DONE}", 1),
+    "download": (f"download {DONE} proof.pdf", 1),
     "signal": (f"signal {DONE} approval --input true", 1),
     "events": (f"events {DONE} --follow", 0),
     "audit": (f"audit {DONE}", 0),
