@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, overload
 
 from opstream.testing.play.crash_moment import CrashMoment, Plan
 from opstream.testing.play.request import encoded_input, requested
-from opstream.testing.play.signals import Signal, find_unused
+from opstream.testing.play.signals import Signal
 from opstream.testing.play.stage import Stage
 from opstream.testing.virtual_time import VirtualClock
 from opstream_runner import Action
@@ -101,8 +101,7 @@ def run(
         operation_id: what `ctx.operation_id` has.
         caller: who asks; empty for nobody that is known.
         start: when the request comes; with a time zone. None for now.
-        signals: what is sent to the operation, each when it waits for it, be it in one of the runs. Without one, a wait
-            ends with its time.
+        signals: what is sent to the operation, each when it waits for it. Without one, a wait ends with its time.
         children: by `resource:action`, what becomes of such children: a result, a function that makes it of their
             input, the exception with which they fail, or an action. Actions of the same module run without it.
         uploads: the files that its client has uploaded for it, by name.
@@ -128,7 +127,6 @@ def run(
     _check(action, operation_id, start, children)
     _check_files(uploads)
     document = encoded_input(action, action_input)
-    waits: dict[str, None] = {}
 
     def play(crash: str, cancel: str) -> RunResult[Any]:
         if setup is not None:
@@ -140,7 +138,6 @@ def run(
             uploads,
         )
         stage.play()
-        waits.update(dict.fromkeys(stage.waits))
         if plan.missed:
             raise RunRefused(_not_reached(plan))
         return RunResult(
@@ -148,26 +145,15 @@ def run(
         )
 
     crash, cancel = ("" if one == EVERY_STEP else str(one) for one in (crash_at, cancel_at))
-    is_once = EVERY_STEP not in {crash_at, cancel_at}
     result = play(crash, cancel)
-    unused = find_unused(signals, waits) if result.canceled_at is None else ""
-    if unused and is_once:
-        raise RunRefused(unused)
     if check is not None:
-        try:
-            check(result)
-        except BaseException as error:
-            if unused:
-                error.add_note(unused)
-            raise
+        check(result)
     if crash_at == EVERY_STEP:
         result.crashes = _play_everywhere("crash_at", result, lambda at: play(at, cancel), check, outcome or _outcome)
     if cancel_at == EVERY_STEP:
         result.cancels = _play_everywhere(
             "cancel_at", result, lambda at: play(crash, at), check, outcome or (lambda _: None)
         )
-    if unused and (unused := find_unused(signals, waits)):  # a clean-up may wait for what nothing else does
-        raise RunRefused(f"in all {1 + len(result.crashes) + len(result.cancels)} runs {unused}")
     return result
 
 
@@ -248,6 +234,6 @@ def _check_files(uploads: Mapping[str, bytes]) -> None:
 def _not_reached(plan: Plan) -> str:
     shown = "; ".join(map(str, plan.passed[:_SHOWN])) + ("; …" if len(plan.passed) > _SHOWN else "")
     return (
-        f"the run did not come to {plan.missed}. It came to: {shown}. Give one of these, or {EVERY_STEP!r} for each of "
-        "them in turn. If an earlier run came to it, something is kept between the runs: put it back in setup="
+        f"the run did not come to {plan.missed}. It came to: {shown}. If an earlier run came to it, something is kept "
+        "between the runs: put it back in setup="
     )

@@ -18,6 +18,7 @@ from opstream_schemas.errors import InvalidName
 from opstream_schemas.payloads.payload_ref import MAX_PAYLOAD, PayloadKey, PayloadRef, payload_key, payload_uri
 
 from .errors import PayloadDamaged, PayloadMissing, PayloadTooLarge
+from .payload_meter import READ, STORED, PayloadMeter
 from .pieces import MeasuredPieces, Pieces, pieces_of_bytes, pieces_of_file, verified
 from .store import PayloadStore
 
@@ -31,11 +32,15 @@ class Payloads:
     Args:
         store: holds them, and is started.
         new_id: makes a UUID.
+
+    Attributes:
+        meter: what was stored and read.
     """
 
     def __init__(self, store: PayloadStore, new_id: Callable[[], str]) -> None:
         self._store = store
         self._new_id = new_id
+        self.meter = PayloadMeter()
 
     async def store_payload(
         self, operation_id: str, source: bytes | Path, *, media_type: str = MEDIA_TYPE
@@ -73,7 +78,11 @@ class Payloads:
         """
         key = payload_key(operation_id, self._new_id())
         measured = MeasuredPieces(pieces, limit)
-        await self._store.put(key, measured, media_type)
+        try:
+            with self.meter.counted(STORED):
+                await self._store.put(key, measured, media_type)
+        finally:
+            self.meter.note_bytes(STORED, measured.size)
         return PayloadRef(uri=payload_uri(key), size=measured.size, sha256=measured.sha256)
 
     async def fetch(self, operation_id: str, ref: PayloadRef, *, limit: int) -> bytes:
@@ -123,7 +132,7 @@ class Payloads:
         Raises:
             PayloadMissing, PayloadDamaged, StoreUnavailable: it can't be had.
         """
-        return verified(self._store.get(_key(operation_id, ref), 0, ref.size + 1), ref)
+        return self._counted(verified(self._store.get(_key(operation_id, ref), 0, ref.size + 1), ref))
 
     async def stream_range(
         self, operation_id: str, ref: PayloadRef, start: int, length: int
@@ -140,12 +149,21 @@ class Payloads:
             PayloadMissing, PayloadDamaged, StoreUnavailable: it can't be had.
         """
         left = length
-        async with aclosing(self._store.get(_key(operation_id, ref), start, length)) as pieces:
-            async for piece in pieces:
-                left -= len(piece)
-                yield piece
-        if left:
-            raise PayloadDamaged(f"{ref.uri} has {left} bytes less than it should have: restore it from a backup")
+        with self.meter.counted(READ):
+            async with aclosing(self._store.get(_key(operation_id, ref), start, length)) as pieces:
+                async for piece in pieces:
+                    left -= len(piece)
+                    self.meter.note_bytes(READ, len(piece))
+                    yield piece
+            if left:
+                raise PayloadDamaged(f"{ref.uri} has {left} bytes less than it should have: restore it from a backup")
+
+    async def _counted(self, found: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        with self.meter.counted(READ):
+            async with aclosing(found) as pieces:
+                async for piece in pieces:
+                    self.meter.note_bytes(READ, len(piece))
+                    yield piece
 
     async def is_there(self, operation_id: str, ref: PayloadRef) -> bool:
         """Return True if the store has a payload of this size. Its bytes are not read.

@@ -67,25 +67,24 @@ class SignalSender:
         """Return when the next signal is due; None if none is as far as can be seen."""
         return min(filter(None, (self._moment(operation, one) for one in self._left)), default=None)
 
+    def check_used(self, waits: Iterable[str]) -> None:
+        """Check that the operation has waited for each signal that is left.
+
+        Raises:
+            RunRefused: it has not; the message names what it has waited for.
+        """
+        known = dict.fromkeys(waits)
+        unused = [one.name for one in self._left if one.name not in known]
+        if unused:
+            found = ", ".join(map(repr, known)) or "nothing"
+            raise RunRefused(f"the operation did not wait for the signal {unused[0]!r}; it waited for: {found}")
+
     def _moment(self, operation: Operation, signal: Signal) -> datetime | None:
         if signal.is_early:
             return operation.created_at
         if operation.receiver.waits_for(signal.name) is None:
             return None
         return self._begun.setdefault(signal.name, self._clock.now()) + timedelta(seconds=signal.after)
-
-
-def find_unused(signals: Iterable[Signal], waits: Iterable[str]) -> str:
-    """Return what to say of a signal that the operation has waited for in none of its runs; empty if there is none.
-
-    Args:
-        signals: all of them.
-        waits: the names of the waits of all runs.
-    """
-    known = dict.fromkeys(waits)
-    unused = [one.name for one in signals if not one.is_early and one.name not in known]
-    found = ", ".join(map(repr, known)) or "nothing"
-    return f"the operation did not wait for the signal {unused[0]!r}; it waited for: {found}" if unused else ""
 
 
 async def _sent(operation_id: str, signal: Signal, others: CommandHandler) -> Operation:

@@ -108,11 +108,8 @@ class Stage:
         while not self._live_once():
             logger.info("the runner of operation %s died %s", self._id, self._plan.crashed)
         self._family.check()
-
-    @property
-    def waits(self) -> tuple[str, ...]:
-        """The names of what the operation has waited for, in order."""
-        return tuple(one.data.wait for one in self.events if isinstance(one.data, WaitBegun))
+        if self._plan.canceled is None:
+            self._signals.check_used(one.data.wait for one in self.events if isinstance(one.data, WaitBegun))
 
     @property
     def children(self) -> tuple[ChildRun, ...]:

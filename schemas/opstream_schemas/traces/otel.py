@@ -208,11 +208,6 @@ class OtelTracer(Tracer):
             )
         )
 
-    def step_span(self, step: str, operation_id: str) -> Span:
-        """See `Tracer`. The key is missing by intent: it may name what is nobody's business (ADR 0049)."""
-        attributes = {"opstream.step": step, "opstream.operation.id": operation_id}
-        return OtelSpan(self._tracer.start_span(f"step {step}", attributes=attributes))
-
     def delivery_span(self, sent: DeliveryRequest, request: Trace | None) -> Span:
         """See `Tracer`."""
         attributes: dict[str, str | int] = {

@@ -91,10 +91,6 @@ class Tracer:
         """Return the span of an attempt, in a trace of its own that is linked to the request's."""
         return NO_SPAN
 
-    def step_span(self, step: str, operation_id: str) -> Span:
-        """Return the span of running a step, within the active span."""
-        return NO_SPAN
-
     def delivery_span(self, sent: DeliveryRequest, request: Trace | None) -> Span:
         """Return the span of an attempt to deliver a webhook, in a trace of its own that is linked to the request's."""
         return NO_SPAN

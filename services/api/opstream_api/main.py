@@ -24,7 +24,6 @@ from opstream_journal.access_log import AccessLog
 from opstream_journal.jetstream.connection import end_task
 from opstream_journal.keys.keks import open_ring
 from opstream_journal.keys.operation_keys import OperationKeys
-from opstream_journal.metrics.instruments import Gauges
 from opstream_journal.metrics.page import Metrics
 from opstream_journal.provisioning.login_check import LoginCheck
 from opstream_journal.provisioning.provision import check_provisioned
@@ -35,6 +34,7 @@ from opstream_journal.runtime.health import listen
 from opstream_journal.runtime.service import run_until_signal
 from opstream_journal.stores.resource_locks import ResourceLocks
 from opstream_journal.stores.setback_watch import SetbackWatch
+from opstream_payloads.drivers import OpenedPayloads
 from opstream_schemas.broker_access.logins import need_of_service
 from opstream_schemas.broker_access.permissions import Role
 
@@ -186,8 +186,6 @@ async def connected_api(
         await wait_for_survey(survey, settings.connect_timeout)
         public_url = settings.public_url.rstrip("/")
         hosts = HostPolicy.of(settings.allowed_hosts, bound_to=settings.host, public_url=public_url)
-        if metrics is not None:
-            metrics.add(*meter.instruments, *journal.meter.instruments, *capacity.instruments, _client_gauge(watches))
         submitter = Submitter(
             journal=journal,
             catalog=catalog,
@@ -212,71 +210,71 @@ async def connected_api(
             journal=journal, status=status, submitter=submitter, keys=keys, ids=ids, documents=opened.documents
         )
         lists, counts = _open_index(settings, access, stack)
-        app = create_app(
-            Dependencies(
-                actions=await open_actions(stack, connection, catalog, settings, now=_utc_now),
-                meter=meter,
+        dependencies = Dependencies(
+            actions=await open_actions(stack, connection, catalog, settings, now=_utc_now),
+            meter=meter,
+            submitter=submitter,
+            schedules=schedules.desk,
+            status=status,
+            watches=watches,
+            brief_waits=brief_waits,
+            canceler=canceler,
+            retrier=retrier,
+            signals=SignalDesk(journal, status, cache, keys, now=_utc_now, clock=time.monotonic, new_id=_new_id),
+            erasure=ErasureDesk(status, keys, now=_utc_now),
+            bulk=open_bulk(
+                stack,
+                connection,
+                journal,
+                lists,
+                access,
+                recorder,
                 submitter=submitter,
-                schedules=schedules.desk,
-                status=status,
-                watches=watches,
-                brief_waits=brief_waits,
-                canceler=canceler,
                 retrier=retrier,
-                signals=SignalDesk(journal, status, cache, keys, now=_utc_now, clock=time.monotonic, new_id=_new_id),
-                erasure=ErasureDesk(status, keys, now=_utc_now),
-                bulk=open_bulk(
-                    stack,
-                    connection,
-                    journal,
-                    lists,
-                    access,
-                    recorder,
-                    submitter=submitter,
-                    retrier=retrier,
-                    canceler=canceler,
-                    now=_utc_now,
-                    clock=time.monotonic,
-                    new_id=_new_id,
+                canceler=canceler,
+                now=_utc_now,
+                clock=time.monotonic,
+                new_id=_new_id,
+            ),
+            payloads=PayloadDesk(opened.payloads, status),
+            uploads=open_uploads(settings, opened, journal, capacity, access),
+            history=HistoryReader(journal=journal, status=status, watches=watches),
+            undelivered=await open_undelivered(stack, connection, recorder),
+            lists=lists,
+            counts=counts,
+            capacity=capacity,
+            conditions=conditions,
+            access=access,
+            access_recorder=recorder,
+            callers=callers,
+            openapi=DocumentCache(
+                catalog,
+                partial(
+                    openapi_document,
+                    public_url=public_url,
+                    has_callbacks=bool(settings.callbacks.hosts),
+                    has_access=access is not None,
+                    has_index=settings.index is not None,
+                    body_limit=body_limit,
+                    upload_limit=settings.upload_limit,
                 ),
-                payloads=PayloadDesk(opened.payloads, status),
-                uploads=open_uploads(settings, opened, journal, capacity, access),
-                history=HistoryReader(journal=journal, status=status, watches=watches),
-                undelivered=await open_undelivered(stack, connection, recorder),
-                lists=lists,
-                counts=counts,
-                capacity=capacity,
-                conditions=conditions,
-                access=access,
-                access_recorder=recorder,
-                callers=callers,
-                openapi=DocumentCache(
-                    catalog,
-                    partial(
-                        openapi_document,
-                        public_url=public_url,
-                        has_callbacks=bool(settings.callbacks.hosts),
-                        has_access=access is not None,
-                        has_index=settings.index is not None,
-                        body_limit=body_limit,
-                        upload_limit=settings.upload_limit,
-                    ),
-                ),
-                asyncapi=DocumentCache(catalog, action_asyncapi_document),
-                docs_page=load_docs_page(),
-                console_page=ConsolePage(),
-                public_url=public_url,
-                hosts=hosts,
-                allowed_origins=settings.allowed_origins,
-                cors_origins=settings.cors_origins,
-                body_limit=body_limit,
-                callback_policy=settings.callbacks,
-                new_operation_id=_new_id,
-                new_request_id=lambda: str(uuid_utils.uuid4()),
-                request_log=_open_request_log(settings, stack),
-                tracing=settings.tracing,
-            )
+            ),
+            asyncapi=DocumentCache(catalog, action_asyncapi_document),
+            docs_page=load_docs_page(),
+            console_page=ConsolePage(),
+            public_url=public_url,
+            hosts=hosts,
+            allowed_origins=settings.allowed_origins,
+            cors_origins=settings.cors_origins,
+            body_limit=body_limit,
+            callback_policy=settings.callbacks,
+            new_operation_id=_new_id,
+            new_request_id=lambda: str(uuid_utils.uuid4()),
+            request_log=_open_request_log(settings, stack),
+            tracing=settings.tracing,
         )
+        _add_instruments(metrics, dependencies, journal, opened)
+        app = create_app(dependencies)
         yield ConnectedApi(app, hosts, conditions, capacity, watches, brief_waits, schedules)
 
 
@@ -355,13 +353,21 @@ def _open_request_log(settings: Settings, stack: AsyncExitStack) -> RequestLog |
     return request_log
 
 
-def _client_gauge(watches: WatchRegistry) -> Gauges:
-    return Gauges(
-        "opstream_http_clients",
-        "Requests that wait now: for an operation's end (wait), or for its next event (events). Sum over processes.",
-        "kind",
-        read=lambda: [(("wait",), watches.waiters), (("events",), watches.followers)],
+def _add_instruments(
+    metrics: Metrics | None, dependencies: Dependencies, journal: Journal, opened: OpenedPayloads
+) -> None:
+    if metrics is None:
+        return
+    metrics.add(
+        *dependencies.meter.instruments,
+        *journal.meter.instruments,
+        *dependencies.capacity.instruments,
+        *dependencies.watches.instruments,
+        *dependencies.uploads.meter.instruments,
+        dependencies.erasure.erasures,
     )
+    if opened.payloads is not None:
+        metrics.add(*opened.payloads.meter.instruments)
 
 
 def _open_index(

@@ -118,9 +118,9 @@ async def _compose(
         settings.connect_timeout,
     )
     if opened.store is not None:
-        measuring.append(
-            PayloadSweeper(connection, journal, opened.store, conditions, now=_utc_now, monotonic=time.monotonic)
-        )
+        sweeper = PayloadSweeper(connection, journal, opened.store, conditions, now=_utc_now, monotonic=time.monotonic)
+        metrics.add(*sweeper.instruments)
+        measuring.append(sweeper)
     logger.info("projecting")
     return [
         *measuring,

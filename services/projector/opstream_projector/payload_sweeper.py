@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from opstream_journal import Connection, Journal, JournalError
+from opstream_journal.metrics.instruments import Counts, Instrument
 from opstream_journal.runtime.conditions import Conditions
 from opstream_journal.stores.setback_watch import CONDITION as JOURNAL_SETBACK
 from opstream_journal.stores.snapshots import SnapshotReader
@@ -28,6 +29,8 @@ PAYLOAD_GRACE: Final = timedelta(days=1)
 """How old a payload must be: it is stored before the event that names it, and an upload before its submit."""
 CLOCK_MARGIN: Final = timedelta(hours=1)
 """How long a payload outlives the status of its operation, whose end is by another process's clock."""
+_EXPIRED: Final = "expired"
+_UNSUBMITTED: Final = "unsubmitted"
 SHARE: Final = 1 / 10
 """The share of its time that a walk works; it sleeps the rest."""
 
@@ -67,6 +70,19 @@ class PayloadSweeper:
         self._interval = interval
         self._share = share
         self._snapshots = SnapshotReader(connection)
+        self._removed = Counts(
+            "opstream_payloads_removed",
+            "Payloads that were removed: their operation's retention was over (expired), or the journal never had it "
+            "(unsubmitted). Sum over processes.",
+            "reason",
+        )
+        for reason in (_EXPIRED, _UNSUBMITTED):
+            self._removed.of(reason)
+
+    @property
+    def instruments(self) -> tuple[Instrument, ...]:
+        """What the page of metrics shows."""
+        return (self._removed,)
 
     @property
     def is_ready(self) -> bool:
@@ -110,30 +126,32 @@ class PayloadSweeper:
             if gone:
                 await self._store.delete([one.key for one in gone])
                 removed += len(gone)
+                for one in gone:
+                    self._removed.of(gone[one]).value += 1
             await self._connection.sleep((self._monotonic() - began) * (1 / self._share - 1))
         await self._store.remove_unfinished(moment)
         return removed
 
-    async def _gone(self, page: Sequence[StoredPayload]) -> list[StoredPayload]:
-        """Return those whose operations are gone."""
+    async def _gone(self, page: Sequence[StoredPayload]) -> dict[StoredPayload, str]:
+        """Return those whose operations are gone, each with the reason."""
         operations = sorted({one.key.operation_id for one in page})
         seen = await self._snapshots.get(operations)
-        gone = {one for one in operations if one not in seen and await self._is_gone(one)}
-        return [one for one in page if one.key.operation_id in gone]
+        reasons = {one: await self._why_gone(one) for one in operations if one not in seen}
+        return {one: reason for one in page if (reason := reasons.get(one.key.operation_id))}
 
-    async def _is_gone(self, operation_id: str) -> bool:
-        """Return True if no status of an operation can be read any more, or ever could."""
+    async def _why_gone(self, operation_id: str) -> str:
+        """Return why no status of an operation can be read any more, or ever could; empty if it is not gone."""
         last = await self._journal.last_message(operation_id)
         if last is None:
-            return True
+            return _UNSUBMITTED
         try:
             operation = fold_for_reader(None, await self._journal.events_up_to(last))
         except (FoldRefused, InvalidEvent) as error:
             logger.info("operation %s can't be read, so its payloads stay: %s", operation_id, error)
-            return False
+            return ""
         if operation is None:
-            return True  # its first events have expired, which outlive every retention
+            return _EXPIRED  # its first events have expired, which outlive every retention
         if operation.finished_at is None:
-            return False
+            return ""
         kept = timedelta(seconds=operation.effective_retention) + CLOCK_MARGIN
-        return self._now() - operation.finished_at > kept
+        return _EXPIRED if self._now() - operation.finished_at > kept else ""

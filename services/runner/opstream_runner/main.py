@@ -104,7 +104,7 @@ async def _serve(
             stack.enter_context(keep_from_forks(connection.descriptors))
             metrics = Metrics()
             login = LoginCheck(connection, Role.RUNNER, actions=access)
-            runner = await _build_runner(settings, connection, actions, metrics, ring, conditions)
+            runner = await _build_runner(settings, connection, actions, metrics, ring)
             await retry_until_ready(connection, login.check, settings.connect_timeout)
         except asyncio.CancelledError:
             runner = None
@@ -132,7 +132,6 @@ async def _build_runner(
     actions: list[Action[Any, Any]],
     metrics: Metrics,
     ring: KekRing | None,
-    conditions: Conditions,
 ) -> Runner:
     max_msg_size = await retry_until_ready(connection, lambda: check_provisioned(connection), settings.connect_timeout)
     _check_result_limit(settings.result_limit, max_msg_size, connection.nc.max_payload)
@@ -168,8 +167,9 @@ async def _build_runner(
         concurrency=settings.concurrency,
         drain=settings.drain,
         allows_schema_change=settings.allows_schema_change,
-        is_process_blocked=lambda: conditions.is_blocked,
     )
+    if opened.payloads is not None:
+        metrics.add(*opened.payloads.meter.instruments)
     metrics.add(*journal.meter.instruments, *dependencies.meter.instruments, *runner.instruments)
     await retry_until_ready(connection, runner.offer, settings.connect_timeout)
     await _notify_of_events(connection, runner)

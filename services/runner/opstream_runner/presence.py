@@ -29,7 +29,6 @@ class PresenceKeeper:
         writer: writes the records.
         read: returns what to write, for each action.
         clock: monotonic seconds.
-        is_process_blocked: returns True while a condition of the process says that the broker is away or does nothing.
     """
 
     def __init__(
@@ -38,12 +37,10 @@ class PresenceKeeper:
         read: Callable[[], Sequence[tuple[Kind, RunnerRecord]]],
         *,
         clock: Callable[[], float],
-        is_process_blocked: Callable[[], bool],
     ) -> None:
         self._writer = writer
         self._read = read
         self._clock = clock
-        self._is_process_blocked = is_process_blocked
         self._noted_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
         self._end: asyncio.Task[None] | None = None
@@ -83,13 +80,7 @@ class PresenceKeeper:
             logger.debug("the end of this runner is not recorded: the broker does not answer")
 
     def _note_missing(self, error: NotProvisioned) -> None:
-        """Warn once, and only if it lasts: without a leader a stream does not answer, either.
-
-        An outage of the broker has its lines already, and they are right: it is no stream that lacks.
-        """
-        if self._is_process_blocked():
-            self._missing_since = None
-            return
+        """Warn once, and only if it lasts: without a leader a stream does not answer, either."""
         if self._missing_since is None:
             self._missing_since = self._clock()
         if self._clock() - self._missing_since >= WARN_AFTER and not self._is_warned:

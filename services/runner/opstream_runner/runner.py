@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
 from typing import Any, Final
 
 from opstream_journal import Connection, Drifted, announce_action
@@ -41,7 +40,6 @@ class Runner:
         concurrency: how many attempts of each action run at once.
         drain: seconds that attempts have to end by themselves after `begin_drain`.
         allows_schema_change: whether an action's types may differ from those that were announced as the same version.
-        is_process_blocked: returns True while a condition of the process says why nothing is done.
 
     Raises:
         InvalidAction: an isolated action was not collected from a module, so another process could not find it.
@@ -57,7 +55,6 @@ class Runner:
         concurrency: int,
         drain: float = 0.0,
         allows_schema_change: bool = False,
-        is_process_blocked: Callable[[], bool] = lambda: False,
     ) -> None:
         for action in actions:
             if action.is_isolated and not action.module:
@@ -79,10 +76,7 @@ class Runner:
         self._name = name
         self._now = dependencies.now
         self._presence = PresenceKeeper(
-            PresenceWriter(connection, name),
-            self._presence_records,
-            clock=dependencies.monotonic,
-            is_process_blocked=is_process_blocked,
+            PresenceWriter(connection, name), self._presence_records, clock=dependencies.monotonic
         )
         self._started_at = dependencies.now()
         self._tasks: list[asyncio.Task[None]] = []

@@ -45,6 +45,11 @@ class Sweep:
         for one in operation_ids:
             await self.payloads.store_payload(one, b"data")
 
+    def removed(self) -> dict[str, float]:
+        """What the metrics say of removed payloads, by the reason."""
+        (family,) = self.sweeper.instruments
+        return {sample.labels[0]: sample.value for sample in family.samples()}
+
     async def left(self, later: timedelta) -> list[str]:
         """Sweep some time later; return whose payloads are left."""
         self.now += later
@@ -91,6 +96,7 @@ async def test_what_no_operation_has(sweep: Sweep) -> None:
     await sweep.store("never", "nowhere")
     assert await sweep.left(timedelta(hours=23)) == ["never", "nowhere"]
     assert await sweep.left(timedelta(hours=2)) == []
+    assert sweep.removed() == {"expired": 0, "unsubmitted": 2}
 
 
 async def test_retention(sweep: Sweep, journal: Journal) -> None:
@@ -103,6 +109,7 @@ async def test_retention(sweep: Sweep, journal: Journal) -> None:
     assert await sweep.left(3 * DAY) == ["ended", "failed", "open", "running"]
     assert await sweep.left(timedelta(hours=2)) == ["failed", "open", "running"]
     assert await sweep.left(2 * DAY) == ["open", "running"]
+    assert sweep.removed() == {"expired": 2, "unsubmitted": 0}
     assert await sweep.left(100 * DAY) == ["open", "running"]
 
 

@@ -269,6 +269,30 @@ def test_clients_that_wait(services: Services) -> None:
     )
 
 
+def test_large_documents_and_files(services: Services) -> None:
+    """What lies in the payload store is counted by who stores it and who reads it, with its bytes."""
+    before = {name: services.scrape(name) for name in ("api", "runner")}
+    text = "x" * 300_000
+    put = services.http.put(f"{services.api}/payloads/filed/scan.tif", content=b"x" * 1_000)
+    assert put.status_code == 201, put.text
+    headers = {"Operation-Id": "filed", "Operation-Upload": put.json()["claim"]}
+    assert services.http.post(f"{services.api}/meter:say", json=text, headers=headers).status_code == 202
+    done = services.http.get(f"{services.api}/status/filed", headers={"Prefer": "wait=20"}).json()
+    assert done["result"] == text
+
+    def grown(name: str, metric: str, **labels: str) -> float:
+        return services.scrape(name).value(metric, **labels) - before[name].value(metric, **labels)
+
+    assert grown("api", "opstream_uploads_total", outcome="stored") == 1
+    assert services.scrape("api").value("opstream_uploads_open") == 0
+    assert grown("api", "opstream_payloads_total", act="stored") == 2  # the file and the input
+    assert grown("api", "opstream_payload_bytes_total", act="stored") == 301_002  # with the quotes of the text
+    assert grown("api", "opstream_payloads_total", act="read") >= 1
+    assert grown("runner", "opstream_payloads_total", act="read") == 1
+    assert grown("runner", "opstream_payload_bytes_total", act="read") == 300_002
+    assert grown("runner", "opstream_payloads_total", act="stored") == 2  # the result of the step, and of the action
+
+
 async def announce_later_version(nats: str, kind: Kind) -> None:
     """Announce an action as a runner of its next version does."""
     async with linked(nats) as link:

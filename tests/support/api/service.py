@@ -21,6 +21,7 @@ from opstream_api.main import ConnectedApi, connected_api
 from opstream_api.server import Server, make_server
 from opstream_api.settings import Settings
 from opstream_journal import Connection, ExpectedVersion, Journal
+from opstream_journal.metrics.page import Metrics
 from opstream_journal.runtime.health import listen
 from opstream_schemas import subjects
 from opstream_schemas.action_spec import ActionSpec, Policy
@@ -175,11 +176,19 @@ def post(path: str, body: bytes = b"", *headers: str, host: str | None = "api.te
 
 
 @asynccontextmanager
-async def serving(url: str, *, send_buffer: int = 0, max_connections: int = 0, **settings: Any) -> AsyncIterator[Api]:
+async def serving(
+    url: str,
+    *,
+    send_buffer: int = 0,
+    max_connections: int = 0,
+    metrics: Metrics | None = None,
+    **settings: Any,
+) -> AsyncIterator[Api]:
     """A service on a free port, on the broker at `url`; `settings` are those of `Settings`.
 
     With a `send_buffer` (bytes), the kernel buffers at most that much for a client that does not read.
-    `max_connections` is that of `make_server`. Unless told otherwise, it answers for any host, as tests name it.
+    `max_connections` is that of `make_server`, `metrics` get the instruments.
+    Unless told otherwise, it answers for any host, as tests name it.
     """
     settings = {"allowed_hosts": (ANY_HOST,), **settings}
     with listen("127.0.0.1", 0, "--port") as sock:
@@ -188,7 +197,7 @@ async def serving(url: str, *, send_buffer: int = 0, max_connections: int = 0, *
         if send_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         port = sock.getsockname()[1]
-        async with connected_api(Settings(servers=(url,), **settings)) as running:
+        async with connected_api(Settings(servers=(url,), **settings), metrics=metrics) as running:
             server = make_server(running.app, running.conditions, running.watches.stop, max_connections)
             task = asyncio.create_task(server.serve([sock]))
             try:

@@ -88,8 +88,8 @@ def test_one_moment() -> None:
     assert (early.status, early.attempts, balance) == (Status.CANCELED, 0, [])
     late = run(careful, cancel_at="after succeeded in attempt 1")
     assert (late.status, late.result) == (Status.SUCCEEDED, "shipped")
-    with pytest.raises(RunRefused, match=r"so nobody canceled.* or 'every step' for each of them"):
-        run(careful, cancel_at="every  step")
+    with pytest.raises(RunRefused, match="so nobody canceled"):
+        run(careful, cancel_at="after lunch")
 
 
 def test_a_cancel_between_attempts_and_in_waits() -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from opstream import ActionCanceledError, ActionContext, RetryAfter, action
-from opstream.testing import EVERY_STEP, RunRefused, RunResult, Signal, run
+from opstream.testing import EVERY_STEP, RunResult, run
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.events import Signaled
 from opstream_schemas.operation.fold import fold
@@ -159,33 +159,6 @@ def test_a_clean_up_may_wait() -> None:
     found = run(slow, cancel_at="after waiting 'cool-off' in attempt 1")
     assert (found.status, found.attempts) == (Status.CANCELED, 3)
     assert 2 * DAY <= found.seconds < 3 * DAY
-
-
-def test_a_clean_up_that_asks() -> None:
-    """A signal for a wait of the clean-up is sent in the runs that come there; one that none comes to is refused."""
-
-    @action("order:asks", clean_up=True, deadline=30 * DAY)
-    async def asks(_order: Order, ctx: ActionContext) -> str:
-        try:
-            await ctx.step("charge", paid, "charge", 1)
-            await ctx.sleep(DAY, "cool-off")
-        except asyncio.CancelledError:
-            if await ctx.wait_for("goods-back", bool, timeout=DAY):
-                await ctx.step("refund", paid, "refund", -1)
-            raise
-        return "shipped"
-
-    def check(result: RunResult[str]) -> None:
-        if result.status is Status.CANCELED:
-            assert sum(balance.values()) == 0
-
-    back = Signal("goods-back", True, after=60)
-    result = run(asks, signals=[back], cancel_at=EVERY_STEP, setup=balance.clear, check=check)
-    assert any("signaled" in one.names for one in result.cancels)
-    with pytest.raises(RunRefused, match=r"in all \d+ runs the operation did not wait for the signal 'goods-bag'; it"):
-        run(asks, signals=[back, Signal("goods-bag", True)], cancel_at=EVERY_STEP, setup=balance.clear)
-    with pytest.raises(RunRefused, match=r"^the operation did not wait for the signal 'goods-back'"):
-        run(asks, signals=[back])
 
 
 def test_a_signal_after_the_cancel_is_too_late() -> None:

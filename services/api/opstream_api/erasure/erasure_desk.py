@@ -10,6 +10,7 @@ from opstream_api.errors import ApiError, journal_error
 from opstream_api.operations.status import StatusReader
 from opstream_journal.errors import JournalError
 from opstream_journal.keys.operation_keys import OperationKeys
+from opstream_journal.metrics.instruments import Counts
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.event_types.erasure import REASON_LIMIT, Erasure
 from opstream_schemas.text import truncate_text
@@ -24,12 +25,16 @@ class ErasureDesk:
         status: reads operations.
         keys: of confidential operations.
         now: returns the time with a time zone.
+
+    Attributes:
+        erasures: how many operations this process has erased.
     """
 
     def __init__(self, status: StatusReader, keys: OperationKeys, *, now: Callable[[], datetime]) -> None:
         self._status = status
         self._keys = keys
         self._now = now
+        self.erasures = Counts("opstream_erasures", "Confidential operations that were erased. Sum over processes.")
 
     async def erase(self, operation_id: str, *, by: str, reason: str) -> Erasure:
         """Erase an operation that has ended. A repeated request changes nothing.
@@ -62,5 +67,6 @@ class ErasureDesk:
         except JournalError as error:
             raise journal_error(error) from error
         if erasure == asked:
+            self.erasures.of().value += 1
             logger.info("operation %s of %s was erased", operation_id, operation.kind)
         return erasure

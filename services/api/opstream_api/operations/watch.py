@@ -19,6 +19,7 @@ from typing import Final
 from opstream_api.errors import ApiError, operation_not_found
 from opstream_journal import Connection, Journal
 from opstream_journal.jetstream.connection import end_task
+from opstream_journal.metrics.instruments import Gauges, Instrument
 from opstream_schemas.errors import ErrorCode, InvalidName
 from opstream_schemas.events import Canceled, Failed, Succeeded
 from opstream_schemas.names import check_operation_id
@@ -253,6 +254,19 @@ class WatchRegistry:
     def waiters(self) -> int:
         """The number of requests that wait for an operation's end."""
         return sum(watch.users for watch in self._watches.values()) - self.followers
+
+    @property
+    def instruments(self) -> tuple[Instrument, ...]:
+        """What the page of metrics shows."""
+        return (
+            Gauges(
+                "opstream_http_clients",
+                "Requests that wait now: for an operation's end (wait), or for its next event (events). Sum over "
+                "processes.",
+                "kind",
+                read=lambda: [(("wait",), self.waiters), (("events",), self.followers)],
+            ),
+        )
 
     def start(self) -> None:
         """Read all watched operations again after each reconnect, since notifications were lost."""

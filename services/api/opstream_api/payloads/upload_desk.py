@@ -24,6 +24,8 @@ from opstream_payloads.pieces import Pieces
 from opstream_schemas.errors import ErrorCode
 from opstream_schemas.event_types.claims import Attachment
 
+from .upload_meter import UploadMeter
+
 CLAIM_SECONDS: Final = 20 * 3_600
 """How long a claim may be used, from the begin of the upload: less than the day after which the sweep may come."""
 
@@ -67,6 +69,10 @@ class UploadDesk:
         tokens: of uploads.
         limit: bytes of one file.
         now: returns Unix seconds.
+
+    Attributes:
+        limit: the same.
+        meter: what became of uploads.
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class UploadDesk:
         self._tokens = tokens
         self.limit = limit
         self._now = now
+        self.meter = UploadMeter()
 
     async def check_open(self, target: UploadTarget) -> None:
         """Check that a file may be uploaded for an operation.
@@ -119,7 +126,10 @@ class UploadDesk:
             raise payload_error(StoreUnavailable(_NO_STORE), "no file can be uploaded now")
         until = int(self._now()) + CLAIM_SECONDS
         try:
-            ref = await self._payloads.store_stream(target.stored_id, pieces, limit=self.limit, media_type=media_type)
+            with self.meter.receiving():
+                ref = await self._payloads.store_stream(
+                    target.stored_id, pieces, limit=self.limit, media_type=media_type
+                )
         except PayloadTooLarge as error:
             message = f"the file has more than {self.limit} bytes, which is the limit of this service"
             raise ApiError(ErrorCode.PAYLOAD_TOO_LARGE, message, headers={"Connection": "close"}) from error

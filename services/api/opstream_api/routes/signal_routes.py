@@ -84,7 +84,7 @@ async def _signal(dependencies: Dependencies, operation_id: str, request: AnyReq
     if not _may_read(dependencies, principal, found):
         return empty_response(204, answer)
     taken = taken._replace(operation=await dependencies.status.with_result(taken.operation))
-    return await _shown(dependencies, taken, answer)
+    return _shown(dependencies, taken, answer)
 
 
 def _may_read(dependencies: Dependencies, principal: Principal | None, found: FoundOperation) -> bool:
@@ -95,10 +95,6 @@ def _may_read(dependencies: Dependencies, principal: Principal | None, found: Fo
     return scopes is not None and (scopes.reads_all or (scopes.reads and not found.is_foreign))
 
 
-async def _shown(dependencies: Dependencies, taken: TakenSignal, headers: dict[str, str]) -> ASGIApp:
-    return monitor_response(
-        taken.operation,
-        retry_after=dependencies.status.retry_after(taken.operation),
-        headers=headers,
-        cancel_requested_at=await dependencies.status.cancel_requested_at(taken.operation),
-    )
+def _shown(dependencies: Dependencies, taken: TakenSignal, headers: dict[str, str]) -> ASGIApp:
+    retry_after = dependencies.status.retry_after(taken.operation)
+    return monitor_response(taken.operation, retry_after=retry_after, headers=headers)

@@ -294,7 +294,6 @@ class Attempt:
             marks_clean_up=self._recorder.operation.cleans_up,
             operation_id=self.id,
             ask=self._office_of_children().ask,
-            tracing=self._dependencies.tracing,
         )
 
     def _office_of_children(self) -> ChildOffice:

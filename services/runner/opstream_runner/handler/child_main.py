@@ -248,7 +248,7 @@ def main() -> None:
         # From here on the attempt counts as begun, whatever the handler does to this process.
         sock.sendall(encode_frame(Begun()))
         channel = RunnerChannel(sock, start.operation_id, interrupt.note_request)
-        context = _make_context(start, channel, interrupt, tracing)
+        context = _make_context(start, channel, interrupt)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, interrupt.on_signal)
         run = _run_async if action.is_async else _run_plain
@@ -298,9 +298,7 @@ def _start_tracing(start: ChildStart) -> Tracer:
     return start_tracing("opstream-runner", is_child=True, timeout=_LAST_SPANS_SECONDS)
 
 
-def _make_context(
-    start: ChildStart, channel: RunnerChannel, interrupt: HandlerInterrupt, tracing: Tracer
-) -> ActionContext:
+def _make_context(start: ChildStart, channel: RunnerChannel, interrupt: HandlerInterrupt) -> ActionContext:
     throttle = ProgressThrottle(time.monotonic)
 
     def report(percent: float, message: str) -> Awaitable[None]:
@@ -336,7 +334,6 @@ def _make_context(
             marks_clean_up=start.marks_clean_up,
             operation_id=start.operation_id,
             ask=channel.ask_about_children,
-            tracing=tracing,
         ),
         make_waits=lambda: WaitTable(start.closed, is_proven=start.is_proven, clean_up=clean_up),
     )

@@ -132,22 +132,21 @@ class StepCall:
             return found.value
         if (marked := self._table.mark_clean_up()) is not None:
             marked.result()
-        with self._table.tracing.step_span(self._step, self._table.operation_id):
-            if self._options.at_most_once:
-                self._record(self._started()).result()
-            for tries in itertools.count(1):
-                began = time.monotonic()
-                try:
-                    result = self._not_awaitable(self._function())
-                except Exception as error:
-                    pause = self._pause_after(error, tries, time.monotonic() - began)
-                    if pause is None:
-                        raise
-                else:
-                    value, event = self._success(result, tries, time.monotonic() - began)
-                    self._record(event).result()
-                    return value
-                self._wait(pause)
+        if self._options.at_most_once:
+            self._record(self._started()).result()
+        for tries in itertools.count(1):
+            began = time.monotonic()
+            try:
+                result = self._not_awaitable(self._function())
+            except Exception as error:
+                pause = self._pause_after(error, tries, time.monotonic() - began)
+                if pause is None:
+                    raise
+            else:
+                value, event = self._success(result, tries, time.monotonic() - began)
+                self._record(event).result()
+                return value
+            self._wait(pause)
         raise AssertionError("a step has a last try")
 
     async def run_async(self) -> Any:  # noqa: ANN401
@@ -172,25 +171,24 @@ class StepCall:
         if (marked := self._table.mark_clean_up()) is not None:
             await self._wait_to_the_end(asyncio.wrap_future(marked))
             self._go_on()
-        with self._table.tracing.step_span(self._step, self._table.operation_id):
-            if self._options.at_most_once:
-                await self._wait_to_the_end(asyncio.wrap_future(self._record(self._started())))
+        if self._options.at_most_once:
+            await self._wait_to_the_end(asyncio.wrap_future(self._record(self._started())))
+            self._go_on()
+        for tries in itertools.count(1):
+            began = time.monotonic()
+            try:
+                result = await self._call()
+            except Exception as error:
+                pause = self._pause_after(error, tries, time.monotonic() - began)
                 self._go_on()
-            for tries in itertools.count(1):
-                began = time.monotonic()
-                try:
-                    result = await self._call()
-                except Exception as error:
-                    pause = self._pause_after(error, tries, time.monotonic() - began)
-                    self._go_on()
-                    if pause is None:
-                        raise
-                else:
-                    value, event = self._success(result, tries, time.monotonic() - began)
-                    await self._wait_to_the_end(asyncio.wrap_future(self._record(event)))
-                    self._go_on()
-                    return value
-                await asyncio.sleep(pause)
+                if pause is None:
+                    raise
+            else:
+                value, event = self._success(result, tries, time.monotonic() - began)
+                await self._wait_to_the_end(asyncio.wrap_future(self._record(event)))
+                self._go_on()
+                return value
+            await asyncio.sleep(pause)
         raise AssertionError("a step has a last try")
 
     def _not_awaitable(self, result: Any) -> Any:  # noqa: ANN401

@@ -13,7 +13,6 @@ from opstream_schemas.events import ChildWait, CleanUpBegun, StepFailed, StepSta
 from opstream_schemas.operation.backoff import MIN_JITTER_FACTOR
 from opstream_schemas.payloads.payload_ref import PayloadRef
 from opstream_schemas.steps.step_history import StepHistory, StepRecord
-from opstream_schemas.traces.tracer import NO_TRACING, Tracer
 
 from .children import ChildrenAsk, ChildrenAsker, ChildrenReply
 from .clean_up import CleanUp
@@ -72,7 +71,6 @@ class StepTable:
         fetch: reads a recorded result that is too large for its event.
         clean_up: cancels the handler of an attempt after a cancel request; None for any other attempt.
         marks_clean_up: whether it is recorded that a canceled handler comes to the first step of its clean-up.
-        tracing: makes the spans of steps.
     """
 
     def __init__(
@@ -91,7 +89,6 @@ class StepTable:
         marks_clean_up: bool = False,
         operation_id: str = "",
         ask: ChildrenAsker = ask_nobody,
-        tracing: Tracer = NO_TRACING,
     ) -> None:
         self.history = StepHistory(records)
         self.record = record
@@ -106,7 +103,6 @@ class StepTable:
         self._is_mark_due = marks_clean_up and clean_up is None
         self.operation_id = operation_id
         self.ask = ask
-        self.tracing = tracing
         self._over = {(wait.wait, wait.key) for wait in waits if wait.child is None}
         self._child_waits = [wait for wait in waits if wait.child is not None]
         self._places: dict[tuple[str, str, str], str] = {}

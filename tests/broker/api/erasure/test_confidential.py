@@ -15,6 +15,7 @@ import pytest
 from opstream_journal import Connection, Journal
 from opstream_journal.keys.keks import KekLocation, KekRing
 from opstream_journal.keys.operation_keys import OperationKeys
+from opstream_journal.metrics.page import Metrics
 from opstream_projector.after_effects import Waker
 from opstream_runner.authoring.action import collect_actions
 from opstream_runner.dispatch import dispatcher
@@ -58,9 +59,15 @@ async def runner(link: Connection, journal: Journal, keks: KekLocation) -> Async
 
 
 @pytest.fixture
-async def api(broker: Broker, runner: None, keks: KekLocation) -> AsyncIterator[Api]:
+def metrics() -> Metrics:
+    """What the service counts."""
+    return Metrics()
+
+
+@pytest.fixture
+async def api(broker: Broker, runner: None, keks: KekLocation, metrics: Metrics) -> AsyncIterator[Api]:
     """The service."""
-    async with serving(broker.url, keks=keks) as api:
+    async with serving(broker.url, keks=keks, metrics=metrics) as api:
         yield api
 
 
@@ -116,7 +123,9 @@ async def test_the_log_says_nothing_of_it(api: Api, caplog: pytest.LogCaptureFix
     assert CANARY in caplog.text
 
 
-async def test_an_erased_operation(api: Api, broker: Broker, link: Connection, journal: Journal) -> None:
+async def test_an_erased_operation(
+    api: Api, broker: Broker, link: Connection, journal: Journal, metrics: Metrics
+) -> None:
     """Status and times stay, with who erased it and why; nothing that it was about comes back, by no way."""
     monitor = await ended(api, end="fail")
     url = f"/status/{monitor['id']}"
@@ -133,6 +142,7 @@ async def test_an_erased_operation(api: Api, broker: Broker, link: Connection, j
     )
     assert (await api.client.delete(url, params={"reason": "again"})).status_code == 204
     assert (await api.client.get(url)).json()["erased"] == shown["erased"]
+    assert b"\nopstream_erasures_total 1" in (await metrics.page(""))[1]  # the second one changed nothing
     assert code(await api.client.post(f"{url}:retry")) == (409, "OperationNotRetriable")
     same = await api.submit(CHECK, {"secret": CANARY, "end": "fail"}, {"Operation-Id": monitor["id"]})
     assert code(same) == (409, "OperationErased")

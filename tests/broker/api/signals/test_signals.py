@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from opstream import AsyncOperationsClient, InvalidRequest, RequestRefused
 from opstream.cli.app import main
 from opstream_journal import Connection, Journal, announce_action
-from opstream_schemas.events import Canceled, CancelRequested, EventData, Signaled, SignalWait, Succeeded, WaitBegun
+from opstream_schemas.events import Canceled, EventData, Signaled, SignalWait, Succeeded, WaitBegun
 from opstream_schemas.signals.signal_book import MAX_PAYLOAD
 from tests.support.api.service import JSON, Api, OperationStory, serving, spec, started
 from tests.support.broker.server import Broker
@@ -282,13 +282,3 @@ async def test_the_command_sends_it(api: Api, journal: Journal) -> None:
     assert (sent.exit_code, sent.stdout) == (0, "Delivered\n")
     assert (await run(operation_id, "two words")).exit_code == 2
     assert await signals(journal, operation_id) == [("approval", {"approved": True})]
-
-
-async def test_a_signal_in_a_clean_up(api: Api, journal: Journal) -> None:
-    """The answer has since when the operation is to stop, as a read of the status has."""
-    story = await submitted(api, journal, started(), CancelRequested())
-    await story.append(waiting())
-    answer = await send(api, story.operation.id, {"approved": True})
-    read = (await api.status(story.operation.id)).json()
-    assert answer.json()["cancelRequested"]
-    assert answer.json()["cancelRequestedAt"] == read["cancelRequestedAt"]
