@@ -140,7 +140,7 @@ def test_the_calls(folder: Path) -> None:
 async def test_the_client(folder: Path) -> None:
     """The README's command and program, and the program of docs/client.md, greet as the README's action does."""
     blocks = section("Use the client")
-    (documented,) = re.findall(r"^```python\n(.*?)^```$", CLIENT, flags=re.MULTILINE | re.DOTALL)
+    documented, _with_files = re.findall(r"^```python\n(.*?)^```$", CLIENT, flags=re.MULTILINE | re.DOTALL)
     ports = ("--port", "0", "--nats-port", "0", "--data-dir", "data")
     with Process("up", "--actions", "greetings", *ports, cwd=folder) as up:
         api = up.wait_for(r"^opstream is ready: API (http://\S+),")[1]
