@@ -9,9 +9,7 @@ from typing import Final
 from opstream_journal.metrics.instruments import Counts, Instrument
 
 from .errors import PayloadDamaged, PayloadMissing, StoreUnavailable
-
-STORED: Final = "stored"
-READ: Final = "read"
+from .store import READ, STORED
 
 _REASONS: Final = ((StoreUnavailable, "unavailable"), (PayloadMissing, "missing"), (PayloadDamaged, "damaged"))
 """Words for what is raised. What is too large is the sender's, and no failure of the store."""

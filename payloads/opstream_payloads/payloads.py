@@ -12,15 +12,17 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from opstream_schemas.errors import InvalidName
 from opstream_schemas.payloads.payload_ref import MAX_PAYLOAD, PayloadKey, PayloadRef, payload_key, payload_uri
 
 from .errors import PayloadDamaged, PayloadMissing, PayloadTooLarge
-from .payload_meter import READ, STORED, PayloadMeter
 from .pieces import MeasuredPieces, Pieces, pieces_of_bytes, pieces_of_file, verified
-from .store import PayloadStore
+from .store import READ, STORED, PayloadStore
+
+if TYPE_CHECKING:
+    from .payload_meter import PayloadMeter
 
 MEDIA_TYPE: Final = "application/octet-stream"
 """Of bytes of which nothing else is known."""
@@ -40,7 +42,10 @@ class Payloads:
     def __init__(self, store: PayloadStore, new_id: Callable[[], str]) -> None:
         self._store = store
         self._new_id = new_id
-        self.meter = PayloadMeter()
+        # Not above: instruments load the client of the broker, and an option that names a store is checked before.
+        from .payload_meter import PayloadMeter
+
+        self.meter: PayloadMeter = PayloadMeter()
 
     async def store_payload(
         self, operation_id: str, source: bytes | Path, *, media_type: str = MEDIA_TYPE

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from opstream_schemas.payloads.payload_ref import PayloadKey
 
 from .pieces import MeasuredPieces
+
+STORED: Final = "stored"
+READ: Final = "read"
+"""What is done to payloads, as they are counted."""
 
 
 class StoredPayload(NamedTuple):
