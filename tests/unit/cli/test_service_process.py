@@ -1,4 +1,4 @@
-"""What a service imports of the broker's client."""
+"""What a service imports of the broker's client, and how often it looks for garbage."""
 
 from __future__ import annotations
 
@@ -29,3 +29,11 @@ def test_aiohttp_is_not_loaded(service: str) -> None:
     command = [sys.executable, "-c", PROGRAM, service, "--nats", "nats://127.0.0.1:4222", *actions]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.stdout.split() == ["True", "False"], ended.stderr
+
+
+def test_garbage_is_looked_for_seldom() -> None:
+    """Under load the objects of a hundred attempts are young, and looking through them is a fifth of the work."""
+    said = "import gc; from opstream.cli.service_process import run_service"
+    program = f"{said}; run_service(lambda: print(gc.get_threshold()))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "(10000, 10, 10)\n"
