@@ -38,8 +38,8 @@ STREAM_NOT_FOUND: Final = 10059
 _NO_MESSAGE_FOUND: Final = 10037
 _API_TYPE: Final = b'"io.nats.jetstream.api.'
 _API_TYPE_WITHIN: Final = 64
-_EXPECTED_VERSION: Final = "Nats-Expected-Last-Subject-Sequence"
 """The first bytes of an answer, in which its type is."""
+_EXPECTED_VERSION: Final = "Nats-Expected-Last-Subject-Sequence"
 
 
 class JetStreamErrorBody(msgspec.Struct):

@@ -22,6 +22,7 @@ from opstream_journal.stores.timers import schedule_deadline
 from opstream_schemas import subjects
 from opstream_schemas.errors import InvalidEvent, InvalidName
 from opstream_schemas.operation.state import Operation
+from opstream_schemas.webhook_delivery import OUTCOME_EVENTS
 
 from .deadlines import SCAN_DELAY, RecentIds
 from .projection.snapshot_fold import fold_all
@@ -44,7 +45,7 @@ class DeadlineScanner:
 
     Args:
         connection: the connection, which is up.
-        journal: started; read for operations that have no snapshot.
+        journal: started; read for operations that have no snapshot, and whether those that are open there have ended.
         ended: operations that are known to have ended.
         now: the time, with zone.
         monotonic: monotonic seconds.
@@ -182,10 +183,18 @@ class DeadlineScanner:
         operation = entry.operation if entry is not None else None
         if operation is None:
             operation = await self._load(operation_id)
+        elif not operation.is_terminal and await self._has_ended(operation_id):
+            operation = None  # the view lags behind by more than the scan delay
         if operation is not None and not operation.is_terminal:
             await schedule_deadline(self._connection, operation.kind, operation_id, operation.deadline)
             crash_point(CrashPoint.PROJECTOR_DEADLINE_ARMED)
         await self._worker.ack(message)
+
+    async def _has_ended(self, operation_id: str) -> bool:
+        """Return True if the journal has the end of an operation. One that ended at once has no timer, so its end would
+        cancel none, and the timer would stay until the deadline."""
+        last = await self._journal.last_message(operation_id)
+        return last is not None and last.subject.rpartition(".")[2] in OUTCOME_EVENTS
 
     async def _load(self, operation_id: str) -> Operation | None:
         try:

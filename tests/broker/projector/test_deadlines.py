@@ -173,14 +173,22 @@ async def test_the_end_cancels_a_wait(link: Connection, journal: Journal) -> Non
         await eventually(lambda: is_scheduled(link))
 
 
-async def test_an_outdated_snapshot_does_no_harm(link: Connection, journal: Journal, view: SnapshotStore) -> None:
-    """An operation that has ended, but is open in the view, gets a timer, and its deadline changes nothing."""
-    operation = await begin(journal, "op-1", 2.0)
+async def test_an_outdated_snapshot(link: Connection, journal: Journal, view: SnapshotStore) -> None:
+    """An operation that has ended, but is open in the view, gets no timer: its end cancels none."""
+    operation = await begin(journal, "op-1")
     await view.put(operation, 0)
     await extend(journal, operation, *LIFE)
-    async with running(scanner(link, journal), enforcer(link, journal)):
-        await eventually(lambda: is_scheduled(link, "op-1"), within=1.5)
-        await eventually(lambda: is_scheduled(link))
+    async with running(scanner(link, journal)):
+        await eventually(lambda: is_acked(link, subjects.PROJECTOR_DEADLINES_CONSUMER))
+    assert await ever_scheduled(link) == 0
+
+
+async def test_a_superfluous_timer_does_no_harm(link: Connection, journal: Journal) -> None:
+    """The deadline of an operation that has ended changes nothing."""
+    operation = await begin(journal, "op-1", 2.0)
+    await schedule_deadline(link, KIND, "op-1", operation.deadline)
+    await extend(journal, operation, *LIFE)
+    async with running(enforcer(link, journal)):
         await eventually(lambda: _has_been_due(link))
         await eventually(lambda: is_acked(link, subjects.PROJECTOR_DUE_CONSUMER))
     assert [event.data for event in await ends(journal, "op-1")] == [RESULT]
