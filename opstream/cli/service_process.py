@@ -29,7 +29,7 @@ def prepare_process(log_level: str, log_format: str, service: str) -> None:
         service: the name of the service, or of the command, in lines of JSON.
     """
     # Until the service installs its own handler, SIGTERM ends the process, also while modules are loaded.
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop_handler)
     logs.configure(log_level, log_format, service=service)
     from opstream_journal.runtime import crash_points
 
@@ -49,8 +49,26 @@ class StoppedBySignal(SystemExit):
     is_signal = True
 
 
-def _stop(*_: object) -> None:
-    raise StoppedBySignal(0)
+class StopHandler:
+    """What SIGTERM does before a service serves: it ends the process.
+
+    Attributes:
+        was_asked: stays True if what was being imported has caught that. Then the handler is to be called again.
+    """
+
+    was_asked = False
+
+    def __call__(self, *_: object) -> None:
+        """End the process.
+
+        Raises:
+            StoppedBySignal: always.
+        """
+        self.was_asked = True
+        raise StoppedBySignal(0)
+
+
+stop_handler: Final = StopHandler()
 
 
 def run_service(run: Callable[[], None], *, known: tuple[type[Exception], ...] = ()) -> None:
@@ -62,11 +80,14 @@ def run_service(run: Callable[[], None], *, known: tuple[type[Exception], ...] =
 
     Raises:
         CommandError: the service can't do its job; the message says why and what to do.
+        StoppedBySignal: SIGTERM came before.
     """
     from opstream_journal import JournalError
 
     expected: tuple[type[Exception], ...] = (JournalError, *known)
     settle_memory()
+    if stop_handler.was_asked:
+        stop_handler()
     try:
         run()
     except expected as error:

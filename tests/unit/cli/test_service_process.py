@@ -1,9 +1,10 @@
-"""What a service imports of the broker's client, and how often it looks for garbage."""
+"""What a service imports of the broker's client, how often it looks for garbage, and how it ends before it serves."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,43 @@ def test_garbage_is_looked_for_seldom() -> None:
     program = f"{said}; run_service(lambda: print(gc.get_threshold()))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout == "(10000, 10, 10)\n"
+
+
+CAUGHT = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except BaseException:
+    pass
+"""
+"""As a package does that tries an import, and goes on whatever it raises."""
+
+
+def test_sigterm_while_it_is_imported() -> None:
+    """The process ends before it serves, also if what is being imported catches everything."""
+    lines = [
+        "from opstream.cli.service_process import prepare_process, run_service",
+        "prepare_process('info', 'text', 'api')",
+        CAUGHT,
+        "run_service(lambda: print('it serves'))",
+    ]
+    ended = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+
+
+def test_sigterm_while_actions_are_imported(tmp_path: Path) -> None:
+    """So with the author's module."""
+    (tmp_path / "late_actions.py").write_text(CAUGHT, encoding="utf-8")
+    command = ["runner", "--actions", "late_actions", "--nats", "nats://127.0.0.1:1", "--connect-timeout", "60"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "opstream", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        cwd=tmp_path,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "defines no action" not in ended.stderr

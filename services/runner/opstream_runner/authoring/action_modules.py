@@ -54,6 +54,7 @@ def load_actions(
         try:
             with importing(name), interrupt:
                 imported.append(importlib.import_module(name))
+                _pass_caught_signal()
         except ModuleNotFoundError as error:
             if error.name is not None and f"{name}.".startswith(f"{error.name}."):
                 raise InvalidAction(f"there is no module {name!r}: check --actions and PYTHONPATH") from error
@@ -69,6 +70,13 @@ def load_actions(
         finally:
             guard.restore()
     return collect_actions(imported)
+
+
+def _pass_caught_signal() -> None:
+    """End the process if SIGTERM has told it to, and the module has caught that (`except:` around its own imports)."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if callable(handler) and getattr(handler, "was_asked", False) is True:
+        handler(signal.SIGTERM, None)
 
 
 @contextmanager
