@@ -10,12 +10,13 @@ from opstream_schemas.action_spec import ActionSpec
 logger = logging.getLogger(__name__)
 
 
-def refuse_another_contract(before: ActionSpec | None, now: ActionSpec) -> None:
+def refuse_another_contract(before: ActionSpec | None, now: ActionSpec, *, allows_schema_change: bool) -> None:
     """Check that an action means the same by its version as what is announced.
 
     Args:
         before: what is announced; None for nothing.
         now: what is to be.
+        allows_schema_change: whether its schemas may differ. Whether it is confidential may not.
 
     Raises:
         SchemaChanged: it has the same version with another schema, or one is confidential and the other is not.
@@ -29,6 +30,8 @@ def refuse_another_contract(before: ActionSpec | None, now: ActionSpec) -> None:
             f"{now.kind}: version {now.action_version} was announced {what}: set @action(..., "
             f"version={now.action_version + 1}), so that no runner of the other code undoes it"
         )
+    if allows_schema_change:
+        return
     # A release of opstream that writes types otherwise must not stop the runners of authors who have changed nothing.
     is_comparable = before.schema_format == now.schema_format > 0
     if is_comparable and (changed := now.changed_schemas(before)):

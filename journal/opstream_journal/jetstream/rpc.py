@@ -39,6 +39,8 @@ _NO_MESSAGE_FOUND: Final = 10037
 _API_TYPE: Final = b'"io.nats.jetstream.api.'
 _API_TYPE_WITHIN: Final = 64
 """The first bytes of an answer, in which its type is."""
+_SEQUENCE_DIGITS: Final = 20
+"""Of the largest sequence. Python refuses to read a number of thousands of digits, which another writer may send."""
 _EXPECTED_VERSION: Final = "Nats-Expected-Last-Subject-Sequence"
 
 
@@ -314,15 +316,17 @@ def expected_version_headers(subjects: str, sequence: int) -> dict[str, str]:
 
 def expected_version_in(headers: Mapping[str, str]) -> int:
     """Return the expected version in the headers of a stored message; 0 without one that is a number."""
-    text = headers.get(_EXPECTED_VERSION, "")
-    return int(text) if text.isdecimal() else 0
+    return _sequence_in(headers.get(_EXPECTED_VERSION, ""))
 
 
 def expected_version_of(message: StoredMessage) -> int:
     """Return the expected version of a message that was read by `get_last` or `get_next`; 0 without one."""
     _, name, rest = message.hdrs.partition(f"\r\n{_EXPECTED_VERSION}: ".encode())
-    text = rest.partition(b"\r\n")[0].decode("ascii", "replace") if name else ""
-    return int(text) if text.isdecimal() else 0
+    return _sequence_in(rest.partition(b"\r\n")[0].decode("ascii", "replace")) if name else 0
+
+
+def _sequence_in(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) <= _SEQUENCE_DIGITS else 0
 
 
 def had_expected_version(message: StoredMessage, subjects: str, sequence: int) -> bool:

@@ -64,8 +64,7 @@ async def changed_schemas(connection: Connection, spec: ActionSpec, *, is_refuse
         JournalUnavailable: the broker did not answer.
     """
     _, before = await read_current(connection, spec.kind)
-    if is_refused:
-        refuse_another_contract(before, spec)
+    refuse_another_contract(before, spec, allows_schema_change=not is_refused)
     is_same_version = before is not None and before.action_version == spec.action_version
     return spec.changed_schemas(before) if before is not None and is_same_version else []
 
@@ -103,8 +102,7 @@ async def announce_action(
             return False
         if current == spec:
             return True
-        if not allows_schema_change:
-            refuse_another_contract(current, spec)
+        refuse_another_contract(current, spec, allows_schema_change=allows_schema_change)
         headers = {"Nats-Expected-Last-Subject-Sequence": str(stored.seq if stored else 0)}
         try:
             await rpc.publish(connection, subject, msgspec.json.encode(spec), headers)

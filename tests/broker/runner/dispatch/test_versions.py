@@ -178,8 +178,9 @@ async def test_a_changed_confidentiality_is_refused(stage: RunnerStage, *, was_c
     specs = [before.spec, msgspec.structs.replace(before.spec, policy=sealed)]
     first, second = specs[::-1] if was_confidential else specs
     await announce_action(stage.link, first)
-    with pytest.raises(SchemaChanged, match=r"confidential: set @action\(\.\.\., version=2\)"):
-        await announce_action(stage.link, second)
+    for allows in (False, True):
+        with pytest.raises(SchemaChanged, match=r"confidential: set @action\(\.\.\., version=2\)"):
+            await announce_action(stage.link, second, allows_schema_change=allows)
     assert await find_action(stage.link, KIND) == first
     assert await announce_action(stage.link, msgspec.structs.replace(second, action_version=2))
 
