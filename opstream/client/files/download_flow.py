@@ -63,6 +63,8 @@ class DownloadFlow:
             while True:
                 yield from self._open(url, part, budget, operation_id, what)
                 while (chunk := (yield ReadStream())) and not isinstance(chunk, NoResponse):
+                    if part.size + len(chunk) > file.size:  # it may never end
+                        raise _other_bytes(what)
                     yield RunBlocking(part.write, (chunk,))
                     budget.restart()
                     budget.reset_pauses()
@@ -74,8 +76,7 @@ class DownloadFlow:
                 trouble = chunk or NoResponse("the download ended too early")
                 yield from self._flows.pause_before_retry(trouble, budget, None, operation_id, _HINT)
             if (part.size, part.sha256()) != (file.size, file.sha256):
-                message = f"{what}: other bytes came than were stored: {_HINT}; if that remains, the store is damaged"
-                raise UnexpectedAnswer(message, status=HTTPStatus.OK)
+                raise _other_bytes(what)
             yield RunBlocking(part.put_in_place)
             return part.path
 
@@ -113,6 +114,11 @@ class DownloadFlow:
             raise response_error(response, what)
         if part.size:
             yield RunBlocking(part.restart)
+
+
+def _other_bytes(what: str) -> UnexpectedAnswer:
+    message = f"{what}: other bytes came than were stored: {_HINT}; if that remains, the store is damaged"
+    return UnexpectedAnswer(message, status=HTTPStatus.OK)
 
 
 def _find(files: tuple[AttachedFile, ...], name: str, operation_id: str) -> AttachedFile:

@@ -191,6 +191,18 @@ def test_a_download_that_is_no_use(call: Call, tmp_path: Path) -> None:
     assert (tmp_path / "old.pdf").read_bytes() == b"old"
 
 
+def test_a_download_without_an_end(call: Call, tmp_path: Path) -> None:
+    """Of what is more than the file has nothing is written: it could fill the disk."""
+    done: list[int] = []
+    with (
+        ScriptedServer(json_answer(200, STATUS), answer(200, DATA * 20)) as server,
+        pytest.raises(UnexpectedAnswer, match="other bytes came than were stored"),
+    ):
+        call(server, "download", "x", "proof.pdf", tmp_path, on_progress=lambda size, _: done.append(size))
+    assert max(done) <= len(DATA)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_download_from_the_store(call: Call, tmp_path: Path) -> None:
     """A store to which the service sends gets no credentials, cookies or headers of the client; it may break, too."""
     rest = {"content_range": f"bytes 9-{len(DATA) - 1}/{len(DATA)}"}

@@ -22,7 +22,7 @@ from .step_errors import InvalidStep, StepResultTooLarge
 
 _AWAITABLES: Final = (Awaitable, Coroutine, asyncio.Future, asyncio.Task)
 _return_types: Final[weakref.WeakKeyDictionary[Any, Any]] = weakref.WeakKeyDictionary()
-"""By function. To resolve annotations takes 20 us, a fifth of a step's time in the handler."""
+"""By function. To resolve annotations each time is a quarter of what a handler of three steps costs."""
 
 
 def input_hash(step: str, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
